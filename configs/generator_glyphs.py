@@ -1,0 +1,58 @@
+"""The miniature Stable Diffusion that ships with the project: digits and the glyphs of the world.
+
+    python launch/train_generator.py --config=configs/generator_glyphs.py
+
+writes `runs/generator_glyphs/pipeline`, a `FlaxStableDiffusionPipeline` folder of about 10 MB.
+Two CPU cores take about an hour; an interrupted run continues where it was.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.name = "generator_glyphs"
+    config.seed = 0
+
+    config.world = ConfigDict()
+    config.world.image_size = 32
+    config.world.digit_prompt = "a handwritten {name}"
+    config.world.glyph_prompt = "the symbol {name}"
+    config.world.digit_versions = 4  # small random affine maps of each training digit
+
+    config.autoencoder = ConfigDict()
+    config.autoencoder.channels = (16, 16, 48)  # one level each: 32×32×1 → 8×8×4
+    config.autoencoder.layers = 1
+    config.autoencoder.norm_groups = 8
+    config.autoencoder.kl_weight = 1e-5
+    config.autoencoder.batch_size = 64
+    config.autoencoder.steps = 1000
+    config.autoencoder.optimizer = ConfigDict(
+        {"learning_rate": 2e-3, "final_learning_rate": 2e-5, "warmup": 0.03, "b2": 0.99,
+         "weight_decay": 1e-4}
+    )
+
+    config.text_encoder = ConfigDict()
+    config.text_encoder.width = 96
+    config.text_encoder.layers = 3
+    config.text_encoder.heads = 4
+    config.text_encoder.positions = 16
+
+    config.unet = ConfigDict()
+    config.unet.channels = (64, 96)  # multiples of 32: Flax's UNet fixes 32 norm groups
+    config.unet.attention = (False, True)  # self- and cross-attention: at 4×4 only, for speed
+    config.unet.layers = 1
+    config.unet.heads = 4
+
+    config.diffusion = ConfigDict()
+    config.diffusion.batch_size = 96
+    config.diffusion.steps = 1600
+    config.diffusion.unconditional = 0.1  # share of empty prompts, for classifier-free guidance
+    config.diffusion.average_decay = 0.998
+    config.diffusion.optimizer = ConfigDict(
+        {"learning_rate": 1.5e-3, "final_learning_rate": 1e-5, "warmup": 0.05, "b2": 0.99,
+         "weight_decay": 1e-2}
+    )
+
+    config.save_every = 100  # steps between checkpoints
+    return config

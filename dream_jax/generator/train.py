@@ -1,0 +1,114 @@
+"""Training of the miniature generator, stage by stage, each continued where it was interrupted."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from dream_jax.generator import miniature
+from dream_jax.generator.world import build_world, sample_rows
+from dream_jax.training import devices
+from dream_jax.training.checkpoints import Checkpoints
+from dream_jax.training.loop import create_state, fit
+from dream_jax.training.optimizers import adamw
+
+
+def stage_key(seed: int, stage: str) -> jax.Array:
+    """The random key of a stage of the training."""
+    digest = int.from_bytes(hashlib.sha256(stage.encode()).digest()[:4], "big")
+    return jax.random.fold_in(jax.random.key(seed), digest)
+
+
+def train_generator(config: ConfigDict, workdir: Path) -> Path:
+    """Trains autoencoder, text encoder and UNet; returns the pipeline folder.
+
+    Args:
+      config: see `configs/generator_glyphs.py`.
+      workdir: holds the checkpoints of both trainings, and the folder `pipeline` at the end.
+
+    Raises:
+      UserError: a non-finite loss or an unreadable checkpoint.
+    """
+    world = build_world(config.world)
+    size, batch = config.world.image_size, config.autoencoder.batch_size
+    print(
+        f"world: {world.digits} digits, {len(world.images) - world.digits} glyphs, "
+        f"{len(set(world.captions))} captions"
+    )
+    tokenizer = miniature.train_tokenizer(
+        world.captions, config.text_encoder.positions, workdir / "tokenizer"
+    )
+    print(f"tokenizer: {len(tokenizer)} tokens")
+
+    vae = miniature.build_autoencoder(config.autoencoder, size)
+    optimizer = adamw(config.autoencoder.optimizer, config.autoencoder.steps)
+    key = stage_key(config.seed, "autoencoder")
+    state = create_state({"params": vae.init_weights(key)}, optimizer, key)
+
+    def rows_at(step: int, batch: int) -> np.ndarray:
+        return sample_rows(len(world.images), world.digits, batch, step, config.seed)
+
+    with Checkpoints(workdir / "autoencoder") as checkpoints:
+        vae_params = fit(
+            miniature.autoencoder_objective(vae, config.autoencoder.kl_weight),
+            state,
+            lambda step: {"images": world.images[rows_at(step, batch)]},
+            optimizer,
+            steps=config.autoencoder.steps,
+            checkpoints=checkpoints,
+            save_every=config.save_every,
+            progress="autoencoder",
+        ).params
+
+    def encode(params, rows):
+        pixels = miniature.to_model_range(rows["images"])
+        mean = vae.apply({"params": params}, pixels, method=vae.encode).latent_dist.mean
+        return jnp.transpose(mean, (0, 3, 1, 2))
+
+    encoded = devices.MappedFunction(encode, vae_params, 256)
+    latents = encoded({"images": world.images}, "encoding the world")
+    scaling = float(1 / latents.std())
+    latents *= scaling
+    vae = miniature.build_autoencoder(config.autoencoder, size, scaling)
+
+    text_encoder = miniature.build_text_encoder(config.text_encoder, tokenizer, config.seed)
+    unet = miniature.build_unet(config.unet, config.text_encoder.width, latents.shape[-1])
+    key = stage_key(config.seed, "diffusion")
+    params = {"text_encoder": text_encoder.params, "unet": unet.init_weights(key)}
+    ids = np.asarray(tokenizer(world.captions, padding="max_length", truncation=True).input_ids)
+    empty = np.asarray(tokenizer("", padding="max_length").input_ids)
+    diffusion = config.diffusion
+    optimizer = adamw(diffusion.optimizer, diffusion.steps)
+
+    def batch_at(step: int) -> dict[str, np.ndarray]:
+        rows = rows_at(step, diffusion.batch_size)
+        return {"latents": latents[rows], "ids": ids[rows]}
+
+    with Checkpoints(workdir / "diffusion") as checkpoints:
+        average = fit(
+            miniature.diffusion_objective(unet, text_encoder, empty, diffusion.unconditional),
+            create_state({"params": params}, optimizer, key, average=True),
+            batch_at,
+            optimizer,
+            steps=diffusion.steps,
+            checkpoints=checkpoints,
+            save_every=config.save_every,
+            progress="diffusion",
+            average_decay=diffusion.average_decay,
+        ).average
+
+    folder = workdir / "pipeline"
+    partial = workdir / "pipeline.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    miniature.save_pipeline(
+        partial, vae, text_encoder, tokenizer, unet, {"vae": vae_params, **average}
+    )
+    (partial / "training.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return folder

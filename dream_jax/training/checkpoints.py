@@ -1,0 +1,70 @@
+"""Orbax checkpoints of a training state, and what happens when one cannot be read."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from dream_jax.errors import UserError
+
+
+class Checkpoints:
+    """Keeps the last two states of a training run in a folder.
+
+    A state is a pytree that holds everything a run needs to continue: step, parameters, batch
+    statistics, optimiser state, average and random key. The position in the data follows from the
+    step. Orbax writes beside and renames, so a state is whole or not there.
+
+    Args:
+      folder: where the checkpoints lie; made if missing.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder).resolve()
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def save(self, step: int, state: Any) -> None:
+        """Writes `state` (host arrays); returns when it is on disk."""
+        if step not in self._manager.all_steps():
+            self._manager.save(step, args=ocp.args.StandardSave(state))
+            self._manager.wait_until_finished()
+
+    def restore(self, like: Any) -> Any | None:
+        """The newest state, shaped as `like`, or None where nothing was saved.
+
+        Raises:
+          UserError: the newest checkpoint cannot be read, or holds another model's arrays.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        place = self.folder / str(step)
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        try:
+            state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        except Exception as error:  # Orbax, tensorstore and zarr raise many kinds
+            reason = str(error).strip().split("\n")[0][:200]
+            raise UserError(
+                f"checkpoint {place}: cannot be read ({type(error).__name__}: {reason}); "
+                f"delete this folder to continue from the checkpoint before it"
+            ) from error
+        for (path, wanted), found in zip(
+            jax.tree_util.tree_leaves_with_path(like), jax.tree.leaves(state), strict=True
+        ):
+            if wanted.shape != found.shape:
+                raise UserError(
+                    f"checkpoint {place}: {jax.tree_util.keystr(path)} has shape {found.shape}, "
+                    f"the configuration's model has {wanted.shape}"
+                )
+        return state
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()

@@ -1,0 +1,102 @@
+"""The one place that knows about devices: replication, sharding with padding, mapped batches.
+
+All device work of the project is pmapped over the local devices along `AXIS`. Sizes that do not
+divide by their number are padded by repeating the first row, and a mask tells which rows are real,
+so a result does not depend on how many devices computed it.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+AXIS = "devices"
+
+
+def replicate(tree: Any) -> Any:
+    """Copies a pytree to every local device: each leaf (...) becomes (devices, ...)."""
+    devices = np.arange(jax.local_device_count())
+    # The axis is named as in the steps: under another name its arrays would have another sharding,
+    # and the first step would be compiled twice.
+    copy = jax.pmap(lambda _, tree: tree, in_axes=(0, None), axis_name=AXIS)
+    return copy(devices, tree)
+
+
+def unreplicate(tree: Any) -> Any:
+    """The first device's copy of a replicated pytree, as NumPy arrays."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf[0]), tree)
+
+
+def shard(arrays: dict[str, np.ndarray], rows: int | None = None) -> dict[str, np.ndarray]:
+    """Splits arrays (n, ...) over the local devices, adding `mask` (float32) and `position` (int32).
+
+    Args:
+      arrays: equally long arrays.
+      rows: pad up to this many rows first (so that a last, smaller batch reuses the compiled
+        program); the next multiple of the number of devices if None.
+
+    Returns:
+      A dict of arrays (devices, rows per device, ...). `mask` is 0 on padding; `position` is the
+      row in the global batch, from which random keys are folded.
+    """
+    devices = jax.local_device_count()
+    count = len(next(iter(arrays.values())))
+    total = -(-(rows or count) // devices) * devices
+    index = np.concatenate([np.arange(count), np.zeros(total - count, int)])
+    padded = {name: np.asarray(array)[index] for name, array in arrays.items()}
+    padded["mask"] = (np.arange(total) < count).astype(np.float32)
+    padded["position"] = np.arange(total, dtype=np.int32)
+    return {name: a.reshape(devices, -1, *a.shape[1:]) for name, a in padded.items()}
+
+
+def unshard(array: jax.Array, count: int) -> np.ndarray:
+    """(devices, rows per device, ...) → (count, ...): the inverse of `shard`, padding dropped."""
+    array = np.asarray(array)
+    return array.reshape(-1, *array.shape[2:])[:count]
+
+
+def fold_keys(key: jax.Array, numbers: jax.Array) -> jax.Array:
+    """One key per number: (n,) integers → (n,) keys."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """This device's share of the mean over the rows of all devices that `mask` keeps.
+
+    The shares of all devices add up (`psum`) to the mean; without any kept row they are 0.
+    """
+    count = jax.lax.psum(jnp.sum(mask), AXIS)
+    return jnp.sum(values * mask) / jnp.maximum(count, 1.0)
+
+
+class MappedFunction:
+    """A function of (variables, batch) pmapped over the devices and run batch by batch.
+
+    Args:
+      function: `function(variables, batch) -> pytree of arrays (rows, ...)`, pure.
+      variables: a pytree, replicated once.
+      batch_size: global rows per call.
+    """
+
+    def __init__(self, function: Callable, variables: Any, batch_size: int):
+        self.batch_size = batch_size
+        self._variables = replicate(variables)
+        self._function = jax.pmap(function, axis_name=AXIS)
+
+    def batches(self, arrays: dict[str, np.ndarray], progress: str | None = None) -> Iterable[Any]:
+        """Yields the outputs (NumPy, padding dropped) of one batch after the other."""
+        count = len(next(iter(arrays.values())))
+        starts = range(0, count, self.batch_size)
+        for start in tqdm(starts, desc=progress, disable=progress is None, leave=True):
+            part = {name: a[start : start + self.batch_size] for name, a in arrays.items()}
+            rows = len(next(iter(part.values())))
+            out = self._function(self._variables, shard(part, rows=self.batch_size))
+            yield jax.tree.map(lambda leaf, rows=rows: unshard(leaf, rows), out)
+
+    def __call__(self, arrays: dict[str, np.ndarray], progress: str | None = None) -> Any:
+        """All outputs concatenated: a pytree of NumPy arrays (n, ...)."""
+        parts = list(self.batches(arrays, progress))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

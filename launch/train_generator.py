@@ -1,0 +1,21 @@
+"""Trains the miniature Stable Diffusion: the autoencoder, then text encoder and UNet together.
+
+    python launch/train_generator.py --config=configs/generator_glyphs.py
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dream_jax import cli  # noqa: E402
+
+
+def run(config, workdir, flags):
+    from dream_jax.generator.train import train_generator
+
+    print(f"generator: {train_generator(config, workdir)}")
+
+
+if __name__ == "__main__":
+    cli.main(run)

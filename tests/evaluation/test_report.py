@@ -1,0 +1,227 @@
+"""The figures are drawn and show what they are given; the page holds everything."""
+
+import base64
+import html
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dream_jax.errors import UserError
+from dream_jax.evaluation import figures
+from dream_jax.evaluation.report import write_report
+
+NAMES = ["zero", "one", "two"]
+RNG = np.random.default_rng(0)
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
+
+
+def has_colour(image, colour, share=1e-4):
+    near = np.all(np.abs(image.astype(int) - np.asarray(colour)) < 8, axis=-1)
+    return near.mean() > share
+
+
+def flat(n, colour, size=8):
+    """n images of one colour; a single number gives one channel."""
+    colour = np.atleast_1d(colour) / 255
+    return np.broadcast_to(colour, (n, size, size, len(colour))).astype(np.float32)
+
+
+@pytest.mark.parametrize("classes", [3, 100])
+def test_image_grid_places_images_by_class(tmp_path, classes):
+    names = [f"class {i}" for i in range(classes)]
+    id_images = np.concatenate([flat(4, (200, 0, 0)), flat(4, (0, 0, 200), size=8)])
+    labels = np.array([0] * 4 + [1] * 4)
+    path = figures.image_grid_by_class(
+        id_images, labels, flat(5, 100, size=128), np.full(5, 2), names, tmp_path / "a" / "g.png",
+        per_class=4,
+    )  # fmt: skip
+    image = pixels(path)
+    tall = figures.TILE + figures.GAP
+    assert abs(image.shape[0] - tall * min(classes, figures.MAX_ROWS)) < 60
+    where = {}
+    for name, colour in {"red": (200, 0, 0), "blue": (0, 0, 200), "grey": (100,) * 3}.items():
+        rows, columns = np.nonzero(np.all(image == colour, axis=-1))
+        # Four tiles each, whole and at their exact colour.
+        assert abs(len(rows) - 4 * figures.TILE**2) < 0.02 * 4 * figures.TILE**2, name
+        where[name] = rows.mean(), columns.mean()
+    assert where["blue"][0] - where["red"][0] == pytest.approx(tall, abs=1)
+    assert where["grey"][0] - where["blue"][0] == pytest.approx(tall, abs=1)
+    assert where["red"][1] == pytest.approx(where["blue"][1], abs=1)
+    assert where["grey"][1] > where["red"][1] + 4 * figures.TILE
+
+
+def test_decoded_id_sheet_has_three_rows(tmp_path):
+    path = figures.decoded_id_sheet(
+        flat(30, 40), flat(30, 120), flat(5, 220), np.arange(5) % 3, NAMES, tmp_path / "d.png"
+    )
+    image = pixels(path)
+    centres = []
+    for grey, tiles in ((40, 12), (120, 12), (220, 5)):
+        rows, _ = np.nonzero(np.all(image == grey, axis=-1))
+        assert abs(len(rows) / figures.TILE**2 - tiles) < 0.2
+        centres.append(np.median(rows))
+    assert centres == sorted(centres)
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+def test_tsne_anchors(tmp_path, classes):
+    anchors = RNG.normal(size=(classes, 16))
+    labels = np.arange(160) % classes
+    features = anchors[labels] * 20 + RNG.normal(size=(160, 16))
+    names = [f"class {i}" for i in range(classes)]
+    path = figures.tsne_anchors(features, labels, anchors, names, tmp_path / "t.png", seed=0)
+    assert np.count_nonzero(pixels(path).min(axis=-1) < 200) > 2000
+
+
+def test_tsne_is_of_directions_and_repeats(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "MAX_OUTLIERS", 80)
+    features, outliers = RNG.normal(size=(40, 8)), RNG.normal(size=(200, 8))
+    first = figures.tsne_outliers(features, outliers, "seven", tmp_path / "1.png", seed=3)
+    scaled = figures.tsne_outliers(features * 4, outliers / 4, "seven", tmp_path / "2.png", seed=3)
+    image = pixels(first)
+    # Powers of two leave directions exact: a map of unit vectors cannot change.
+    np.testing.assert_array_equal(image, pixels(scaled))
+    blue, red = image[..., 2].astype(int) - image[..., 0], image[..., 0].astype(int)
+    assert np.count_nonzero(blue > 60) > 1000, "no ID features drawn"
+    assert np.count_nonzero(red - image[..., 2] > 60) > 2000, "no outliers drawn"
+
+
+def test_score_histograms(tmp_path):
+    id_scores = RNG.normal(8, 1, 300)
+    sets = {"letters": RNG.normal(3, 1, 200), "faces": RNG.normal(5, 1, 50)}
+    kept = {"round_trips": id_scores - 0.1, "sampled_by_name": id_scores - 1}
+    with_kept = figures.score_histograms(id_scores, sets, kept, "Energy", tmp_path / "k.png")
+    without = figures.score_histograms(id_scores, sets, {}, "Energy", tmp_path / "n.png")
+    green = (0, 122, 88)
+    assert has_colour(pixels(with_kept), green) and not has_colour(pixels(without), green)
+    assert pixels(with_kept).shape[1] > pixels(without).shape[1]
+    constant = {"black": np.zeros(4)}
+    assert figures.score_histograms(np.zeros(9), constant, {}, "x", tmp_path / "c.png").is_file()
+    with pytest.raises(UserError, match="NaN"):
+        figures.score_histograms([np.nan, 1.0], sets, {}, "Energy", tmp_path / "bad.png")
+
+
+class Page(HTMLParser):
+    """Collects what a browser would show, load or run."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.sources, self.shown, self._open = [], [], "", []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self._open.append(tag)
+        self.sources += [v for k, v in attributes if k in ("src", "href", "srcset", "data")]
+
+    def handle_endtag(self, tag):
+        if tag in self._open:
+            while self._open.pop() != tag:
+                pass
+
+    def handle_data(self, data):
+        if "style" not in self._open:
+            self.shown += data
+
+
+HOSTILE = "</pre><script>alert('&amp;')</script> \"x\" <b>"
+
+
+@pytest.fixture
+def report(tmp_path):
+    paths = []
+    for i in range(2):
+        path = tmp_path / f"figure{i}.png"
+        Image.fromarray(RNG.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(
+            path, dpi=(192, 192)
+        )
+        paths.append(path)
+    row = {"fpr95": 0.25, "auroc": 0.875, "aupr_in": 0.5}
+    better = {"fpr95": 0.125, "auroc": 0.75, "aupr_in": 0.5}
+    metrics = {
+        "methods": {
+            "energy": {"id_accuracy": 0.9, "ood": {"letters": row, "mean": row}},
+            "dream_ood": {"id_accuracy": 0.95, "ood": {"letters": better, "mean": better}},
+        },
+        "seed": 7,
+        "config": HOSTILE,
+    }
+    config = json.dumps({"name": HOSTILE, "sampling": {"k": 100}}, indent=2)
+    index = write_report(
+        tmp_path / "made" / "report",
+        title="Title " + HOSTILE,
+        metrics=metrics,
+        config_json=config,
+        stages=[
+            {"stage": "decode " + HOSTILE, "seconds": 3725.2, "peak_memory_mb": 2048.4},
+            {"stage": "evaluate", "seconds": 62, "peak_memory_mb": None},
+        ],
+        figures=[
+            {"path": p, "title": f"Figure {i}", "caption": f"Caption {i} {HOSTILE}"}
+            for i, p in enumerate(paths)
+        ],
+        facts=[("Still in class", "12 %", HOSTILE)],
+        names={"dream_ood": "Dream-OOD & co"},
+    )
+    return index, paths, config
+
+
+def test_page_embeds_every_figure_and_loads_nothing(report):
+    index, paths, _ = report
+    page = Page(index.read_text(encoding="utf-8"))
+    images = [s for s in page.sources if s.startswith("data:image/png;base64,")]
+    assert [base64.b64decode(s.split(",")[1]) for s in images] == [p.read_bytes() for p in paths]
+    rest = [s for s in page.sources if s not in images]
+    assert 'width="33"' in index.read_text()  # 30 pixels at 192 dpi are 15 CSS pixels, + padding
+    assert rest and all(s.startswith("#") for s in rest)
+    assert "url(" not in index.read_text() and "@import" not in index.read_text()
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    ids = set(re.findall(r'id="([^"]+)"', index.read_text()))
+    assert {s[1:] for s in rest} <= ids
+
+
+def test_page_shows_every_text_as_it_is(report):
+    index, _, config = report
+    text = index.read_text(encoding="utf-8")
+    shown = Page(text).shown
+    assert config in shown, "the configuration is not shown whole"
+    # Title twice (head and heading), configuration's name and text, stage, two captions, a fact.
+    assert shown.count("<script>alert") == 8
+    assert "<script" not in text and html.escape("<script>") in text
+    for expected in (
+        "Caption 0", "Caption 1", "Figure 0", "Still in class", "12 %", "seed 7",
+        "1 h 2 min", "2,048 MB", "1 min 2 s", "1 h 3 min", "Dream-OOD & co",
+    ):  # fmt: skip
+        assert expected in shown, expected
+
+
+def test_page_marks_the_best_of_each_column(report):
+    text = report[0].read_text(encoding="utf-8")
+    best = [re.findall(r"<b>([^<]+)</b>", row) for row in text.split("<tr>")]
+    # AUROC is energy's, FPR95 (lower) and ID accuracy Dream-OOD's; equal AUPRs are nobody's.
+    assert [b for b in best if b] == [["87.5", "87.5"], ["12.5", "12.5", "95.0"]]
+
+
+def test_tables_lie_beside_the_page(report):
+    folder = report[0].parent
+    assert {p.name for p in folder.iterdir()} == {"index.html", "table.md", "table.csv"}
+    assert "| Dream-OOD & co | 12.5 / 75.0 / 50.0 |" in (folder / "table.md").read_text()
+    assert (folder / "table.csv").read_text().splitlines()[2].startswith("dream_ood,0.125,0.75,")
+
+
+def test_page_without_figures_facts_or_stages(tmp_path):
+    metrics = {"methods": {"energy": {"id_accuracy": 0.5, "ood": {}}}, "seed": 0, "config": "toy"}
+    index = write_report(
+        tmp_path, title="Toy", metrics=metrics, config_json="{}", stages=[], figures=[], facts=[]
+    )
+    page = Page(index.read_text())
+    assert "50.0" in page.shown and "Figures" not in page.shown and "img" not in page.tags
