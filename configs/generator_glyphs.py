@@ -28,8 +28,13 @@ def get_config() -> ConfigDict:
     config.autoencoder.batch_size = 64
     config.autoencoder.steps = 1000
     config.autoencoder.optimizer = ConfigDict(
-        {"learning_rate": 2e-3, "final_learning_rate": 2e-5, "warmup": 0.03, "b2": 0.99,
-         "weight_decay": 1e-4}
+        {
+            "learning_rate": 2e-3,
+            "final_learning_rate": 2e-5,
+            "warmup": 0.03,
+            "b2": 0.99,
+            "weight_decay": 1e-4,
+        }
     )
 
     config.text_encoder = ConfigDict()
@@ -50,8 +55,13 @@ def get_config() -> ConfigDict:
     config.diffusion.unconditional = 0.1  # share of empty prompts, for classifier-free guidance
     config.diffusion.average_decay = 0.998
     config.diffusion.optimizer = ConfigDict(
-        {"learning_rate": 1.5e-3, "final_learning_rate": 1e-5, "warmup": 0.05, "b2": 0.99,
-         "weight_decay": 1e-2}
+        {
+            "learning_rate": 1.5e-3,
+            "final_learning_rate": 1e-5,
+            "warmup": 0.05,
+            "b2": 0.99,
+            "weight_decay": 1e-2,
+        }
     )
 
     config.save_every = 100  # steps between checkpoints

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from dream_jax.errors import UserError
@@ -28,19 +28,20 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def main(run: Callable[[ConfigDict, Path, flags.FlagValues], None]) -> None:
-    """Parses the flags and calls `run(config, workdir, flags)`; a UserError ends with status 2."""
+def main(run: Callable[[ConfigDict, Path], None]) -> None:
+    """Parses the flags and calls `run(config, workdir)`; a UserError ends with status 2."""
 
     def guarded(argv: list[str]) -> None:
-        if len(argv) > 1:
-            print(f"error: unexpected argument {argv[1]!r}; settings are given as "
-                  f"--config.<field>=<value>", file=sys.stderr)
-            sys.exit(2)
-        config = _CONFIG.value
-        workdir = Path(_WORKDIR.value or Path("runs") / config.name)
-        use_compilation_cache()
+        logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
         try:
-            run(config, workdir, flags.FLAGS)
+            if len(argv) > 1:
+                raise UserError(
+                    f"unexpected argument {argv[1]!r}; settings are --config.<field>=<value>"
+                )
+            config = _CONFIG.value
+            workdir = Path(_WORKDIR.value or Path("runs") / config.name)
+            use_compilation_cache()
+            run(config, workdir)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)

@@ -1,6 +1,6 @@
 """Trains the miniature Stable Diffusion: the autoencoder, then text encoder and UNet together.
 
-    python launch/train_generator.py --config=configs/generator_glyphs.py
+python launch/train_generator.py --config=configs/generator_glyphs.py
 """
 
 import sys
@@ -8,10 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dream_jax import cli  # noqa: E402
+from dream_jax import cli
 
 
-def run(config, workdir, flags):
+def run(config, workdir):
     from dream_jax.generator.train import train_generator
 
     print(f"generator: {train_generator(config, workdir)}")

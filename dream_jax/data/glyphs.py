@@ -140,8 +140,7 @@ def looks_latin(char: str) -> bool:
         return True
     base = next((c for c in compatible if not unicodedata.combining(c)), char)
     return any(
-        _is_bar(shown, face)
-        or np.max(_latin_shapes(face) @ _normalised(shown, face)) > LOOK_ALIKE
+        _is_bar(shown, face) or np.max(_latin_shapes(face) @ _normalised(shown, face)) > LOOK_ALIKE
         for shown in {char, base}
         for face in ("sans", "serif")
         if shown in characters(face)

@@ -20,8 +20,13 @@ from dream_jax.training.loop import Objective, Term
 LATENT_CHANNELS = 4
 # Stable Diffusion's noise schedule; v-prediction trains a small network faster than noise
 # prediction and all of diffusers' Flax schedulers sample from it.
-NOISE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
-         "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
+NOISE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+}
 
 
 def train_tokenizer(captions: list[str], positions: int, folder: Path) -> CLIPTokenizer:
@@ -131,9 +136,7 @@ def autoencoder_objective(vae: FlaxAutoencoderKL, kl_weight: float) -> Objective
         decoded = vae.apply({"params": params}, latents, method=vae.decode).sample
         difference = decoded - pixels
         mean = lambda a: jnp.mean(a, axis=(1, 2, 3))  # noqa: E731
-        kl = 0.5 * jnp.sum(
-            posterior.mean**2 + posterior.var - 1 - posterior.logvar, axis=(1, 2, 3)
-        )
+        kl = 0.5 * jnp.sum(posterior.mean**2 + posterior.var - 1 - posterior.logvar, axis=(1, 2, 3))
         return {
             "l1": Term(mean(jnp.abs(difference)), batch["mask"]),
             "mse": Term(mean(difference**2), batch["mask"], 0.5),

@@ -1,27 +1,20 @@
 """Training of the miniature generator, stage by stage, each continued where it was interrupted."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from dream_jax.generator import miniature
 from dream_jax.generator.world import build_world, sample_rows
+from dream_jax.keys import stage_key
 from dream_jax.training import devices
 from dream_jax.training.checkpoints import Checkpoints
 from dream_jax.training.loop import create_state, fit
 from dream_jax.training.optimizers import adamw
-
-
-def stage_key(seed: int, stage: str) -> jax.Array:
-    """The random key of a stage of the training."""
-    digest = int.from_bytes(hashlib.sha256(stage.encode()).digest()[:4], "big")
-    return jax.random.fold_in(jax.random.key(seed), digest)
 
 
 def train_generator(config: ConfigDict, workdir: Path) -> Path:

@@ -12,7 +12,7 @@ from dream_jax.training.loop import epoch_index
 
 
 class World(NamedTuple):
-    """Pictures float32 (n, H, W, 1) in [0, 1] with their captions; the first `digits` are digits."""
+    """Pictures (n, H, W, 1) in [0, 1] with their captions; the first `digits` are digits."""
 
     images: np.ndarray
     captions: list[str]

@@ -31,7 +31,7 @@ def unreplicate(tree: Any) -> Any:
 
 
 def shard(arrays: dict[str, np.ndarray], rows: int | None = None) -> dict[str, np.ndarray]:
-    """Splits arrays (n, ...) over the local devices, adding `mask` (float32) and `position` (int32).
+    """Splits arrays (n, ...) over the local devices, adding `mask` and `position`.
 
     Args:
       arrays: equally long arrays.
@@ -39,7 +39,7 @@ def shard(arrays: dict[str, np.ndarray], rows: int | None = None) -> dict[str, n
         program); the next multiple of the number of devices if None.
 
     Returns:
-      A dict of arrays (devices, rows per device, ...). `mask` is 0 on padding; `position` is the
+      A dict of arrays (devices, rows per device, ...). `mask` (float32) is 0 on padding; `position` (int32) the
       row in the global batch, from which random keys are folded.
     """
     devices = jax.local_device_count()

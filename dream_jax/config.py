@@ -1,0 +1,176 @@
+"""Checks of a whole configuration, before any work."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from dream_jax.data.augment import AUGMENTATIONS
+from dream_jax.data.registry import ID_SETS, OOD_SETS, DataOptions
+from dream_jax.detector.methods import METHODS
+from dream_jax.errors import UserError
+from dream_jax.generator.load import SCHEDULERS, generator_folder
+from dream_jax.models.resnet import STAGES as ARCHITECTURES
+from dream_jax.models.resnet import STEMS
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _whole(low: int) -> Rule:
+    return (
+        lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= low,
+        f"a whole number of at least {low}",
+    )
+
+
+def _number(low: float, high: float = math.inf, open_low: bool = False) -> Rule:
+    def holds(v):
+        is_number = isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)
+        return is_number and (low < v if open_low else low <= v) and v <= high
+
+    text = f"a number above {low}" if open_low else f"a number of at least {low}"
+    return holds, text + (f" and at most {high}" if high < math.inf else "")
+
+
+def _one_of(allowed: Sequence) -> Rule:
+    return lambda v: v in tuple(allowed), f"one of {', '.join(map(str, sorted(allowed)))}"
+
+
+def _some_of(allowed: Sequence) -> Rule:
+    def holds(v):
+        return isinstance(v, tuple | list) and len(v) > 0 and all(x in allowed for x in v)
+
+    return holds, f"one or more of {', '.join(sorted(allowed))}"
+
+
+_OPTIMIZER: dict[str, Rule] = {
+    "learning_rate": _number(0, open_low=True),
+    "final_learning_rate": _number(0),
+    "warmup": _number(0, 1),
+    "momentum": _number(0, 1),
+    "weight_decay": _number(0),
+}
+_SHARE = _number(0, 1)
+RULES: dict[str, Rule] = {
+    "seed": _whole(0),
+    "methods": _some_of(METHODS),
+    "save_every": _whole(1),
+    "eval_batch_size": _whole(1),
+    "data.id": _one_of(ID_SETS),
+    "data.ood": _some_of(OOD_SETS),
+    "data.image_size": _whole(28),
+    "data.channels": _one_of((1, 3)),
+    "data.ood_count": _whole(1),
+    "model.arch": _one_of(ARCHITECTURES),
+    "model.width": _whole(1),
+    "model.stem": _one_of(STEMS),
+    "latent_space.epochs": _whole(1),
+    "latent_space.batch_size": _whole(1),
+    "latent_space.temperature": _number(0, open_low=True),
+    "latent_space.augment": _one_of(AUGMENTATIONS),
+    "latent_space.features_per_class": _whole(1),
+    **{f"latent_space.optimizer.{name}": rule for name, rule in _OPTIMIZER.items()},
+    "sampling.k": _whole(1),
+    "sampling.boundary": _whole(1),
+    "sampling.per_round": _whole(1),
+    "sampling.candidates": _whole(1),
+    "sampling.scale": _number(0, open_low=True),
+    "sampling.keep": _whole(1),
+    "sampling.rounds": _whole(1),
+    "generator.scheduler": _one_of(SCHEDULERS),
+    "decoding.prompts": (
+        lambda v: isinstance(v, tuple | list) and len(v) > 0 and all("{name}" in p for p in v),
+        "one or more texts with {name} in them",
+    ),
+    "decoding.steps": _whole(1),
+    "decoding.guidance": _number(0),
+    "decoding.batch_size": _whole(1),
+    "decoding.outliers": _whole(1),
+    "decoding.by_name": _whole(0),
+    "decoding.by_name_test": _whole(1),
+    "classifier.epochs": _whole(1),
+    "classifier.batch_size": _whole(1),
+    "classifier.outlier_batch_size": _whole(1),
+    "classifier.level_set_weight": _number(0),
+    "classifier.phi_hidden": _whole(0),
+    "classifier.augment": _one_of(AUGMENTATIONS),
+    "classifier.degrade": _SHARE,
+    "classifier.round_trip_share": _SHARE,
+    "classifier.by_name_share": _SHARE,
+    "classifier.filter_confidence": _number(0, 1, open_low=True),
+    "classifier.collapse_below": _SHARE,
+    "classifier.collapse_after": _SHARE,
+    **{f"classifier.optimizer.{name}": rule for name, rule in _OPTIMIZER.items()},
+}
+
+
+def check_config(config: ConfigDict) -> None:
+    """Checks every field by itself, then those that must fit each other.
+
+    Raises:
+      UserError: one line with the first bad field, its value and what is allowed.
+    """
+    for field, (holds, allowed) in RULES.items():
+        value: Any = config
+        for part in field.split("."):
+            if part not in value:
+                raise UserError(f"config.{field} is missing; it must be {allowed}")
+            value = value[part]
+        if not holds(value):
+            raise UserError(f"config.{field} is {value!r}; it must be {allowed}")
+    sampling = config.sampling
+    for field in ("k", "boundary"):
+        if sampling[field] > config.latent_space.features_per_class:
+            raise UserError(
+                f"config.sampling.{field} is {sampling[field]}; it must be at most the class size, "
+                f"latent_space.features_per_class = {config.latent_space.features_per_class}"
+            )
+    if sampling.keep > sampling.candidates:
+        raise UserError(
+            f"config.sampling.keep is {sampling.keep}; it must be at most sampling.candidates = "
+            f"{sampling.candidates}"
+        )
+    for method in config.methods:
+        if METHODS[method].uses_decoded and "energy" not in config.methods:
+            raise UserError(
+                f"config.methods is {tuple(config.methods)}; with {method} it must hold energy, "
+                f"the plain classifier by which imagined outliers are judged"
+            )
+    if config.classifier.by_name_share > 0 and config.decoding.by_name == 0:
+        raise UserError(
+            f"config.decoding.by_name is 0; with classifier.by_name_share = "
+            f"{config.classifier.by_name_share} it must be above 0"
+        )
+    generator_folder(config.generator.path)
+
+
+def check_class_sizes(config: ConfigDict, labels: np.ndarray, class_names: Sequence[str]) -> None:
+    """Checks the settings that depend on how many images each class has."""
+    if not class_names:
+        raise UserError(f"data.id {config.data.id!r} gives no class names; at least one is needed")
+    sizes = np.bincount(labels, minlength=len(class_names))
+    smallest = int(sizes.argmin())
+    for field in ("k", "boundary"):
+        value = config.sampling[field]
+        if value > sizes[smallest]:
+            raise UserError(
+                f"config.sampling.{field} is {value}; it must be at most {sizes[smallest]}, the "
+                f"number of images of class {class_names[smallest]!r}"
+            )
+    unknown = set(config.data.class_tokens) - set(class_names)
+    if unknown:
+        raise UserError(
+            f"config.data.class_tokens names {sorted(unknown)}; allowed: {', '.join(class_names)}"
+        )
+
+
+def data_options(config: ConfigDict) -> DataOptions:
+    """The options by which image sets are loaded; their draws do not depend on the run's seed."""
+    return DataOptions(
+        image_size=config.data.image_size,
+        channels=config.data.channels,
+        tfds_dir=config.data.tfds_dir or None,
+        count=config.data.ood_count,
+    )

@@ -1,0 +1,56 @@
+"""Augmentations on the device, one random key per image."""
+
+import jax
+import jax.numpy as jnp
+
+
+def affine(key: jax.Array, image: jax.Array) -> jax.Array:
+    """A rotation of up to 10°, scaling of up to 10 %, shear of up to 0.1, shift of up to 2 pixels.
+
+    image: (H, W, C); outside it is black.
+    """
+    draw = jax.random.uniform(key, (5,), minval=-1.0, maxval=1.0)
+    angle, zoom, shear = jnp.deg2rad(10.0) * draw[0], 1 + 0.1 * draw[1], 0.1 * draw[2]
+    rotation = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
+    matrix = rotation @ jnp.array([[1.0, shear], [0.0, 1.0]]) / zoom
+    height, width, _ = image.shape
+    centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), -1)
+    places = (grid - centre - 2.0 * draw[3:]) @ matrix.T + centre
+    sample = lambda channel: jax.scipy.ndimage.map_coordinates(  # noqa: E731
+        channel, [places[..., 0], places[..., 1]], order=1, mode="constant"
+    )
+    return jax.vmap(sample, in_axes=-1, out_axes=-1)(image)
+
+
+def crop_flip(key: jax.Array, image: jax.Array) -> jax.Array:
+    """A random crop after padding by 4 pixels, flipped half of the time (CIFAR's usual)."""
+    crop_key, flip_key = jax.random.split(key)
+    padded = jnp.pad(image, ((4, 4), (4, 4), (0, 0)))
+    start = jax.random.randint(crop_key, (2,), 0, 9)
+    image = jax.lax.dynamic_slice(padded, (start[0], start[1], 0), image.shape)
+    return jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
+
+
+AUGMENTATIONS = {"none": lambda key, image: image, "affine": affine, "crop_flip": crop_flip}
+
+
+def degrade(key: jax.Array, image: jax.Array, share: float) -> jax.Array:
+    """Blurs, dims and adds noise to a `share` of the images, by random amounts.
+
+    Drawn alike for real images, decoded images of the classes and outliers, it hides the traces
+    that the decoder leaves, so that a classifier cannot tell outliers by them.
+
+    image: (H, W, C) in [0, 1]. Blur: Gaussian of up to 1 pixel; contrast: down to 0.7; noise:
+    Gaussian of up to 0.1.
+    """
+    which, amounts, noise_key = jax.random.split(key, 3)
+    amount = jax.random.uniform(amounts, (3,))
+    sigma = jnp.maximum(amount[0], 0.05)
+    taps = jnp.exp(-0.5 * (jnp.arange(-3, 4) / sigma) ** 2)
+    taps = taps / taps.sum()
+    smooth = lambda line: jnp.convolve(line, taps, mode="same")  # noqa: E731
+    blurred = jnp.apply_along_axis(smooth, 0, jnp.apply_along_axis(smooth, 1, image))
+    noise = 0.1 * amount[2] * jax.random.normal(noise_key, image.shape)
+    changed = jnp.clip(blurred * (1 - 0.3 * amount[1]) + noise, 0, 1)
+    return jnp.where(jax.random.uniform(which) < share, changed, image)

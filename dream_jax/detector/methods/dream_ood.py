@@ -1,0 +1,63 @@
+"""④ Dream-OOD: level-set estimation with imagined outliers (Du et al., NeurIPS 2023, eq. 7)."""
+
+from functools import partial
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from dream_jax.detector.methods.base import Method
+from dream_jax.detector.methods.energy import classification_terms, energy_score
+from dream_jax.training.loop import Term
+
+
+def init_phi(key: jax.Array, config: ConfigDict) -> dict:
+    """φ from an energy to two logits: linear, or an MLP if `config.phi_hidden` is above 0.
+
+    Weights and biases are uniform in ±1/√inputs, as in the original's linear layers.
+    """
+    sizes = [1, config.phi_hidden, 2] if config.phi_hidden else [1, 2]
+    layers = {}
+    for index, (inputs, outputs) in enumerate(pairwise(sizes)):
+        weight_key, bias_key = jax.random.split(jax.random.fold_in(key, index))
+        uniform = partial(jax.random.uniform, minval=-(inputs**-0.5), maxval=inputs**-0.5)
+        layers[f"layer{index}"] = {
+            "kernel": uniform(weight_key, (inputs, outputs)),
+            "bias": uniform(bias_key, (outputs,)),
+        }
+    return layers
+
+
+def phi(layers: dict, energy: jax.Array) -> jax.Array:
+    """φ(E): (n,) energies → (n, 2) logits, of which 1 is ID."""
+    x = energy[:, None]
+    for index in range(len(layers)):
+        layer = layers[f"layer{index}"]
+        x = (jax.nn.relu(x) if index else x) @ layer["kernel"] + layer["bias"]
+    return x
+
+
+def level_set_loss(layers: dict, energy: jax.Array, is_id: jax.Array) -> jax.Array:
+    """Cross-entropy of φ(E(x)) with label 1 for ID and 0 for outliers, per row: (n,)."""
+    return optax.softmax_cross_entropy_with_integer_labels(
+        phi(layers, energy), is_id.astype(jnp.int32)
+    )
+
+
+def _terms(own: dict, logits: jax.Array, batch: dict, config: ConfigDict) -> dict[str, Term]:
+    loss = level_set_loss(own, energy_score(logits), batch["is_id"])
+    level_set = Term(loss, batch["mask"], config.level_set_weight)
+    return classification_terms(logits, batch) | {"level_set": level_set}
+
+
+METHOD = Method(
+    name="dream_ood",
+    title="Dream-OOD",
+    paper="Du et al., Dream the Impossible, NeurIPS 2023",
+    uses_decoded=True,
+    terms=_terms,
+    score=energy_score,
+    init=init_phi,
+)

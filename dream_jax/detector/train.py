@@ -1,0 +1,192 @@
+"""④ Training a classifier by one of the methods, and its outputs on images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from dream_jax.data.augment import AUGMENTATIONS, degrade
+from dream_jax.data.registry import ImageSet
+from dream_jax.detector.methods import Method
+from dream_jax.errors import UserError
+from dream_jax.keys import stage_key
+from dream_jax.models.resnet import build_model, init_model
+from dream_jax.training.checkpoints import Checkpoints
+from dream_jax.training.devices import MappedFunction
+from dream_jax.training.loop import BatchAt, Objective, create_state, epoch_index, fit
+from dream_jax.training.optimizers import sgd
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImages:
+    """What the generator made for the training of a classifier; images (n, H, W, C) in [0, 1].
+
+    Attributes:
+      outliers: imagined outliers.
+      round_trips: the ID training images through the autoencoder, row by row, or None.
+      by_name: images sampled by the classes' plain names, with `by_name_labels`, or None.
+    """
+
+    outliers: np.ndarray
+    round_trips: np.ndarray | None = None
+    by_name: np.ndarray | None = None
+    by_name_labels: np.ndarray | None = None
+
+
+def make_objective(model, method: Method, config: ConfigDict) -> Objective:
+    """One forward pass over ID images and outliers together, so that batch norm sees both."""
+    settings = config.classifier
+    augment = AUGMENTATIONS[settings.augment]
+
+    def prepare(key, image):
+        affine_key, degrade_key = jax.random.split(key)
+        return degrade(degrade_key, augment(affine_key, image), settings.degrade)
+
+    def objective(params, model_state, batch, keys):
+        images = jax.vmap(prepare)(keys, batch["images"])
+        (logits, _), model_state = model.apply(
+            {"params": params["network"], **model_state},
+            images,
+            train=True,
+            mask=batch["mask"],
+            mutable=["batch_stats"],
+        )
+        return method.terms(params["method"], logits, batch, settings), model_state
+
+    return objective
+
+
+def make_batches(config: ConfigDict, train: ImageSet, decoded: DecodedImages | None) -> BatchAt:
+    """The batch of a step: ID images, and behind them the outliers if the method uses them.
+
+    Of the ID rows a share `by_name_share` was sampled by name, and of the rest a share
+    `round_trip_share` is shown after a round trip: the classifier meets the decoder's traces on
+    ID images too, and cannot take them for the mark of an outlier.
+    """
+    settings, seed = config.classifier, config.seed
+    size = settings.batch_size
+
+    def real(step: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = epoch_index(len(train), step, count, seed)
+        return rows, train.labels[rows]
+
+    def plain(step: int) -> dict[str, np.ndarray]:
+        rows, labels = real(step, size)
+        return {"images": train.images[rows], "labels": labels, "is_id": np.ones(size, np.float32)}
+
+    if decoded is None:
+        return plain
+
+    by_name = round(size * settings.by_name_share) if decoded.by_name is not None else 0
+
+    def with_outliers(step: int) -> dict[str, np.ndarray]:
+        rows, labels = real(step, size - by_name)
+        images = train.images[rows]
+        if decoded.round_trips is not None:
+            rng = np.random.default_rng((seed, 1, step))
+            shown = rng.random(len(rows)) < settings.round_trip_share
+            images = np.where(shown[:, None, None, None], decoded.round_trips[rows], images)
+        parts, part_labels = [images], [labels]
+        if by_name:
+            rows = epoch_index(len(decoded.by_name), step, by_name, seed + 1)
+            parts.append(decoded.by_name[rows])
+            part_labels.append(decoded.by_name_labels[rows])
+        outliers = settings.outlier_batch_size
+        parts.append(decoded.outliers[epoch_index(len(decoded.outliers), step, outliers, seed + 2)])
+        part_labels.append(np.zeros(outliers, np.int32))
+        return {
+            "images": np.concatenate(parts),
+            "labels": np.concatenate(part_labels),
+            "is_id": np.repeat(np.float32([1, 0]), [size, outliers]),
+        }
+
+    return with_outliers
+
+
+def _initial_state(
+    config: ConfigDict, method: Method, image_shape: tuple[int, ...], classes: int, steps: int
+):
+    """(network, fresh state, optimiser); all methods start from the same weights."""
+    model = build_model(config.model, classes)
+    key = stage_key(config.seed, "classifier")
+    variables = init_model(model, key, image_shape)
+    own = method.init(jax.random.fold_in(key, 1), config.classifier)
+    variables["params"] = {"network": variables["params"], "method": own}
+    optimizer = sgd(config.classifier.optimizer, steps)
+    return model, create_state(variables, optimizer, key), optimizer
+
+
+def train_classifier(
+    config: ConfigDict,
+    method: Method,
+    train: ImageSet,
+    decoded: DecodedImages | None,
+    folder: Path,
+) -> None:
+    """Trains a classifier, which stays in `folder` (see `load_classifier`).
+
+    Args:
+      config: the whole configuration; `model`, `classifier` and `seed` are used.
+      decoded: what the method's batches need of it, or None.
+      folder: for `checkpoints/`; an interrupted training continues from there.
+
+    Raises:
+      UserError: the loss is not finite, or the accuracy on ID images has collapsed.
+    """
+    settings = config.classifier
+    steps = settings.epochs * -(-len(train) // settings.batch_size)
+    model, state, optimizer = _initial_state(
+        config, method, train.images.shape[1:], len(train.class_names), steps
+    )
+
+    def watch(step: int, means: dict) -> None:
+        if step > steps * settings.collapse_after and means["accuracy"] < settings.collapse_below:
+            raise UserError(
+                f"{method.name}: ID accuracy has collapsed to {means['accuracy']:.3f} at step "
+                f"{step} of {steps}, expected at least classifier.collapse_below = "
+                f"{settings.collapse_below}; outliers that still look like their class do this: "
+                f"lower classifier.level_set_weight or classifier.filter_confidence"
+            )
+
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        fit(
+            make_objective(model, method, config),
+            state,
+            make_batches(config, train, decoded if method.uses_decoded else None),
+            optimizer,
+            steps=steps,
+            checkpoints=checkpoints,
+            save_every=config.save_every,
+            progress=f"classifier {method.name}",
+            watch=watch if method.uses_decoded else None,
+        )
+
+
+def load_classifier(
+    config: ConfigDict, method: Method, image_shape: tuple[int, ...], classes: int, folder: Path
+) -> dict:
+    """The variables {"params", "batch_stats"} of a trained classifier.
+
+    Raises:
+      UserError: there is no checkpoint, or it cannot be read.
+    """
+    _, state, _ = _initial_state(config, method, image_shape, classes, steps=1)
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        state = checkpoints.restore(state)
+    if state is None:
+        raise UserError(f"{folder / 'checkpoints'}: holds no checkpoint; run stage train first")
+    return {"params": state.params["network"], **state.model_state}
+
+
+def classifier_logits(
+    config: ConfigDict, variables: dict, images: np.ndarray, classes: int
+) -> np.ndarray:
+    """Logits in evaluation mode: (n, H, W, C) → (n, classes) float32."""
+    model = build_model(config.model, classes)
+
+    def forward(variables, batch):
+        return model.apply(variables, batch["images"])[0]
+
+    return MappedFunction(forward, variables, config.eval_batch_size)({"images": images})

@@ -1,0 +1,35 @@
+"""Anchors: the class names' token embeddings, towards which the image features are drawn."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dream_jax.errors import UserError
+
+
+def compute_anchors(table: np.ndarray, token_ids: Sequence[Sequence[int]]) -> np.ndarray:
+    """T(y), one row of the text encoder's token-embedding table per class (paper, section 3.1).
+
+    The anchor of a name of several tokens is the mean of their embeddings, rescaled to their mean
+    norm: a mean of nearly orthogonal vectors would be too short for the text encoder.
+
+    Args:
+      table: (vocabulary, d) token embeddings.
+      token_ids: per class the ids of its name's tokens.
+
+    Returns:
+      (classes, d) float32.
+
+    Raises:
+      UserError: there are no classes, or a name has no tokens.
+    """
+    if not token_ids:
+        raise UserError("data.class_names is empty; at least one class name is needed")
+    anchors = []
+    for index, ids in enumerate(token_ids):
+        if not len(ids):
+            raise UserError(f"data.class_names[{index}] has no tokens; a name needs at least one")
+        rows = table[np.asarray(ids)].astype(np.float64)
+        mean = rows.mean(0)
+        anchors.append(mean * np.linalg.norm(rows, axis=1).mean() / np.linalg.norm(mean))
+    return np.asarray(anchors, np.float32)

@@ -1,0 +1,424 @@
+"""The order of the stages, and what of them is done already.
+
+learn → sample → decode → train → evaluate → report
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from dream_jax import config as configuration
+from dream_jax.data.registry import ImageSet, check_available, load_id, load_ood
+from dream_jax.detector.methods import METHODS
+from dream_jax.errors import DataUnavailable, UserError
+from dream_jax.images import read_folder
+from dream_jax.records import (
+    Stage,
+    flatten,
+    read_json,
+    read_npz,
+    write_json,
+    write_npz,
+)
+
+STAGES = ("learn", "sample", "decode", "train", "evaluate", "report")
+# Settings that change how a result is reached and not the result, and those of display.
+_NEUTRAL = ("name", "save_every", "eval_batch_size", "decoding.batch_size", "data.tfds_dir")
+
+
+def run(config: ConfigDict, workdir: Path, stages: Sequence[str] = STAGES, overwrite=False) -> Path:
+    """Runs the stages that are not done, and prints the table.
+
+    Args:
+      config: checked as a whole before any work.
+      workdir: holds all results; a run that was interrupted there continues.
+      stages: some of `STAGES`.
+      overwrite: redo the chosen stages, also those that were made with other settings.
+
+    Returns:
+      The report page.
+
+    Raises:
+      UserError: bad input, in one line; what was done stays.
+    """
+    unknown = [s for s in stages if s not in STAGES]
+    if unknown or not stages:
+        raise UserError(f"--stages names {unknown or 'nothing'}; allowed: {', '.join(STAGES)}")
+    configuration.check_config(config)
+    pipeline = Pipeline(config, workdir)
+    pipeline.begin(stages, overwrite)
+    for name in STAGES:
+        if name in stages:
+            getattr(pipeline, name)()
+    return pipeline.show()
+
+
+class Pipeline:
+    """A configuration with its folder; each stage reads what the earlier ones wrote."""
+
+    def __init__(self, config: ConfigDict, workdir: Path):
+        self.config, self.workdir = config, workdir
+        self.settings = {
+            name: value
+            for name, value in flatten(config.to_dict()).items()
+            if not name.startswith(_NEUTRAL)
+        }
+        learn = [
+            "seed",
+            "data.id",
+            "data.image_size",
+            "data.channels",
+            "data.class_tokens",
+            "model",
+            "latent_space",
+            "generator.path",
+        ]
+        sample = [*learn, "sampling"]
+        decode = [*sample, "generator", "decoding"]
+        self.records = {
+            "learn": self._stage("learn", "latent_space", learn),
+            "sample": self._stage("sample", "embeddings", sample),
+            "decode": self._stage("decode", "images", decode),
+        }
+        plain = [*learn[:-2], "classifier"]
+        for method in config.methods:
+            needed = [*decode, "classifier"] if METHODS[method].uses_decoded else plain
+            self.records[f"train {method}"] = self._stage(
+                f"train {method}", f"classifier/{method}", needed
+            )
+        self.records["evaluate"] = self._stage("evaluate", "evaluation", [""])
+        self.records["report"] = self._stage("report", "report", [""])
+
+    def _stage(self, name: str, folder: str, prefixes: Sequence[str]) -> Stage:
+        settings = {k: v for k, v in self.settings.items() if k.startswith(tuple(prefixes))}
+        return Stage(name, self.workdir / folder, settings)
+
+    def begin(self, stages: Sequence[str], overwrite: bool) -> None:
+        """Refuses what cannot work, before any work; clears what is to be redone."""
+        chosen = [r for n, r in self.records.items() if n.split()[0] in stages]
+        record = self.workdir / "config.json"
+        if record.exists():
+            name = read_json(record).get("name")
+            if name != self.config.name:
+                raise UserError(
+                    f"--workdir {self.workdir} holds a run of configuration {name!r}, not "
+                    f"{self.config.name!r}; give another --workdir"
+                )
+        if overwrite:
+            for stage in chosen:
+                stage.clear()
+        for stage in self.records.values():
+            stage.check_settings()
+        first = min(STAGES.index(s) for s in stages)
+        for name, stage in self.records.items():
+            order = STAGES.index(name.split()[0])
+            if order < first and not stage.done:
+                raise UserError(
+                    f"--stages starts at {STAGES[first]}, which needs stage {name!r}; it is not "
+                    f"done in {self.workdir}"
+                )
+        if all(stage.done for stage in chosen):
+            return
+        train, _ = self.id_data
+        configuration.check_class_sizes(self.config, train.labels, train.class_names)
+        if "evaluate" in stages and not self.ood_names:
+            raise UserError(
+                f"config.data.ood is {tuple(self.config.data.ood)}; none of these sets is here"
+            )
+        write_json(record, self.config.to_dict())
+
+    # What the stages share: data, the generator and earlier results, each loaded when first used.
+
+    @cached_property
+    def id_data(self) -> tuple[ImageSet, ImageSet]:
+        return load_id(self.config.data.id, configuration.data_options(self.config))
+
+    @cached_property
+    def ood_names(self) -> list[str]:
+        """The configured OOD sets that are on this machine; the others are named once."""
+        names = []
+        for name in self.config.data.ood:
+            try:
+                check_available(name, configuration.data_options(self.config))
+                names.append(name)
+            except DataUnavailable as error:
+                print(f"skipped OOD set: {error}", flush=True)
+        return names
+
+    @cached_property
+    def generator(self):
+        from dream_jax.generator.load import load_generator
+
+        return load_generator(self.config.generator.path, self.config.generator.scheduler)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.id_data[0].class_names
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """Per class the word whose token stands for it."""
+        return [self.config.data.class_tokens.get(name, name) for name in self.class_names]
+
+    @property
+    def features(self) -> dict[str, np.ndarray]:
+        return read_npz(self.records["learn"].folder / "features.npz")
+
+    @property
+    def embeddings(self) -> np.ndarray:
+        return read_npz(self.records["sample"].folder / "outliers.npz")["embeddings"]
+
+    def images(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Decoded images of a kind with the labels of their classes."""
+        images, rows = read_folder(self.records["decode"].folder / kind, self.config.data.channels)
+        return images, np.asarray([row["label"] for row in rows])
+
+    # The stages.
+
+    def learn(self) -> None:
+        """① Anchors, the network h, and the features of the training images."""
+        stage = self.records["learn"]
+        if stage.done:
+            return
+        from dream_jax.generator.prompts import name_ids
+        from dream_jax.latent_space.anchors import compute_anchors
+        from dream_jax.latent_space.learn import (
+            extract_features,
+            learn_latent_space,
+            select_per_class,
+        )
+
+        train, _ = self.id_data
+        config = self.config
+        with stage.running():
+            ids = [name_ids(self.generator.tokenizer, token) for token in self.tokens]
+            anchors = compute_anchors(self.generator.table, ids)
+            variables = learn_latent_space(config, train, anchors, stage.folder)
+            rows = select_per_class(
+                train.labels,
+                config.latent_space.features_per_class,
+                len(anchors),
+                config.seed,
+            )
+            features = extract_features(config, variables, train.images[rows], anchors.shape[1])
+            write_npz(
+                stage.folder / "features.npz",
+                features=features,
+                labels=train.labels[rows],
+                rows=rows,
+                anchors=anchors,
+            )
+
+    def sample(self) -> None:
+        """② Outlier embeddings at the edge of each class."""
+        stage = self.records["sample"]
+        if stage.done:
+            return
+        from dream_jax.sampling.classes import sample_classes
+
+        known = self.features
+        with stage.running():
+            embeddings = sample_classes(
+                self.config, known["features"], known["labels"], known["anchors"], stage.folder
+            )
+            write_npz(
+                stage.folder / "outliers.npz",
+                embeddings=embeddings,
+                parameters=np.array(json.dumps(stage.settings)),
+                seed=np.array(self.config.seed),
+            )
+
+    def decode(self) -> None:
+        """③ Outlier images; images of the plain class names; round trips of the ID images."""
+        stage = self.records["decode"]
+        if stage.done:
+            return
+        from dream_jax.generator.decode import round_trip
+        from dream_jax.generator.imagine import plan_pictures, write_pictures
+
+        embeddings, decoding = self.embeddings, self.config.decoding
+        kinds = {
+            "outliers": (decoding.outliers, embeddings),
+            "by_name": (decoding.by_name, None),
+            "by_name_test": (decoding.by_name_test, None),
+        }
+        with stage.running():
+            for kind, (count, vectors) in kinds.items():
+                if not count:
+                    continue
+                per_class = None if vectors is None else vectors.shape[1]
+                pictures = plan_pictures(self.config, kind, count, self.class_names, per_class)
+                write_pictures(
+                    self.config,
+                    self.generator,
+                    kind,
+                    pictures,
+                    self.class_names,
+                    self.tokens,
+                    vectors,
+                    stage.folder / kind,
+                )
+            for part, data in zip(("train", "test"), self.id_data, strict=True):
+                path = stage.folder / f"round_trips_{part}.npz"
+                if not path.exists():
+                    images = round_trip(
+                        self.generator, data.images, decoding.batch_size, f"round trips, {part}"
+                    )
+                    write_npz(path, images=np.round(images * 255).astype(np.uint8))
+
+    def round_trips(self, part: str) -> np.ndarray:
+        """The training or test images through the autoencoder and back: (n, H, W, C)."""
+        path = self.records["decode"].folder / f"round_trips_{part}.npz"
+        return read_npz(path)["images"].astype(np.float32) / 255
+
+    def train(self) -> None:
+        """④ A classifier per method; the plain one first, which judges the outliers."""
+        from dream_jax.detector.train import train_classifier
+
+        train, _ = self.id_data
+        for name in sorted(self.config.methods, key=lambda m: METHODS[m].uses_decoded):
+            stage = self.records[f"train {name}"]
+            if stage.done:
+                continue
+            with stage.running():
+                decoded = self._decoded(stage.folder) if METHODS[name].uses_decoded else None
+                train_classifier(self.config, METHODS[name], train, decoded, stage.folder)
+
+    def _decoded(self, folder: Path):
+        """The decoded images for training; the judgement of the outliers is kept in `folder`."""
+        from dream_jax.detector.judge import judge_outliers
+        from dream_jax.detector.train import DecodedImages
+
+        outliers, labels = self.images("outliers")
+        judgement = judge_outliers(
+            self.logits_of("energy")(outliers), labels, self.config.classifier.filter_confidence
+        )
+        write_json(
+            folder / "outliers.json",
+            {
+                "outliers": len(labels),
+                "in_class": judgement.in_class,
+                "in_any_class": judgement.in_any_class,
+                "used": len(judgement.kept),
+            },
+        )
+        print(
+            f"   the plain classifier is sure of the class of {judgement.in_class:.1%} of the "
+            f"outliers; {len(judgement.kept)} of {len(labels)} are used",
+            flush=True,
+        )
+        by_name, by_name_labels = (
+            self.images("by_name") if self.config.decoding.by_name else 2 * (None,)
+        )
+        return DecodedImages(
+            outliers[judgement.kept], self.round_trips("train"), by_name, by_name_labels
+        )
+
+    def logits_of(self, method: str):
+        """Images → logits of a method's trained classifier."""
+        from dream_jax.detector.train import classifier_logits, load_classifier
+
+        classes = len(self.class_names)
+        image_shape = self.id_data[0].images.shape[1:]
+        folder = self.records[f"train {method}"].folder
+        variables = load_classifier(self.config, METHODS[method], image_shape, classes, folder)
+        return lambda images: classifier_logits(self.config, variables, images, classes)
+
+    def evaluate(self) -> None:
+        """⑤ Scores and measures of every method on the same images."""
+        stage = self.records["evaluate"]
+        if stage.done and self._evaluated == self.ood_names:
+            return
+        from dream_jax.evaluation.evaluate import measure, score_sets
+
+        _, test = self.id_data
+        sets = {"id": test.images}
+        for name in self.ood_names:
+            sets[name] = load_ood(name, configuration.data_options(self.config)).images
+        kept = {
+            "round_trips": self.round_trips("test"),
+            "sampled_by_name": self.images("by_name_test")[0],
+        }
+        with stage.running():
+            methods = {}
+            for name in self.config.methods:
+                scores, accuracy = score_sets(
+                    self.logits_of(name), METHODS[name].score, test.labels, sets | kept
+                )
+                write_npz(stage.folder / f"scores_{name}.npz", **scores)
+                methods[name] = measure(scores, accuracy, self.ood_names, list(kept))
+            write_json(
+                self.workdir / "metrics.json",
+                {"methods": methods, "seed": self.config.seed, "config": self.config.name},
+            )
+
+    @property
+    def _evaluated(self) -> list[str]:
+        """The OOD sets of the last evaluation: one may have been prepared since."""
+        first = next(iter(read_json(self.workdir / "metrics.json")["methods"].values()))
+        return [name for name in first["ood"] if name != "mean"]
+
+    def report(self) -> None:
+        """The figures, the table and the page that holds them."""
+        stage = self.records["report"]
+        page = stage.folder / "index.html"
+        metrics = self.workdir / "metrics.json"
+        if stage.done and os.path.getmtime(page) >= os.path.getmtime(metrics):
+            return
+        from dream_jax.evaluation.page import RunResults, make_page
+
+        train, test = self.id_data
+        judgements = [
+            read_json(path)
+            for path in sorted((self.workdir / "classifier").glob("*/outliers.json"))
+        ]
+        outliers, outlier_labels = self.images("outliers")
+        by_name, by_name_labels = self.images("by_name_test")
+        with stage.running():
+            results = RunResults(
+                name=self.config.name,
+                config_json=json.dumps(self.config.to_dict(), indent=2),
+                metrics=read_json(metrics),
+                class_names=self.class_names,
+                features=self.features,
+                embeddings=self.embeddings,
+                train_images=train.images,
+                train_labels=train.labels,
+                test_images=test.images,
+                outliers=outliers,
+                outlier_labels=outlier_labels,
+                round_trips=self.round_trips("test"),
+                by_name=by_name,
+                by_name_labels=by_name_labels,
+                scores={
+                    name: read_npz(self.records["evaluate"].folder / f"scores_{name}.npz")
+                    for name in self.config.methods
+                },
+                titles={name: METHODS[name].title for name in self.config.methods},
+                judgement=judgements[0] if judgements else None,
+                stages=[
+                    {"stage": name, **{k: r.record[k] for k in ("seconds", "peak_memory_mb")}}
+                    for name, r in self.records.items()
+                    if r.done
+                ],
+                seed=self.config.seed,
+            )
+            make_page(results, stage.folder)
+
+    def show(self) -> Path:
+        """Prints the table and where the report is."""
+        from dream_jax.evaluation.tables import text_table
+
+        page = self.records["report"].folder / "index.html"
+        metrics = self.workdir / "metrics.json"
+        if metrics.exists():
+            titles = {name: METHODS[name].title for name in METHODS}
+            print(f"\n{text_table(read_json(metrics), titles)}\n")
+        if page.exists():
+            print(f"report: {page}")
+        return page

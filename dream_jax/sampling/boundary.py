@@ -1,0 +1,276 @@
+"""Outlier (and inlier) embeddings: candidates around boundary features, kept by k-NN distance.
+
+Stage ② of the method (Dream-OOD, section 3.1), and with `largest=False` its inlier variant
+(Dream-ID). A candidate is normalise(b + s n), for a boundary feature b and a normal vector n, so
+its similarity to a feature z is (b·z + s n·z) / |b + s n|. The products of a whole round are thus
+those of the noise and of the boundary features with the features. No candidate is built before it
+is chosen, and its norm, a positive factor, stays outside the order statistic.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dream_jax.errors import UserError
+from dream_jax.sampling.knn import kth_smallest, kth_sq_distance
+from dream_jax.training.devices import AXIS, fold_keys, shard, unshard
+
+CANDIDATES_AT_ONCE = 32  # candidates whose order statistic is computed in one step of the search
+ROUNDING = 1e-5  # slack on a cosine within which two candidates are compared by exact value
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerSettings:
+    """Settings of the sampler, checked when made.
+
+    Attributes:
+      k: the neighbour whose distance is d_k; a feature of the class counts itself first.
+      boundary: size m of the boundary set, the features with the largest d_k; unused for inliers.
+      per_round: features drawn in a round; all that are eligible, if they are fewer.
+      candidates: noise vectors L in a round, shared by its features.
+      scale: s, the standard deviation of the noise in each dimension (features are unit vectors).
+      keep: candidates kept for each drawn feature.
+      rounds: number of rounds.
+      largest: True for outliers, which keep the largest d_k around the boundary set; False for
+        inliers, which keep the smallest around any feature.
+
+    Raises:
+      UserError: if a value is out of range; the message names it as `sampling.<attribute>`.
+    """
+
+    k: int = 300
+    boundary: int = 50
+    per_round: int = 50
+    candidates: int = 1500
+    scale: float = 0.07
+    keep: int = 2
+    rounds: int = 100
+    largest: bool = True
+
+    def __post_init__(self):
+        for name in ("k", "boundary", "per_round", "candidates", "keep", "rounds"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UserError(
+                    f"sampling.{name} must be a whole number of at least 1, not {value}"
+                )
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise UserError(f"sampling.scale must be positive and finite, not {self.scale}")
+        if self.keep > self.candidates:
+            raise UserError(
+                f"sampling.keep is {self.keep}, more than the {self.candidates} of "
+                "sampling.candidates that it chooses from"
+            )
+
+
+def boundary_set(
+    features: jax.Array, k: int, m: int, count: int | jax.Array | None = None
+) -> jax.Array:
+    """The features on the boundary of their class: those with the largest d_k.
+
+    Args:
+      features: (n, d) unit vectors.
+      k: 1-based rank of the neighbour; every feature counts itself first.
+      m: size of the boundary set, at most n.
+      count: if given, only the first `count` features are real.
+
+    Returns:
+      (m,) int32 indices, largest d_k first.
+    """
+    distance = kth_sq_distance(features, features, k, count)
+    real = jnp.arange(len(features)) < (len(features) if count is None else count)
+    return jax.lax.top_k(jnp.where(real, distance, -jnp.inf), m)[1]
+
+
+def _normalise(vectors: jax.Array) -> jax.Array:
+    return vectors / jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def _best_by_rank(
+    values: jax.Array, norms: jax.Array, rank: int | jax.Array, guess: jax.Array, keep: int
+) -> jax.Array:
+    """Indices of the `keep` rows with the largest (rank-th smallest value of the row) / norm.
+
+    Exact, yet few rows pay for their order statistic. With the best rows seen so far, one counting
+    pass over all rows rules out those that cannot be better; the most promising of the rest are
+    computed next, until none is left. `guess` (rows,) ranks them at the start and affects only the
+    time. At worst, with all rows equal, every row is computed.
+    """
+    at_once = min(max(CANDIDATES_AT_ONCE, keep), len(values))
+
+    def improve(state):
+        score, promise = state  # promise is -inf for a row that is computed or ruled out
+        promise, rows = jax.lax.top_k(promise, at_once)
+        exact = kth_smallest(values[rows], rank) / norms[rows]
+        score = score.at[rows].set(jnp.where(promise > -jnp.inf, exact, score[rows]))
+        worst_kept = jax.lax.top_k(score, keep)[0][-1]
+        # A row is no better than the threshold if `rank` of its values are no larger. The slack
+        # leaves rows that differ by rounding to the exact comparison.
+        threshold = (worst_kept - ROUNDING) * norms
+        below = jnp.sum(values <= threshold[:, None], axis=1, dtype=jnp.int32)
+        is_open = (below < rank) & (score == -jnp.inf)
+        return score, jnp.where(is_open, -below.astype(jnp.float32), -jnp.inf)
+
+    unknown = jnp.full(len(values), -jnp.inf)
+    score, _ = jax.lax.while_loop(
+        lambda state: jnp.any(state[1] > -jnp.inf), improve, (unknown, guess)
+    )
+    return jax.lax.top_k(score, keep)[1]
+
+
+def sample_round(
+    features: jax.Array,
+    boundary_features: jax.Array,
+    noise: jax.Array,
+    k: int,
+    scale: float,
+    keep: int,
+    largest: bool = True,
+    count: int | jax.Array | None = None,
+) -> jax.Array:
+    """One round: perturbs every boundary feature by every noise vector and keeps the extremes.
+
+    Exact, in memory for one boundary feature's (L, n) similarities at a time.
+
+    Args:
+      features: (n, d) unit vectors of the class.
+      boundary_features: (p, d) unit vectors to perturb.
+      noise: (L, d) normal vectors of unit variance.
+      k: 1-based rank of the neighbour among `features`.
+      scale: s, which multiplies the noise.
+      keep: candidates kept for each boundary feature, at most L.
+      largest: keep the largest d_k (outliers) or the smallest (inliers).
+      count: if given, only the first `count` features are real; the others are infinitely far.
+
+    Returns:
+      (p, keep, d) unit vectors, the best first.
+    """
+    product = functools.partial(jnp.matmul, precision="highest")
+    n = len(features)
+    count = n if count is None else count
+    real = jnp.arange(n) < count
+    # d_k grows with the k-th smallest of the negative similarities. For inliers the sign turns,
+    # and with it the rank, so that in both cases the rank-th smallest is to be large.
+    sign, rank = (-1.0, k) if largest else (1.0, count - k + 1)
+    from_noise = sign * scale * product(noise, features.T)  # (L, n)
+    from_boundary = sign * product(boundary_features, features.T)  # (p, n)
+    mean_noise = jnp.sum(from_noise * real, axis=1) / count
+    mean_boundary = jnp.sum(from_boundary * real, axis=1) / count
+    sq_norms = (  # |b + s n|², (p, L)
+        jnp.sum(boundary_features**2, axis=1)[:, None]
+        + 2.0 * scale * product(boundary_features, noise.T)
+        + scale**2 * jnp.sum(noise**2, axis=1)
+    )
+    # Padding is last in order whichever the sign, and so never counts.
+    from_boundary = jnp.where(real, from_boundary, jnp.inf)
+
+    def choose(row):
+        of_feature, mean, sq_norm = row
+        norms = jnp.sqrt(sq_norm)
+        guess = (mean + mean_noise) / norms
+        return _best_by_rank(of_feature + from_noise, norms, rank, guess, keep)
+
+    chosen = jax.lax.map(choose, (from_boundary, mean_boundary, sq_norms))  # (p, keep)
+    return _normalise(boundary_features[:, None] + scale * noise[chosen])
+
+
+@functools.lru_cache
+def _mapped_rounds(settings: SamplerSettings) -> Callable:
+    """The compiled rounds of one class, kept so that classes of the same size share them."""
+
+    def draw(keys, eligible):
+        # A number per feature from its own key, the largest win: equal whatever the padding.
+        lots = jnp.where(eligible, jax.vmap(jax.random.uniform)(keys), -1.0)
+        return jax.lax.top_k(lots, settings.per_round)[1]
+
+    def rounds(features, count, key, batch):
+        index = jnp.arange(len(features))
+        if settings.largest:
+            chosen = boundary_set(features, settings.k, settings.boundary, count)
+            eligible = jnp.zeros(len(features), bool).at[chosen].set(True)
+        else:
+            eligible = index < count
+
+        def one(number):
+            draw_key, noise_key = jax.random.split(jax.random.fold_in(key, number))
+            drawn = features[draw(fold_keys(draw_key, index), eligible)]
+            noise = jax.random.normal(noise_key, (settings.candidates, features.shape[1]))
+            return sample_round(
+                features,
+                drawn,
+                noise,
+                settings.k,
+                settings.scale,
+                settings.keep,
+                settings.largest,
+                count,
+            )
+
+        return jax.lax.map(one, batch["position"])
+
+    return jax.pmap(rounds, axis_name=AXIS, in_axes=(None, None, None, 0))
+
+
+def _checked_features(features: np.ndarray, settings: SamplerSettings) -> np.ndarray:
+    """(n, d) features as float32 unit vectors, or the reason why they cannot be sampled from."""
+    features = np.asarray(features, np.float32)
+    if features.ndim != 2 or not features.size:
+        raise UserError(f"features of a class must be (n, d) and not empty, not {features.shape}")
+    n = len(features)
+    if not np.isfinite(features).all():
+        raise UserError("features of a class must be finite: found NaN or infinity among them")
+    # Scaled by the largest entry first, lest the squares overflow or vanish.
+    largest = np.abs(features).max(axis=1, keepdims=True)
+    if not largest.all():
+        raise UserError("features of a class must not be zero: they have no direction to sample")
+    if settings.k > n:
+        raise UserError(f"sampling.k is {settings.k}, more than the {n} features of a class")
+    if settings.largest and settings.boundary > n:
+        raise UserError(
+            f"sampling.boundary is {settings.boundary}, more than the {n} features of a class"
+        )
+    scaled = features / largest
+    return scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
+
+
+def sample_embeddings(
+    features: np.ndarray, key: jax.Array, settings: SamplerSettings, rows: int | None = None
+) -> np.ndarray:
+    """All embeddings of one class: stage ② without its last step, the rescaling to |T(y)|.
+
+    The rounds are shared out among the local devices. Random numbers are folded from the index of
+    the round, so the result does not depend on how many devices there are.
+
+    Args:
+      features: (n, d) features of the class, of any length.
+      key: random key of the class.
+      settings: see `SamplerSettings`.
+      rows: pad the features up to this many rows, at least n, with rows that are infinitely far
+        and never drawn. Classes of different sizes then share one compiled program; for inliers
+        only if each has at least `per_round` features.
+
+    Returns:
+      (rounds · p · keep, d) float32 unit vectors by round, then drawn feature, then best first;
+      p = min(`per_round`, number of eligible features).
+
+    Raises:
+      UserError: if the features are not finite or zero, or `k` or `boundary` exceed their number.
+      ValueError: if `rows` is less than n.
+    """
+    features = _checked_features(features, settings)
+    n, dimension = features.shape
+    rows = n if rows is None else rows
+    if rows < n:
+        raise ValueError(f"rows is {rows}, less than the {n} features to be padded")
+    per_round = min(settings.per_round, settings.boundary if settings.largest else n)
+    run = _mapped_rounds(dataclasses.replace(settings, per_round=per_round))
+    padded = np.pad(features, ((0, rows - n), (0, 0)))
+    # The position of a row, which `shard` adds, is here the number of a round.
+    batch = shard({"round": np.arange(settings.rounds)})
+    points = unshard(run(padded, np.int32(n), key, batch), settings.rounds)
+    return points.reshape(-1, dimension)

@@ -1,0 +1,46 @@
+"""② Outlier embeddings of all classes, class by class, scaled to the anchors' norms."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from dream_jax.keys import stage_key
+from dream_jax.records import read_npz, write_npz
+from dream_jax.sampling.boundary import SamplerSettings, sample_embeddings
+
+
+def sample_classes(
+    config: ConfigDict,
+    features: np.ndarray,
+    labels: np.ndarray,
+    anchors: np.ndarray,
+    folder: Path,
+) -> np.ndarray:
+    """v = u · |T(y)| for every class (paper, section 3.2).
+
+    Args:
+      config: `sampling` and `seed` are used.
+      features: (n, d) of the ID training images, `labels` (n,).
+      anchors: (classes, d).
+      folder: a class that is done is kept there, so that an interruption loses at most one.
+
+    Returns:
+      (classes, embeddings per class, d) float32.
+    """
+    settings = SamplerSettings(**config.sampling)
+    most = int(np.bincount(labels, minlength=len(anchors)).max())
+    classes = []
+    for label in tqdm(range(len(anchors)), desc="sampling outliers", unit="class"):
+        path = folder / "classes" / f"{label}.npz"
+        if not path.exists():
+            unit = sample_embeddings(
+                features[labels == label], stage_key(config.seed, "sample", label), settings, most
+            )
+            write_npz(path, unit=unit)
+        classes.append(read_npz(path)["unit"] * np.linalg.norm(anchors[label]))
+    embeddings = np.stack(classes).astype(np.float32)
+    shutil.rmtree(folder / "classes")
+    return embeddings

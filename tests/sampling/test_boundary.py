@@ -1,0 +1,286 @@
+"""The boundary sampler against building and sorting every candidate, and the golden files."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from dream_jax.errors import UserError
+from dream_jax.sampling import boundary
+from dream_jax.sampling.boundary import (
+    SamplerSettings,
+    boundary_set,
+    sample_embeddings,
+    sample_round,
+)
+from dream_jax.sampling.knn import kth_sq_distance
+
+ROOT = Path(__file__).parents[2]
+SMALL = SamplerSettings(
+    k=6, boundary=10, per_round=4, candidates=30, scale=0.2, keep=2, rounds=5, largest=True
+)
+SMALL_INLIERS = dataclasses.replace(SMALL, keep=1, scale=0.05, largest=False)
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def all_candidates(features, boundary_features, noise, k, scale):
+    """Candidates (p, L, d) and their d_k (p, L) by definition, in float64."""
+    candidates = unit(boundary_features[:, None].astype(np.float64) + scale * noise)
+    similarity = candidates @ features.T.astype(np.float64)
+    distance = np.sort(2 - 2 * similarity, axis=-1)[..., k - 1]
+    return candidates, distance
+
+
+def assert_same_up_to_ties(points, features, boundary_features, noise, k, scale, keep, largest):
+    """The kept points are candidates of their boundary feature, with the best d_k in order.
+
+    Of two candidates with the same d_k but for rounding, either may be kept: only d_k is compared.
+    """
+    candidates, distance = all_candidates(features, boundary_features, noise, k, scale)
+    assert points.shape == (len(boundary_features), keep, features.shape[1])
+    best = np.sort(-distance if largest else distance, axis=1)[:, :keep]
+    for row, kept in enumerate(np.asarray(points)):
+        gap = np.abs(kept[:, None] - candidates[row]).max(axis=-1)
+        chosen = gap.argmin(axis=1)
+        assert gap.min(axis=1).max() < 1e-5
+        np.testing.assert_allclose(distance[row, chosen], np.abs(best[row]), atol=5e-6)
+
+
+@pytest.fixture(params=["outlier_sampler", "inlier_sampler"])
+def golden(request):
+    file = dict(np.load(ROOT / "tests" / "golden" / f"{request.param}.npz"))
+    file["features"] = unit(file["id_features"])
+    file["largest"] = not file["keep_smallest"]
+    return file
+
+
+def test_golden_boundary(golden):
+    k, m = int(golden["k"]), int(golden["select"])
+    # The inliers' file has the features with the smallest d_k; the set has the largest.
+    largest = np.asarray(boundary_set(golden["features"], k, m if golden["largest"] else 500 - m))
+    chosen = largest if golden["largest"] else np.setdiff1d(np.arange(500), largest)
+    by_entry = [
+        np.sort(vectors[:, 0]) for vectors in (golden["features"][chosen], golden["boundary"])
+    ]
+    np.testing.assert_allclose(*by_entry, atol=1e-7)
+
+
+def test_golden_round_is_the_best_by_definition(golden):
+    arguments = (
+        golden["features"],
+        golden["boundary"],
+        golden["noise"],
+        int(golden["k"]),
+        float(golden["noise_scale"]),
+        int(golden["points_per_boundary"]),
+        bool(golden["largest"]),
+    )
+    assert_same_up_to_ties(sample_round(*arguments), *arguments)
+
+
+def test_golden_points_are_the_published_choice_among_the_same_candidates(golden):
+    """The published code reads its list of p × L distances as (L, p), so it mixes candidates up.
+
+    With p boundary features and L noise vectors, it gives the i-th feature the noise vectors with
+    the best entries in column i of that misread table. For one point per feature it also takes
+    all of them around the first feature. We keep what the paper describes, but the same misreading
+    of our distances must lead to its points: all of them, for no two distances there are tied.
+    """
+    features, noise = golden["features"], golden["noise"]
+    scale, keep = float(golden["noise_scale"]), int(golden["points_per_boundary"])
+    candidates = unit(golden["boundary"][:, None] + scale * noise)  # (p, L, d)
+    p, length, d = candidates.shape
+    flat = candidates.reshape(-1, d)
+    similarity = golden["points"] @ flat.T
+    source, number = np.divmod(similarity.argmax(axis=1), length)  # of each golden point
+    assert similarity.max(axis=1).min() > 1 - 1e-6
+    distance = np.asarray(kth_sq_distance(flat, features, int(golden["k"]))).reshape(p, length)
+
+    if golden["largest"]:
+        order = list(dict.fromkeys(source))  # the random order of the features is that of groups
+        misread = distance[order].reshape(length, p)
+        chosen = np.argsort(-misread, axis=0)[:keep].T  # (p, keep)
+        np.testing.assert_array_equal(source, np.repeat(order, keep))
+        np.testing.assert_array_equal(number, chosen.ravel())
+    else:
+        # p = L here, so that column i holds noise vector i and the row is a feature, in an order
+        # that the file tells only in part: the same feature must always have the same place.
+        nearest = distance.argmin(axis=0)
+        assert len(set(source)) == 1
+        pairs = set(zip(nearest.tolist(), number.tolist(), strict=True))
+        assert len(pairs) == len(set(nearest.tolist())) == len(set(number.tolist()))
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize(
+    ("n", "d", "p", "length", "k", "keep"),
+    [
+        (20, 8, 5, 40, 7, 2),
+        (20, 8, 5, 40, 1, 2),
+        (20, 8, 5, 40, 20, 2),
+        (1, 3, 1, 1, 1, 1),
+        (50, 2, 7, 300, 30, 3),  # in the plane candidates crowd together
+        (33, 16, 3, 100, 12, 100),  # all are kept
+    ],
+)
+def test_round_by_definition(n, d, p, length, k, keep, largest):
+    features, noise = unit(normal(0, n, d)), normal(1, length, d)
+    arguments = (features, features[:p], noise, k, 0.3, keep, largest)
+    assert_same_up_to_ties(sample_round(*arguments), *arguments)
+
+
+@pytest.mark.parametrize("largest", [True, False])
+def test_round_with_ties(largest):
+    features, noise = unit(normal(0, 12, 4)), normal(1, 90, 4)
+    features[3:7] = features[3]
+    noise[10:] = noise[:80]  # every distance occurs twice or more
+    noise[40:] = noise[40]
+    arguments = (features, features[:4], noise, 5, 0.3, 3, largest)
+    assert_same_up_to_ties(sample_round(*arguments), *arguments)
+
+
+@pytest.mark.parametrize("largest", [True, False])
+def test_round_does_not_depend_on_the_order_of_the_search(largest, monkeypatch):
+    features, noise = unit(normal(0, 40, 6)), normal(1, 200, 6)
+    arguments = (features, features[:5], noise, 15, 0.2, 2, largest)
+    expected = sample_round(*arguments)
+    for at_once in (1, 7, 200):
+        monkeypatch.setattr(boundary, "CANDIDATES_AT_ONCE", at_once)
+        np.testing.assert_array_equal(sample_round(*arguments), expected)
+
+
+def test_boundary_set_by_definition():
+    features = unit(normal(0, 25, 5))
+    distance = np.sort(2 - 2 * features.astype(np.float64) @ features.T, axis=1)[:, 7]
+    expected = np.argsort(-distance)
+    for m in (1, 10, 25):
+        np.testing.assert_array_equal(boundary_set(features, 8, m), expected[:m])
+    padded = np.concatenate([features, np.zeros((6, 5), np.float32)])
+    np.testing.assert_array_equal(boundary_set(padded, 8, 10, count=25), expected[:10])
+
+
+@pytest.mark.parametrize("settings", [SMALL, SMALL_INLIERS])
+def test_embeddings_are_unit_vectors_of_the_asked_number(settings):
+    features = 3 * normal(0, 24, 8)
+    embeddings = sample_embeddings(features, jax.random.key(0), settings)
+    assert embeddings.shape == (settings.rounds * 4 * settings.keep, 8)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
+    scaled = sample_embeddings(features * 2.0**70, jax.random.key(0), settings)
+    np.testing.assert_array_equal(scaled, embeddings)
+    other = sample_embeddings(features, jax.random.key(1), settings)
+    assert np.abs(other - embeddings).max() > 1e-3
+
+
+def test_a_round_draws_without_replacement_and_only_what_is_eligible():
+    features = unit(normal(0, 24, 8))
+    key = jax.random.key(0)
+
+    def drawn(settings):
+        # With hardly any noise a candidate is the feature that it was drawn around.
+        settings = dataclasses.replace(settings, scale=1e-6, keep=1, rounds=40)
+        points = sample_embeddings(features, key, settings, rows=30)
+        index = (points @ features.T).argmax(axis=1)
+        np.testing.assert_allclose(points, features[index], atol=1e-4)
+        return index.reshape(40, -1)
+
+    around_boundary = drawn(SMALL)
+    assert all(len(set(row)) == 4 for row in around_boundary.tolist())
+    assert set(around_boundary.ravel()) == set(np.asarray(boundary_set(features, 6, 10)).tolist())
+    assert set(drawn(SMALL_INLIERS).ravel()) == set(range(24))
+    everything = drawn(dataclasses.replace(SMALL, per_round=50))
+    assert everything.shape == (40, 10)
+    assert drawn(dataclasses.replace(SMALL_INLIERS, per_round=50)).shape == (40, 24)
+
+
+@pytest.mark.parametrize("settings", [SMALL, SMALL_INLIERS])
+def test_padding_changes_nothing(settings):
+    features = normal(0, 24, 8)
+    plain = sample_embeddings(features, jax.random.key(0), settings)
+    padded = sample_embeddings(features, jax.random.key(0), settings, rows=37)
+    np.testing.assert_allclose(padded, plain, atol=1e-6)
+
+
+def test_classes_of_unequal_size_share_one_program():
+    compiled = boundary._mapped_rounds(SMALL)
+    before = compiled._cache_size()
+    for n in (20, 24, 29):
+        sample_embeddings(normal(n, n, 7), jax.random.key(n), SMALL, rows=29)
+    assert compiled._cache_size() == before + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"k": 0}, "sampling.k"),
+        ({"k": 2.5}, "sampling.k"),
+        ({"k": 25}, "sampling.k"),
+        ({"boundary": 25}, "sampling.boundary"),
+        ({"boundary": -1}, "sampling.boundary"),
+        ({"per_round": 0}, "sampling.per_round"),
+        ({"candidates": 0}, "sampling.candidates"),
+        ({"scale": 0.0}, "sampling.scale"),
+        ({"scale": float("nan")}, "sampling.scale"),
+        ({"keep": 31}, "sampling.keep"),
+        ({"rounds": True}, "sampling.rounds"),
+    ],
+)
+def test_settings_out_of_range(change, name):
+    with pytest.raises(UserError, match=rf"^{name} [^\n]*$"):
+        settings = dataclasses.replace(SMALL, **change)
+        sample_embeddings(normal(0, 24, 8), jax.random.key(0), settings)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"), [(np.nan, "finite"), (np.inf, "finite"), (0.0, "zero")]
+)
+def test_unusable_features(spoil, message):
+    features = normal(0, 24, 8)
+    features[5] = spoil
+    with pytest.raises(UserError, match=message):
+        sample_embeddings(features, jax.random.key(0), SMALL)
+
+
+def test_features_of_the_wrong_shape():
+    for features in (normal(0, 24), np.zeros((0, 8), np.float32)):
+        with pytest.raises(UserError, match="empty"):
+            sample_embeddings(features, jax.random.key(0), SMALL)
+    with pytest.raises(ValueError, match="rows is 23"):
+        sample_embeddings(normal(0, 24, 8), jax.random.key(0), SMALL, rows=23)
+
+
+PROGRAM = """
+import sys
+import jax, numpy as np
+from dream_jax.sampling.boundary import SamplerSettings, sample_embeddings
+settings = SamplerSettings(
+    k=6, boundary=10, per_round=4, candidates=30, scale=0.2, keep=2, rounds=5
+)
+assert jax.local_device_count() == int(sys.argv[1])
+features = np.random.default_rng(0).normal(size=(24, 8))
+np.save(sys.argv[2], sample_embeddings(features, jax.random.key(0), settings))
+"""
+
+
+def test_number_of_devices_changes_nothing(tmp_path):
+    results = []
+    for devices in (1, 4):
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+        path = tmp_path / f"{devices}.npy"
+        command = [sys.executable, "-c", PROGRAM, str(devices), str(path)]
+        subprocess.run(command, env=environment, cwd=ROOT, check=True)
+        results.append(np.load(path))
+    np.testing.assert_array_equal(*results)

@@ -1,0 +1,78 @@
+"""The k-th nearest neighbour distance against NumPy's sort and the golden file."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from dream_jax.sampling import knn
+from dream_jax.sampling.knn import kth_smallest, kth_sq_distance
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def unit_vectors(seed, *shape):
+    vectors = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def sorted_sq_distances(queries, points):
+    difference = queries[:, None].astype(np.float64) - points[None]
+    return np.sort(np.sum(difference**2, axis=-1), axis=1)
+
+
+@pytest.mark.parametrize("shape", [(1,), (9,), (4, 33), (2, 3, 100)])
+def test_kth_smallest_of_any_shape(shape):
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    for k in {1, (shape[-1] + 1) // 2, shape[-1]}:
+        expected = np.partition(values, k - 1, axis=-1)[..., k - 1]
+        np.testing.assert_array_equal(kth_smallest(values, k), expected)
+
+
+def test_kth_smallest_of_every_kind_of_float():
+    tiny, huge = np.float32(1e-45), np.finfo(np.float32).max
+    row = [-np.inf, -huge, -2, -2, -1.5, -tiny, -0.0, 0.0, tiny, 1, 1, 1, 3, huge, np.inf, np.inf]
+    values = np.random.default_rng(0).permuted(np.array([row] * 5, np.float32), axis=1)
+    traced = jax.jit(kth_smallest)
+    for k in range(1, len(row) + 1):
+        expected = np.full(5, row[k - 1], np.float32)
+        np.testing.assert_array_equal(kth_smallest(values, k), expected)
+        np.testing.assert_array_equal(traced(values, k), expected)
+
+
+@pytest.mark.parametrize("name", ["outlier_sampler", "inlier_sampler"])
+def test_golden(name):
+    golden = np.load(GOLDEN / f"{name}.npz")
+    unit = golden["id_features"] / np.linalg.norm(golden["id_features"], axis=1, keepdims=True)
+    for queries, expected in [
+        (unit, golden["kth_sq_distance_of_id"]),
+        (golden["points"], golden["kth_sq_distance_of_points"]),
+    ]:
+        result = kth_sq_distance(queries, unit, int(golden["k"]))
+        np.testing.assert_allclose(result, expected, rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("k", [1, 2, 8, 20])
+def test_distance_is_that_of_a_sort(k, monkeypatch):
+    monkeypatch.setattr(knn, "QUERIES_AT_ONCE", 7)  # chunks that do not divide the queries
+    queries, points = unit_vectors(0, 30, 5), unit_vectors(1, 20, 5)
+    points[5:8] = points[4]  # equal points each count
+    result = kth_sq_distance(queries, points, k)
+    np.testing.assert_allclose(result, sorted_sq_distances(queries, points)[:, k - 1], atol=2e-6)
+
+
+def test_a_member_counts_itself_first():
+    points = unit_vectors(0, 12, 4)
+    np.testing.assert_allclose(kth_sq_distance(points, points, 1), 0, atol=1e-6)
+    second = sorted_sq_distances(points, points)[:, 1]
+    np.testing.assert_allclose(kth_sq_distance(points, points, 2), second, atol=2e-6)
+
+
+def test_padding_is_infinitely_far():
+    queries, points = unit_vectors(0, 6, 4), unit_vectors(1, 12, 4)
+    padded = np.concatenate([points, queries, np.zeros((3, 4), np.float32)])
+    for k in (1, 5, 12):
+        result = kth_sq_distance(queries, padded, k, count=12)
+        np.testing.assert_allclose(result, kth_sq_distance(queries, points, k), atol=1e-6)
+    assert np.all(np.isinf(kth_sq_distance(queries, padded, 13, count=12)))
