@@ -305,6 +305,7 @@ class Pipeline:
                 "in_class": judgement.in_class,
                 "in_any_class": judgement.in_any_class,
                 "used": len(judgement.kept),
+                "legible": self._legible(),
             },
         )
         print(
@@ -318,6 +319,11 @@ class Pipeline:
         return DecodedImages(
             outliers[judgement.kept], self.round_trips("train"), by_name, by_name_labels
         )
+
+    def _legible(self) -> float:
+        """Share of the images sampled by name that the plain classifier reads as asked."""
+        images, labels = self.images("by_name_test")
+        return float(np.mean(self.logits_of("energy")(images).argmax(-1) == labels))
 
     def logits_of(self, method: str):
         """Images → logits of a method's trained classifier."""

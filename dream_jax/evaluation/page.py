@@ -149,6 +149,11 @@ def make_page(results: RunResults, folder: Path) -> Path:
                 f"{j['used']} of {j['outliers']}",
                 "after classifier.filter_confidence",
             ),
+            (
+                "Images sampled by plain name that are legible",
+                f"{j['legible']:.1%}",
+                "read by the plain classifier as the class asked for",
+            ),
         ]
     return write_report(
         folder,

@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dream_jax.generator import miniature
+from dream_jax.generator.samples import sample_sheet
 from dream_jax.generator.world import build_world, sample_rows
 from dream_jax.keys import stage_key
 from dream_jax.training import devices
@@ -102,6 +103,7 @@ def train_generator(config: ConfigDict, workdir: Path) -> Path:
         partial, vae, text_encoder, tokenizer, unet, {"vae": vae_params, **average}
     )
     (partial / "training.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    sample_sheet(partial, config.world, world.class_names, partial / "samples.png")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder

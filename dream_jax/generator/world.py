@@ -17,6 +17,7 @@ class World(NamedTuple):
     images: np.ndarray
     captions: list[str]
     digits: int
+    class_names: tuple[str, ...]
 
 
 def build_world(config: ConfigDict) -> World:
@@ -40,7 +41,7 @@ def build_world(config: ConfigDict) -> World:
         pictures.append(glyphs.random_affine(picture, rng))
         captions.append(config.glyph_prompt.format(name=name))
     images = np.stack(pictures)[..., None].astype(np.float32) / 255
-    return World(images, captions, count)
+    return World(images, captions, count, digits.class_names)
 
 
 def sample_rows(world_size: int, digits: int, batch_size: int, step: int, seed: int) -> np.ndarray:

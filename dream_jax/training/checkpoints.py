@@ -1,5 +1,6 @@
 """Orbax checkpoints of a training state, and what happens when one cannot be read."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ class Checkpoints:
     def __init__(self, folder: Path):
         self.folder = Path(folder).resolve()
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._manager = ocp.CheckpointManager(
+            self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
+        )
 
     def save(self, step: int, state: Any) -> None:
         """Writes `state` (host arrays); returns when it is on disk."""
@@ -41,24 +44,30 @@ class Checkpoints:
         if step is None:
             return None
         place = self.folder / str(step)
+        saved = self._saved_shapes(step)
+        for name, shape in _shapes(like).items():
+            if saved and saved.get(name) != shape:
+                raise UserError(
+                    f"checkpoint {place}: {name} has shape {saved.get(name, 'none (is missing)')}, "
+                    f"the configuration's model has {shape}; use another folder, or delete "
+                    f"{self.folder} to begin anew"
+                )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
-            state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
         except Exception as error:  # Orbax, tensorstore and zarr raise many kinds
             reason = str(error).strip().split("\n")[0][:200]
             raise UserError(
                 f"checkpoint {place}: cannot be read ({type(error).__name__}: {reason}); "
                 f"delete this folder to continue from the checkpoint before it"
             ) from error
-        for (path, wanted), found in zip(
-            jax.tree_util.tree_leaves_with_path(like), jax.tree.leaves(state), strict=True
-        ):
-            if wanted.shape != found.shape:
-                raise UserError(
-                    f"checkpoint {place}: {jax.tree_util.keystr(path)} has shape {found.shape}, "
-                    f"the configuration's model has {wanted.shape}"
-                )
-        return state
+
+    def _saved_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of a checkpoint's arrays; empty where it is damaged."""
+        try:
+            return _shapes(self._manager.item_metadata(step).tree)
+        except Exception:  # as in restore, which then tells what is wrong
+            return {}
 
     def close(self) -> None:
         self._manager.close()
@@ -68,3 +77,10 @@ class Checkpoints:
 
     def __exit__(self, *_):
         self.close()
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """{"params.w": (3,)} of a pytree of arrays, or of their metadata."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    name = partial(jax.tree_util.keystr, simple=True, separator=".")
+    return {name(path): tuple(leaf.shape) for path, leaf in leaves}

@@ -39,8 +39,8 @@ def shard(arrays: dict[str, np.ndarray], rows: int | None = None) -> dict[str, n
         program); the next multiple of the number of devices if None.
 
     Returns:
-      A dict of arrays (devices, rows per device, ...). `mask` (float32) is 0 on padding; `position` (int32) the
-      row in the global batch, from which random keys are folded.
+      A dict of arrays (devices, rows per device, ...). `mask` (float32) is 0 on padding;
+      `position` (int32) is the row in the global batch, from which random keys are folded.
     """
     devices = jax.local_device_count()
     count = len(next(iter(arrays.values())))

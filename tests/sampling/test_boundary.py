@@ -156,17 +156,15 @@ def test_round_does_not_depend_on_the_order_of_the_search(largest, monkeypatch):
     features, noise = unit(normal(0, 40, 6)), normal(1, 200, 6)
     arguments = (features, features[:5], noise, 15, 0.2, 2, largest)
     expected = sample_round(*arguments)
-    for at_once in (1, 7, 200):
-        monkeypatch.setattr(boundary, "CANDIDATES_AT_ONCE", at_once)
-        np.testing.assert_array_equal(sample_round(*arguments), expected)
+    monkeypatch.setattr(boundary, "CANDIDATES_AT_ONCE", 3)
+    np.testing.assert_array_equal(sample_round(*arguments), expected)
 
 
 def test_boundary_set_by_definition():
     features = unit(normal(0, 25, 5))
     distance = np.sort(2 - 2 * features.astype(np.float64) @ features.T, axis=1)[:, 7]
     expected = np.argsort(-distance)
-    for m in (1, 10, 25):
-        np.testing.assert_array_equal(boundary_set(features, 8, m), expected[:m])
+    np.testing.assert_array_equal(boundary_set(features, 8, 25), expected)
     padded = np.concatenate([features, np.zeros((6, 5), np.float32)])
     np.testing.assert_array_equal(boundary_set(padded, 8, 10, count=25), expected[:10])
 
@@ -199,10 +197,8 @@ def test_a_round_draws_without_replacement_and_only_what_is_eligible():
     around_boundary = drawn(SMALL)
     assert all(len(set(row)) == 4 for row in around_boundary.tolist())
     assert set(around_boundary.ravel()) == set(np.asarray(boundary_set(features, 6, 10)).tolist())
-    assert set(drawn(SMALL_INLIERS).ravel()) == set(range(24))
-    everything = drawn(dataclasses.replace(SMALL, per_round=50))
-    assert everything.shape == (40, 10)
-    assert drawn(dataclasses.replace(SMALL_INLIERS, per_round=50)).shape == (40, 24)
+    everything = drawn(dataclasses.replace(SMALL_INLIERS, per_round=50))  # more than there are
+    np.testing.assert_array_equal(np.sort(everything, axis=1), [range(24)] * 40)
 
 
 @pytest.mark.parametrize("settings", [SMALL, SMALL_INLIERS])
@@ -213,12 +209,22 @@ def test_padding_changes_nothing(settings):
     np.testing.assert_allclose(padded, plain, atol=1e-6)
 
 
-def test_classes_of_unequal_size_share_one_program():
-    compiled = boundary._mapped_rounds(SMALL)
-    before = compiled._cache_size()
+def test_classes_of_unequal_size_share_one_program(monkeypatch):
+    traces = []
+
+    def traced(*arguments):
+        traces.append(1)
+        return sample_round(*arguments)
+
+    monkeypatch.setattr(boundary, "sample_round", traced)
+    boundary._mapped_rounds.cache_clear()
+    after_class = []
     for n in (20, 24, 29):
-        sample_embeddings(normal(n, n, 7), jax.random.key(n), SMALL, rows=29)
-    assert compiled._cache_size() == before + 1
+        sample_embeddings(normal(n, n, 8), jax.random.key(n), SMALL, rows=29)
+        after_class.append(len(traces))
+    boundary._mapped_rounds.cache_clear()  # leave no program that counts
+    assert after_class[0] > 0
+    assert after_class == after_class[:1] * 3
 
 
 @pytest.mark.parametrize(
@@ -265,22 +271,24 @@ PROGRAM = """
 import sys
 import jax, numpy as np
 from dream_jax.sampling.boundary import SamplerSettings, sample_embeddings
+assert jax.local_device_count() == 4
 settings = SamplerSettings(
     k=6, boundary=10, per_round=4, candidates=30, scale=0.2, keep=2, rounds=5
 )
-assert jax.local_device_count() == int(sys.argv[1])
-features = np.random.default_rng(0).normal(size=(24, 8))
-np.save(sys.argv[2], sample_embeddings(features, jax.random.key(0), settings))
+np.save(sys.argv[2], sample_embeddings(np.load(sys.argv[1]), jax.random.key(0), settings))
 """
 
 
-def test_number_of_devices_changes_nothing(tmp_path):
-    results = []
-    for devices in (1, 4):
-        flags = f"--xla_force_host_platform_device_count={devices}"
-        environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-        path = tmp_path / f"{devices}.npy"
-        command = [sys.executable, "-c", PROGRAM, str(devices), str(path)]
-        subprocess.run(command, env=environment, cwd=ROOT, check=True)
-        results.append(np.load(path))
-    np.testing.assert_array_equal(*results)
+def test_four_devices_give_what_one_gives(tmp_path):
+    features = normal(0, 24, 8)
+    np.save(tmp_path / "features.npy", features)
+    flags = "--xla_force_host_platform_device_count=4"
+    files = [str(tmp_path / name) for name in ("features.npy", "embeddings.npy")]
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM, *files],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        cwd=ROOT,
+        check=True,
+    )
+    here = sample_embeddings(features, jax.random.key(0), SMALL)
+    np.testing.assert_array_equal(np.load(files[1]), here)

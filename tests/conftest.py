@@ -1,0 +1,60 @@
+"""What all tests share. Imported before any test file, so before JAX and diffusers."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Many tests compile the same program: a cache for this session only, shared with the processes
+# that tests start.
+CACHE = tempfile.mkdtemp(prefix="dream-jax-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = """
+import runpy, sys, jax, numpy as np
+file, function, out, count, *args = sys.argv[1:]
+assert jax.local_device_count() == int(count)
+np.savez(out, **runpy.run_path(file)[function](*args))
+"""
+
+
+def pytest_unconfigure():
+    shutil.rmtree(CACHE, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def on_devices(tmp_path_factory):
+    """`on_devices(count, function, *args)`: what a test file's function returns on many devices.
+
+    It runs in a process of its own, with `count` virtual devices. Arguments are passed as strings;
+    the result is a dict of arrays.
+    """
+
+    def run(count: int, function, *args) -> dict[str, np.ndarray]:
+        out = tmp_path_factory.mktemp("devices") / "out.npz"
+        command = [sys.executable, "-c", RUN, function.__code__.co_filename, function.__name__]
+        process = subprocess.run(
+            [*command, str(out), str(count), *map(str, args)],
+            env=os.environ
+            | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+            | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert process.returncode == 0, process.stderr[-3000:]
+        with np.load(out) as file:
+            return dict(file)
+
+    return run

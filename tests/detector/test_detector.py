@@ -1,0 +1,176 @@
+"""The level-set loss, the judge of outliers, and what a training batch is made of."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from dream_jax.data.registry import ImageSet
+from dream_jax.detector.judge import judge_outliers
+from dream_jax.detector.methods import METHODS
+from dream_jax.detector.methods.dream_ood import init_phi, level_set_loss, phi
+from dream_jax.detector.methods.energy import energy_score
+from dream_jax.detector.train import DecodedImages, make_batches
+from dream_jax.errors import UserError
+
+GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "losses.npz"))
+LINEAR = {"layer0": {"kernel": GOLDEN["phi_weight"].T, "bias": GOLDEN["phi_bias"]}}
+LOGITS = np.concatenate([GOLDEN["id_logits"], GOLDEN["ood_logits"]])
+IS_ID = np.repeat(np.float32([1, 0]), 32)
+
+
+def test_level_set_loss_is_the_originals():
+    loss = level_set_loss(LINEAR, energy_score(LOGITS), IS_ID)
+    assert loss.shape == (64,)
+    np.testing.assert_allclose(loss.mean(), GOLDEN["level_set_loss"], rtol=1e-5)
+
+
+def test_terms_of_dream_ood_leave_outliers_out_of_the_cross_entropy():
+    labels = np.random.default_rng(0).integers(100, size=64)
+    mask = np.ones(64, np.float32)
+    mask[-4:] = 0
+    batch = {"labels": labels, "is_id": IS_ID, "mask": mask}
+    terms = METHODS["dream_ood"].terms(LINEAR, LOGITS, batch, ConfigDict({"level_set_weight": 2.5}))
+    mean = {
+        k: np.average(np.float64(t.values), weights=np.float64(t.mask)) for k, t in terms.items()
+    }
+    x = LOGITS[:32].astype(np.float64)
+    ce = np.log(np.exp(x).sum(1)) - x[np.arange(32), labels[:32]]
+    np.testing.assert_allclose(mean["ce"], ce.mean(), rtol=1e-5)
+    np.testing.assert_allclose(mean["accuracy"], np.mean(x.argmax(1) == labels[:32]))
+    energy = np.log(np.exp(LOGITS.astype(np.float64)).sum(1))
+    slope = GOLDEN["phi_weight"][1, 0] - GOLDEN["phi_weight"][0, 0]
+    odds = slope * energy + GOLDEN["phi_bias"][1] - GOLDEN["phi_bias"][0]
+    logistic = np.log1p(np.exp(np.where(IS_ID == 1, -odds, odds)))[:60]  # the paper's two terms
+    np.testing.assert_allclose(mean["level_set"], logistic.mean(), rtol=1e-4)
+    assert [terms[k].weight for k in ("ce", "accuracy", "level_set")] == [1.0, 0.0, 2.5]
+
+
+@pytest.mark.parametrize("hidden", [0, 5])
+def test_phi_is_linear_or_an_mlp_with_relu(hidden):
+    layers = init_phi(jax.random.key(0), ConfigDict({"phi_hidden": hidden}))
+    shapes = [layers[f"layer{i}"]["kernel"].shape for i in range(len(layers))]
+    assert shapes == ([(1, 5), (5, 2)] if hidden else [(1, 2)])
+    energy = np.float32([-3.0, 0.5, 12.0])
+    out = energy[:, None] @ layers["layer0"]["kernel"] + layers["layer0"]["bias"]
+    if hidden:
+        out = np.maximum(out, 0) @ layers["layer1"]["kernel"] + layers["layer1"]["bias"]
+    np.testing.assert_allclose(phi(layers, energy), out, rtol=1e-5, atol=1e-6)
+    for i, inputs in enumerate([1, hidden][: len(layers)]):
+        assert all(np.abs(leaf).max() <= inputs**-0.5 for leaf in layers[f"layer{i}"].values())
+
+
+def test_energy_score_does_not_overflow():
+    assert np.allclose(energy_score(np.float32([[1000, 1000], [-1000, -1000]])), [1000.7, -999.3])
+
+
+def confident(shares) -> np.ndarray:
+    """Logits of two-class softmax confidences, the first class's given."""
+    shares = np.asarray(shares, np.float64)
+    return np.log(np.stack([shares, 1 - shares], 1)).astype(np.float32)
+
+
+def test_judge_outliers():
+    logits = confident([0.99, 0.96, 0.5, 0.02, 0.90])
+    labels = np.array([0, 1, 0, 0, 0])
+    judged = judge_outliers(logits, labels, 0.95)
+    assert judged.in_class == 1 / 5
+    assert judged.in_any_class == 3 / 5
+    assert np.array_equal(judged.kept, [1, 2, 3, 4])
+    assert np.array_equal(judge_outliers(logits, labels, 1.0).kept, np.arange(5))
+    assert np.array_equal(judge_outliers(logits, labels, 0.6).kept, [1, 2, 3])
+
+
+def test_judge_matches_plain_numpy():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(200, 10)) * 4, rng.integers(10, size=200)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    own = p[np.arange(200), labels]
+    judged = judge_outliers(logits, labels, 0.3)
+    assert judged.in_class == np.mean(own >= 0.95)
+    assert judged.in_any_class == np.mean(p.max(1) >= 0.95) > judged.in_class
+    assert np.array_equal(judged.kept, np.flatnonzero(own < 0.3))
+
+
+def test_judge_refuses_to_keep_nothing():
+    with pytest.raises(UserError, match="filter_confidence is 0.5; it leaves out all 2"):
+        judge_outliers(confident([0.9, 0.8]), np.array([0, 0]), 0.5)
+
+
+# Every image is a constant that tells where it comes from: real images 0 to 29, their round trips
+# 100 to 129, images by name 200 to 208, outliers 300 to 306.
+def constants(start: int, count: int) -> np.ndarray:
+    values = np.arange(start, start + count, dtype=np.float32)
+    return np.broadcast_to(values[:, None, None, None], (count, 2, 2, 1))
+
+
+TRAIN = ImageSet("toy", constants(0, 30), np.arange(30) % 3, ("a", "b", "c"))
+DECODED = DecodedImages(constants(300, 7), constants(100, 30), constants(200, 9), np.arange(9) % 3)
+
+
+def settings(seed: int = 0, **changes) -> ConfigDict:
+    classifier = {
+        "batch_size": 20,
+        "outlier_batch_size": 6,
+        "by_name_share": 0.25,
+        "round_trip_share": 0.4,
+    }
+    return ConfigDict({"seed": seed, "classifier": classifier | changes})
+
+
+def sources(batch) -> np.ndarray:
+    return batch["images"][:, 0, 0, 0]
+
+
+def test_plain_batches_are_epochs_of_real_images():
+    batches = [make_batches(settings(), TRAIN, None)(step) for step in range(3)]
+    for batch in batches:
+        assert np.array_equal(batch["is_id"], np.ones(20))
+        assert np.array_equal(batch["labels"], sources(batch) % 3)
+    seen = np.concatenate([sources(batch) for batch in batches])
+    assert np.array_equal(np.sort(seen), np.repeat(np.arange(30), 2))
+
+
+def test_batches_with_outliers_have_the_shares_asked_for():
+    batch_at = make_batches(settings(), TRAIN, DECODED)
+    round_trips = 0
+    for step in range(60):
+        batch = batch_at(step)
+        source = sources(batch)
+        kind = source // 100
+        assert np.array_equal(batch["is_id"], [1] * 20 + [0] * 6)
+        assert np.all(kind[:15] <= 1) and np.all(kind[15:20] == 2) and np.all(kind[20:] == 3)
+        assert np.array_equal(batch["labels"][:15], source[:15] % 100 % 3)  # a round trip keeps it
+        assert np.array_equal(batch["labels"][15:20], (source[15:20] - 200) % 3)
+        assert np.all(np.isin(batch["labels"], range(3)))
+        round_trips += np.sum(kind == 1)
+    # 900 draws with probability 0.4: five standard deviations are 0.08
+    assert abs(round_trips / 900 - 0.4) < 0.08
+
+
+@pytest.mark.parametrize(("share", "kind"), [(0.0, 0), (1.0, 1)])
+def test_round_trip_share_none_and_all(share, kind):
+    batch = make_batches(settings(round_trip_share=share), TRAIN, DECODED)(0)
+    assert np.all(sources(batch)[:15] // 100 == kind)
+
+
+def test_batches_without_round_trips_and_names():
+    batch = make_batches(settings(), TRAIN, DecodedImages(constants(300, 7)))(0)
+    assert np.array_equal(sources(batch) // 100, [0] * 20 + [3] * 6)
+
+
+def test_every_outlier_and_image_by_name_comes_up():
+    batch_at = make_batches(settings(), TRAIN, DECODED)
+    seen = set(np.concatenate([sources(batch_at(step)) for step in range(9)]))
+    assert set(range(200, 209)) | set(range(300, 307)) <= seen
+
+
+def test_batches_depend_on_step_and_seed_only():
+    first, second = (make_batches(settings(), TRAIN, DECODED) for _ in range(2))
+    first(0)  # what was asked before does not matter
+    assert np.array_equal(sources(first(5)), sources(second(5)))
+    assert not np.array_equal(sources(first(5)), sources(first(6)))
+    other = make_batches(settings(seed=1), TRAIN, DECODED)
+    assert not np.array_equal(sources(first(5)), sources(other(5)))

@@ -1,0 +1,67 @@
+"""The losses against the original's, and anchors of class names."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dream_jax.errors import UserError
+from dream_jax.latent_space.anchors import compute_anchors
+from dream_jax.latent_space.learn import cosine_logits, select_per_class
+
+GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "losses.npz"))
+TABLE = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+
+
+def test_cosine_logits_are_the_originals():
+    logits = cosine_logits(GOLDEN["features"], GOLDEN["anchors"], float(GOLDEN["temperature"]))
+    np.testing.assert_allclose(logits, GOLDEN["cosine_logits"], rtol=1e-4, atol=1e-5)
+
+
+def test_cosine_cross_entropy_is_the_originals():
+    logits = cosine_logits(GOLDEN["features"], GOLDEN["anchors"], float(GOLDEN["temperature"]))
+    labels = jnp.asarray(GOLDEN["labels"], jnp.int32)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    np.testing.assert_allclose(loss, GOLDEN["cosine_cross_entropy"], rtol=1e-5)
+
+
+def test_cosine_logits_ignore_lengths_and_stay_finite_at_zero():
+    features, anchors = TABLE[:3], TABLE[3:7]
+    logits = cosine_logits(features, anchors, 0.1)
+    np.testing.assert_allclose(cosine_logits(7 * features, anchors / 3, 0.1), logits, rtol=1e-5)
+    assert np.all(np.abs(logits) <= 10.001)
+    assert np.all(cosine_logits(np.zeros_like(features), anchors, 0.1) == 0)
+
+
+def test_anchor_of_one_token_is_its_row():
+    anchors = compute_anchors(TABLE, [[4], [0]])
+    assert anchors.dtype == np.float32
+    np.testing.assert_allclose(anchors, TABLE[[4, 0]], rtol=1e-6)
+
+
+def test_anchor_of_several_tokens_is_their_mean_at_their_mean_norm():
+    (anchor,) = compute_anchors(TABLE, [[4, 7, 7]])
+    mean = (TABLE[4] + 2 * TABLE[7]) / 3
+    cosine = anchor @ mean / np.linalg.norm(anchor) / np.linalg.norm(mean)
+    np.testing.assert_allclose(cosine, 1, rtol=1e-6)
+    norms = np.linalg.norm(TABLE, axis=1)
+    np.testing.assert_allclose(np.linalg.norm(anchor), (norms[4] + 2 * norms[7]) / 3, rtol=1e-6)
+
+
+def test_anchor_errors():
+    with pytest.raises(UserError, match="class_names is empty"):
+        compute_anchors(TABLE, [])
+    with pytest.raises(UserError, match=r"class_names\[1\] has no tokens"):
+        compute_anchors(TABLE, [[1], []])
+
+
+def test_select_per_class():
+    labels = np.random.default_rng(1).permutation([0] * 10 + [1] * 3 + [2] * 6)
+    rows = select_per_class(labels, 5, classes=3, seed=0)
+    assert np.array_equal(np.bincount(labels[rows]), [5, 3, 5])
+    assert np.array_equal(rows, np.unique(rows))  # sorted, none twice
+    assert np.array_equal(rows, select_per_class(labels, 5, classes=3, seed=0))
+    others = [select_per_class(labels, 5, classes=3, seed=seed) for seed in range(1, 5)]
+    assert any(not np.array_equal(rows, other) for other in others)

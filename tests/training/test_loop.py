@@ -1,0 +1,287 @@
+"""The training loop: the same result on any devices, after any interruption, or one clear line."""
+
+import shutil
+
+import flax.linen as nn
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dream_jax.errors import UserError
+from dream_jax.models.norm import BatchNorm
+from dream_jax.training.checkpoints import Checkpoints
+from dream_jax.training.loop import Term, create_state, epoch_index, fit
+
+STEPS = 8
+
+
+class Network(nn.Module):
+    """Convolution, batch norm, pooling, linear layer."""
+
+    @nn.compact
+    def __call__(self, images, mask):
+        x = nn.relu(BatchNorm()(nn.Conv(4, (3, 3))(images), True, mask))
+        return nn.Dense(3)(x.mean((1, 2)))
+
+
+def image_task():
+    """(objective, variables, batch_at) of a small network with batch norm and random noise."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(30, 6, 6, 1)).astype(np.float32)
+    labels = rng.integers(3, size=30)
+    network = Network()
+
+    def objective(params, model_state, batch, keys):
+        noise = jax.vmap(lambda key: jax.random.uniform(key, (6, 6, 1)))(keys)
+        logits, model_state = network.apply(
+            {"params": params, **model_state},
+            batch["images"] + 0.3 * noise,
+            batch["mask"],
+            mutable=["batch_stats"],
+        )
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
+        return {"ce": Term(loss, batch["mask"])}, model_state
+
+    def batch_at(step):
+        rows = epoch_index(30, step, 10, seed=0)  # 10 rows do not divide by 4 devices
+        return {"images": images[rows], "labels": labels[rows]}
+
+    return objective, network.init(jax.random.key(0), images[:1], np.ones(1)), batch_at
+
+
+def train(folder, *, steps=STEPS, save_every=2, **options):
+    """Trains the image task in a folder of checkpoints."""
+    objective, variables, batch_at = image_task()
+    optimizer = optax.sgd(0.1, momentum=0.9, nesterov=True)
+    state = create_state(variables, optimizer, jax.random.key(1), average=True)
+    with Checkpoints(folder) as checkpoints:
+        return fit(
+            objective,
+            state,
+            batch_at,
+            optimizer,
+            steps=steps,
+            checkpoints=checkpoints,
+            save_every=save_every,
+            progress="test",
+            average_decay=0.9,
+            **options,
+        )
+
+
+def flat(state) -> dict[str, np.ndarray]:
+    """The state's arrays by their names."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def train_flat(folder) -> dict[str, np.ndarray]:
+    """What the process on several devices runs."""
+    return flat(train(folder))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The state of a training that nothing interrupted."""
+    return train(tmp_path_factory.mktemp("whole"))
+
+
+def assert_same(state, expected, **tolerance):
+    assert state.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(state[name], expected[name], err_msg=name, **tolerance)
+
+
+def test_four_devices_give_the_parameters_of_one(whole, on_devices, tmp_path):
+    _, variables, _ = image_task()
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), variables["params"], whole.params)
+    assert max(jax.tree.leaves(moved)) > 0.05  # the training did something
+    four = on_devices(4, train_flat, tmp_path)
+    assert_same(four, flat(whole), rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("stop", [3, 6])
+def test_interrupted_training_continues_bit_for_bit(whole, tmp_path, stop):
+    def watch(step, means):
+        if step == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, watch=watch, log_every=1)
+    saved = max(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit())
+    assert saved == (stop - 1) // 2 * 2  # the last whole checkpoint before the stop
+    seen = []
+    state = train(tmp_path, watch=lambda step, means: seen.append(step), log_every=1)
+    assert seen == list(range(saved + 1, STEPS + 1))
+    assert_same(flat(state), flat(whole), rtol=0, atol=0)
+
+
+def test_finished_training_is_only_read(whole, tmp_path):
+    train(tmp_path)
+    state = train(tmp_path, watch=lambda *_: pytest.fail("a step was made"), log_every=1)
+    assert_same(flat(state), flat(whole), rtol=0, atol=0)
+
+
+def linear_fit(folder, *, w, steps, rate=0.1, average_decay=None, save_every=2, watch=None):
+    """Least squares of one weight vector from `w`, plain gradient descent."""
+    x = np.random.default_rng(0).normal(size=(5, len(w))).astype(np.float32)
+
+    def objective(params, model_state, batch, keys):
+        error = batch["x"] @ params["w"] - 1
+        return {"mse": Term(error**2, batch["mask"])}, model_state
+
+    optimizer = optax.sgd(rate)
+    average = average_decay is not None
+    state = create_state({"params": {"w": w}}, optimizer, jax.random.key(0), average=average)
+    with Checkpoints(folder) as checkpoints:
+        state = fit(
+            objective,
+            state,
+            lambda step: {"x": x},
+            optimizer,
+            steps=steps,
+            checkpoints=checkpoints,
+            save_every=save_every,
+            progress="line",
+            average_decay=average_decay,
+            log_every=1,
+            watch=watch,
+        )
+    return state, x
+
+
+def test_descent_average_and_metrics_are_those_of_numpy(tmp_path):
+    seen = []
+    start = jnp.array([0.5, -1.0, 2.0])
+    state, x = linear_fit(
+        tmp_path,
+        w=start,
+        steps=20,
+        average_decay=0.6,
+        watch=lambda step, means: seen.append(means["loss"]),
+    )
+    w = average = np.asarray(start, np.float64)
+    losses = []
+    for step in range(20):
+        error = x @ w - 1
+        losses.append(np.mean(error**2))
+        w = w - 0.1 * 2 * x.T @ error / len(x)
+        decay = min(0.6, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * w
+    np.testing.assert_allclose(state.params["w"], w, rtol=1e-4)
+    np.testing.assert_allclose(state.average["w"], average, rtol=1e-4)
+    np.testing.assert_allclose(seen, losses, rtol=1e-4)
+    assert np.abs(average - w).max() > 1e-3  # they can be told apart
+
+
+def test_term_weights_and_masks_make_the_loss(tmp_path):
+    def objective(params, model_state, batch, keys):
+        x = batch["x"] * params["w"]
+        half = batch["half"] * batch["mask"]
+        return {
+            "a": Term(x, batch["mask"], 2.0),
+            "b": Term(x, half, 3.0),
+            "shown": Term(x, batch["mask"], 0.0),
+        }, model_state
+
+    batch = {"x": np.float32([1, 2, 6]), "half": np.float32([0, 1, 1])}
+    optimizer = optax.sgd(1.0)
+    state = create_state({"params": {"w": jnp.ones(())}}, optimizer, jax.random.key(0))
+    seen = []
+    with Checkpoints(tmp_path) as checkpoints:
+        state = fit(
+            objective,
+            state,
+            lambda step: batch,
+            optimizer,
+            steps=1,
+            checkpoints=checkpoints,
+            save_every=1,
+            progress="terms",
+            watch=lambda step, means: seen.append(means),
+        )
+    assert seen == [{"a": 3.0, "b": 4.0, "shown": 3.0, "loss": 18.0}]
+    assert float(state.params["w"]) == 1 - 18
+
+
+def test_loss_that_is_not_finite_ends_in_one_line_and_keeps_checkpoints(tmp_path):
+    with pytest.raises(UserError, match="line: the loss is (inf|nan) by step") as caught:
+        linear_fit(tmp_path, w=jnp.ones(3), steps=500, rate=50.0)
+    message = str(caught.value)
+    assert "\n" not in message
+    with Checkpoints(tmp_path) as checkpoints:
+        steps = checkpoints._manager.all_steps()
+    assert f"up to step {max(steps)} are kept" in message
+    by = int(message.split("by step ")[1].split(",")[0])
+    assert 0 < by - max(steps) <= 2
+
+
+@pytest.mark.parametrize("damage", ["truncate", "overwrite"])
+def test_damaged_checkpoint_is_named(tmp_path, damage):
+    linear_fit(tmp_path, w=jnp.ones(3), steps=4)
+    newest = tmp_path / "4"
+    for path in newest.rglob("*"):
+        if path.is_file():
+            size = path.stat().st_size
+            path.write_bytes(path.read_bytes()[: size // 2] if damage == "truncate" else b"x" * 99)
+    with pytest.raises(UserError, match="cannot be read") as caught:
+        linear_fit(tmp_path, w=jnp.ones(3), steps=6)
+    assert str(newest) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    # As the message says: without that folder the one before is continued from.
+    shutil.rmtree(newest)
+    seen = []
+    linear_fit(tmp_path, w=jnp.ones(3), steps=6, watch=lambda step, means: seen.append(step))
+    assert seen[0] == 3
+
+
+def test_checkpoint_of_another_shape_names_the_leaf(tmp_path):
+    linear_fit(tmp_path, w=jnp.ones(3), steps=2)
+    with pytest.raises(UserError) as caught:
+        linear_fit(tmp_path, w=jnp.ones(4), steps=4)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (str(tmp_path / "2"), "params", "w", "(3,)", "(4,)"):
+        assert part in message
+
+
+def test_only_the_last_two_checkpoints_stay(tmp_path):
+    linear_fit(tmp_path, w=jnp.ones(3), steps=7)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["6", "7"]
+
+
+def test_nothing_is_compiled_after_the_first_step(tmp_path):
+    compiled, by_step = [], []
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        watch = lambda step, means: by_step.append(len(compiled))  # noqa: E731
+        train(tmp_path, steps=6, save_every=100, watch=watch, log_every=1)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert by_step[0] > 0
+    assert by_step == [by_step[0]] * 6
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(10, 5), (10, 4), (7, 3), (5, 12)])
+def test_every_epoch_is_a_permutation(count, batch_size):
+    epochs = 4
+    steps = -(-epochs * count // batch_size)
+    rows = np.concatenate([epoch_index(count, step, batch_size, seed=1) for step in range(steps)])
+    assert len(rows) == steps * batch_size
+    orders = rows[: epochs * count].reshape(epochs, count)
+    assert np.array_equal(np.sort(orders, axis=1), np.tile(np.arange(count), (epochs, 1)))
+    assert len({tuple(order) for order in orders}) > 1
+
+
+def test_batches_depend_on_step_and_seed_only():
+    draw = lambda step, seed: tuple(epoch_index(50, step, 8, seed))  # noqa: E731
+    assert draw(3, 0) == draw(3, 0)
+    assert draw(3, 0) != draw(3, 1)
