@@ -56,7 +56,7 @@ def get_config() -> ConfigDict:
     config.sampling.boundary = 40  # features of a class with the largest k-NN distance
     config.sampling.per_round = 40
     config.sampling.candidates = 500
-    config.sampling.scale = 0.1  # standard deviation of the noise around a boundary feature
+    config.sampling.scale = 0.2  # standard deviation of the noise around a boundary feature
     config.sampling.keep = 2  # candidates kept per boundary feature and round
     config.sampling.rounds = 5
 
@@ -65,7 +65,8 @@ def get_config() -> ConfigDict:
     config.generator.path = "dream_jax/generator/weights/glyphs"
     config.generator.scheduler = "dpmsolver++"
     config.decoding = ConfigDict()
-    config.decoding.prompts = ("a handwritten {name}",)  # taken in turn
+    config.decoding.prompts = ("the symbol {name}",)  # of outliers; several are taken in turn
+    config.decoding.id_prompt = "a handwritten {name}"  # of images of the plain classes
     config.decoding.steps = 12
     config.decoding.guidance = 3.0
     config.decoding.batch_size = 50
@@ -82,6 +83,9 @@ def get_config() -> ConfigDict:
     config.classifier.phi_hidden = 0  # 0: φ is linear
     config.classifier.augment = "affine"
     config.classifier.degrade = 0.5  # share of images blurred, dimmed and made noisy, ID or not
+    config.classifier.outlier_zoom = (
+        4.0  # outliers are shown enlarged by up to this; 1: as they are
+    )
     config.classifier.round_trip_share = 0.4
     config.classifier.by_name_share = 0.25
     config.classifier.filter_confidence = (

@@ -20,7 +20,12 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/<config
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, so that a second run starts at once."""
+    """Keeps compiled programs in the user's cache folder, so that a second run starts at once.
+
+    JAX's own variable JAX_COMPILATION_CACHE_DIR goes first.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
     import jax
 
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))

@@ -54,6 +54,7 @@ _OPTIMIZER: dict[str, Rule] = {
 }
 _SHARE = _number(0, 1)
 RULES: dict[str, Rule] = {
+    "name": (lambda v: isinstance(v, str) and bool(v), "a text"),
     "seed": _whole(0),
     "methods": _some_of(METHODS),
     "save_every": _whole(1),
@@ -63,6 +64,11 @@ RULES: dict[str, Rule] = {
     "data.image_size": _whole(28),
     "data.channels": _one_of((1, 3)),
     "data.ood_count": _whole(1),
+    "data.tfds_dir": (lambda v: isinstance(v, str), "a text, empty for the usual folder"),
+    "data.class_tokens": (
+        lambda v: isinstance(v, ConfigDict) and all(isinstance(t, str) and t for t in v.values()),
+        "a word for each of some class names",
+    ),
     "model.arch": _one_of(ARCHITECTURES),
     "model.width": _whole(1),
     "model.stem": _one_of(STEMS),
@@ -79,10 +85,15 @@ RULES: dict[str, Rule] = {
     "sampling.scale": _number(0, open_low=True),
     "sampling.keep": _whole(1),
     "sampling.rounds": _whole(1),
+    "generator.path": (lambda v: isinstance(v, str) and bool(v), "a folder"),
     "generator.scheduler": _one_of(SCHEDULERS),
     "decoding.prompts": (
         lambda v: isinstance(v, tuple | list) and len(v) > 0 and all("{name}" in p for p in v),
         "one or more texts with {name} in them",
+    ),
+    "decoding.id_prompt": (
+        lambda v: isinstance(v, str) and "{name}" in v,
+        "a text with {name} in it",
     ),
     "decoding.steps": _whole(1),
     "decoding.guidance": _number(0),
@@ -97,6 +108,7 @@ RULES: dict[str, Rule] = {
     "classifier.phi_hidden": _whole(0),
     "classifier.augment": _one_of(AUGMENTATIONS),
     "classifier.degrade": _SHARE,
+    "classifier.outlier_zoom": _number(1),
     "classifier.round_trip_share": _SHARE,
     "classifier.by_name_share": _SHARE,
     "classifier.filter_confidence": _number(0, 1, open_low=True),

@@ -109,11 +109,9 @@ class Pipeline:
                     f"--workdir {self.workdir} holds a run of configuration {name!r}, not "
                     f"{self.config.name!r}; give another --workdir"
                 )
-        if overwrite:
-            for stage in chosen:
-                stage.clear()
         for stage in self.records.values():
-            stage.check_settings()
+            if not (overwrite and stage in chosen):
+                stage.check_settings()
         first = min(STAGES.index(s) for s in stages)
         for name, stage in self.records.items():
             order = STAGES.index(name.split()[0])
@@ -122,7 +120,7 @@ class Pipeline:
                     f"--stages starts at {STAGES[first]}, which needs stage {name!r}; it is not "
                     f"done in {self.workdir}"
                 )
-        if all(stage.done for stage in chosen):
+        if not overwrite and all(stage.done for stage in chosen):
             return
         train, _ = self.id_data
         configuration.check_class_sizes(self.config, train.labels, train.class_names)
@@ -130,6 +128,9 @@ class Pipeline:
             raise UserError(
                 f"config.data.ood is {tuple(self.config.data.ood)}; none of these sets is here"
             )
+        if overwrite:
+            for stage in chosen:
+                stage.clear()
         write_json(record, self.config.to_dict())
 
     # What the stages share: data, the generator and earlier results, each loaded when first used.
@@ -366,7 +367,10 @@ class Pipeline:
     @property
     def _evaluated(self) -> list[str]:
         """The OOD sets of the last evaluation: one may have been prepared since."""
-        first = next(iter(read_json(self.workdir / "metrics.json")["methods"].values()))
+        metrics = self.workdir / "metrics.json"
+        if not metrics.exists():
+            return []
+        first = next(iter(read_json(metrics)["methods"].values()))
         return [name for name in first["ood"] if name != "mean"]
 
     def report(self) -> None:
@@ -374,7 +378,9 @@ class Pipeline:
         stage = self.records["report"]
         page = stage.folder / "index.html"
         metrics = self.workdir / "metrics.json"
-        if stage.done and os.path.getmtime(page) >= os.path.getmtime(metrics):
+        if not metrics.exists():
+            raise UserError(f"{metrics}: is not there; run stage evaluate first")
+        if stage.done and page.exists() and os.path.getmtime(page) >= os.path.getmtime(metrics):
             return
         from dream_jax.evaluation.page import RunResults, make_page
 

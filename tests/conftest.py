@@ -7,6 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -16,10 +19,7 @@ CACHE = tempfile.mkdtemp(prefix="dream-jax-tests-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
-
-import numpy as np
-import pytest
-
+pytest_plugins = ["toy_fixtures"]
 ROOT = Path(__file__).resolve().parents[1]
 RUN = """
 import runpy, sys, jax, numpy as np

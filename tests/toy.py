@@ -86,7 +86,7 @@ def build_generator(folder: Path) -> Path:
         ConfigDict({"channels": (8, 8, 8), "layers": 1, "norm_groups": 4}), image_size=32
     )
     text_encoder = miniature.build_text_encoder(
-        ConfigDict({"width": 32, "layers": 2, "heads": 2, "positions": 16}), tokenizer, seed=0
+        ConfigDict({"width": 32, "layers": 1, "heads": 2, "positions": 16}), tokenizer, seed=0
     )
     unet = miniature.build_unet(
         ConfigDict({"channels": (32, 32), "attention": (False, True), "layers": 1, "heads": 2}),

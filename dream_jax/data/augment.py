@@ -35,6 +35,17 @@ def crop_flip(key: jax.Array, image: jax.Array) -> jax.Array:
 AUGMENTATIONS = {"none": lambda key, image: image, "affine": affine, "crop_flip": crop_flip}
 
 
+def zoom(key: jax.Array, image: jax.Array, most: float) -> jax.Array:
+    """A random part of the image, enlarged to all of it by a factor from 1 to `most`."""
+    factor_key, place_key = jax.random.split(key)
+    factor = jax.random.uniform(factor_key, minval=1.0, maxval=most)
+    size = jnp.array(image.shape[:2], jnp.float32)
+    corner = jax.random.uniform(place_key, (2,)) * (factor - 1) * size
+    return jax.image.scale_and_translate(
+        image, image.shape, (0, 1), jnp.stack([factor, factor]), -corner, "linear", antialias=False
+    )
+
+
 def _gaussian(size: int, sigma: jax.Array) -> jax.Array:
     """Gaussian smoothing of a line of pixels as a matrix: (size, size), rows add up to 1."""
     distance = jnp.arange(size)[:, None] - jnp.arange(size)

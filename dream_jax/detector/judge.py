@@ -26,7 +26,10 @@ HIGH_CONFIDENCE = 0.95
 
 
 def judge_outliers(logits: np.ndarray, labels: np.ndarray, filter_confidence: float) -> Judgement:
-    """Measures the outliers, and leaves out those surer of their class than `filter_confidence`.
+    """Measures the outliers, and leaves out the plain members of a class.
+
+    Left out are the images to which the plain classifier gives some class, their own or another,
+    with at least `filter_confidence`: called outliers, they would ruin the training.
 
     Args:
       logits: (n, classes) of the plain classifier.
@@ -38,7 +41,10 @@ def judge_outliers(logits: np.ndarray, labels: np.ndarray, filter_confidence: fl
     """
     probabilities = softmax(logits, axis=-1)
     own = probabilities[np.arange(len(labels)), labels]
-    kept = np.flatnonzero(own < filter_confidence) if filter_confidence < 1 else np.arange(len(own))
+    surest = probabilities.max(-1)
+    kept = np.arange(len(own))
+    if filter_confidence < 1:
+        kept = np.flatnonzero(surest < filter_confidence)
     if not len(kept):
         raise UserError(
             f"config.classifier.filter_confidence is {filter_confidence}; it leaves out all "
@@ -46,6 +52,6 @@ def judge_outliers(logits: np.ndarray, labels: np.ndarray, filter_confidence: fl
         )
     return Judgement(
         float(np.mean(own >= HIGH_CONFIDENCE)),
-        float(np.mean(probabilities.max(-1) >= HIGH_CONFIDENCE)),
+        float(np.mean(surest >= HIGH_CONFIDENCE)),
         kept,
     )

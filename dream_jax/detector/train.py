@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from dream_jax.data.augment import AUGMENTATIONS, degrade
+from dream_jax.data.augment import AUGMENTATIONS, degrade, zoom
 from dream_jax.data.registry import ImageSet
 from dream_jax.detector.methods import Method
 from dream_jax.errors import UserError
@@ -40,12 +41,14 @@ def make_objective(model, method: Method, config: ConfigDict) -> Objective:
     settings = config.classifier
     augment = AUGMENTATIONS[settings.augment]
 
-    def prepare(key, image):
-        affine_key, degrade_key = jax.random.split(key)
-        return degrade(degrade_key, augment(affine_key, image), settings.degrade)
+    def prepare(key, image, is_id):
+        affine_key, zoom_key, degrade_key = jax.random.split(key, 3)
+        image = augment(affine_key, image)
+        image = jnp.where(is_id > 0, image, zoom(zoom_key, image, settings.outlier_zoom))
+        return degrade(degrade_key, image, settings.degrade)
 
     def objective(params, model_state, batch, keys):
-        images = jax.vmap(prepare)(keys, batch["images"])
+        images = jax.vmap(prepare)(keys, batch["images"], batch["is_id"])
         (logits, _), model_state = model.apply(
             {"params": params["network"], **model_state},
             images,

@@ -47,7 +47,7 @@ def plan_pictures(
                 file_name=f"{_folder_name(class_names[label])}/{index:06d}.png",
                 label=label,
                 embedding=int(rng.integers(embeddings)) if embeddings else None,
-                prompt=prompt if embeddings else config.decoding.prompts[0],
+                prompt=prompt if embeddings else config.decoding.id_prompt,
             )
         )
     return pictures

@@ -155,7 +155,7 @@ def fit(
                     raise UserError(
                         f"{progress}: the loss is {means['loss']} by step {done}, expected a "
                         f"finite number; lower the learning rate (checkpoints up to step "
-                        f"{done // save_every * save_every - (saving and save_every)} are kept)"
+                        f"{step // save_every * save_every} are kept)"
                     )
                 if watch is not None:
                     watch(done, means)

@@ -95,7 +95,7 @@ def test_judge_matches_plain_numpy():
 
 
 def test_judge_refuses_to_keep_nothing():
-    with pytest.raises(UserError, match="filter_confidence is 0.5; it leaves out all 2"):
+    with pytest.raises(UserError, match=r"filter_confidence is 0.5; it leaves out all 2"):
         judge_outliers(confident([0.9, 0.8]), np.array([0, 0]), 0.5)
 
 

@@ -118,8 +118,8 @@ def test_resnet_size_of_the_last_feature_map(stem, size):
 
 
 def test_resnet34_is_the_papers():
-    """21.3 million parameters before the head, as torchvision's without its 1,000 classes."""
+    """As many parameters as torchvision's resnet34 with its 1,000 classes."""
     model = build_model(ConfigDict({"arch": "resnet34", "width": 64, "stem": "imagenet"}), 1000)
     made = jax.eval_shape(lambda key: init_model(model, key, (32, 32, 3)), jax.random.key(0))
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(made["params"]))
-    assert count == 21_797_672  # torchvision.models.resnet34()
+    assert count == 21_797_672

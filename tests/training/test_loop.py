@@ -208,7 +208,7 @@ def test_term_weights_and_masks_make_the_loss(tmp_path):
 
 
 def test_loss_that_is_not_finite_ends_in_one_line_and_keeps_checkpoints(tmp_path):
-    with pytest.raises(UserError, match="line: the loss is (inf|nan) by step") as caught:
+    with pytest.raises(UserError, match=r"line: the loss is (inf|nan) by step") as caught:
         linear_fit(tmp_path, w=jnp.ones(3), steps=500, rate=50.0)
     message = str(caught.value)
     assert "\n" not in message

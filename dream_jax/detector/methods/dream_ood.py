@@ -16,17 +16,21 @@ from dream_jax.training.loop import Term
 def init_phi(key: jax.Array, config: ConfigDict) -> dict:
     """φ from an energy to two logits: linear, or an MLP if `config.phi_hidden` is above 0.
 
-    Weights and biases are uniform in ±1/√inputs, as in the original's linear layers.
+    Weights and biases are uniform in ±1/√inputs, as in the original's linear layers; but the signs
+    of the last layer's weights are set so that a higher energy starts as more ID. Left to chance,
+    every other φ starts the other way round, and training then gives the outliers the high scores.
     """
     sizes = [1, config.phi_hidden, 2] if config.phi_hidden else [1, 2]
     layers = {}
+    slope = jnp.ones(1)  # sign of the derivative of a layer's inputs by the energy
     for index, (inputs, outputs) in enumerate(pairwise(sizes)):
         weight_key, bias_key = jax.random.split(jax.random.fold_in(key, index))
         uniform = partial(jax.random.uniform, minval=-(inputs**-0.5), maxval=inputs**-0.5)
-        layers[f"layer{index}"] = {
-            "kernel": uniform(weight_key, (inputs, outputs)),
-            "bias": uniform(bias_key, (outputs,)),
-        }
+        kernel = uniform(weight_key, (inputs, outputs))
+        if outputs == 2:
+            kernel = jnp.abs(kernel) * jnp.outer(slope, jnp.array([-1.0, 1.0]))
+        slope = jnp.sign(kernel[0])
+        layers[f"layer{index}"] = {"kernel": kernel, "bias": uniform(bias_key, (outputs,))}
     return layers
 
 

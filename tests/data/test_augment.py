@@ -1,0 +1,105 @@
+"""Augmentations on the device: ranges, keys, and what each may change."""
+
+import jax
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from dream_jax.data.augment import AUGMENTATIONS, affine, crop_flip, degrade
+
+KEYS = jax.random.split(jax.random.key(0), 200)
+IMAGE = np.random.default_rng(0).random((20, 24, 3)).astype(np.float32)
+
+
+def over_keys(function, image=IMAGE, keys=KEYS) -> np.ndarray:
+    """The image augmented with each of the keys."""
+    return np.asarray(jax.jit(jax.vmap(function, in_axes=(0, None)))(keys, image))
+
+
+DEGRADE = jax.jit(jax.vmap(degrade, in_axes=(0, None, None)))
+
+
+def degraded(share: float, image=IMAGE) -> np.ndarray:
+    return np.asarray(DEGRADE(KEYS, image, share))
+
+
+@pytest.mark.parametrize("function", [*AUGMENTATIONS.values(), lambda k, x: degrade(k, x, 0.5)])
+@pytest.mark.parametrize("shape", [(20, 24, 3), (9, 9, 1)])
+def test_shape_and_range_stay_and_the_key_decides(function, shape):
+    image = np.random.default_rng(1).random(shape).astype(np.float32)
+    out = over_keys(function, image, KEYS[:8])
+    assert out.shape == (8, *shape) and out.dtype == np.float32
+    assert out.min() >= 0 and out.max() <= 1 + 1e-6
+    assert np.array_equal(out, over_keys(function, image, KEYS[:8]))
+    alone = over_keys(function, image, KEYS[3:4])
+    np.testing.assert_allclose(alone[0], out[3], atol=1e-6)
+
+
+def test_none_changes_nothing():
+    assert np.array_equal(AUGMENTATIONS["none"](KEYS[0], IMAGE), IMAGE)
+
+
+def test_crop_flip_only_shifts_and_flips():
+    padded = np.pad(IMAGE, ((4, 4), (4, 4), (0, 0)))
+    crops = [padded[i : i + 20, j : j + 24] for i in range(9) for j in range(9)]
+    allowed = np.stack([*crops, *(crop[:, ::-1] for crop in crops)])
+    names = [
+        int(np.argmin(np.abs(allowed - image).sum((1, 2, 3)))) for image in over_keys(crop_flip)
+    ]
+    assert np.array_equal(over_keys(crop_flip), allowed[names])
+    assert 70 <= sum(name >= 81 for name in names) <= 130  # of 200, half are flipped
+    shifts = {name % 81 for name in names}
+    assert {s // 9 for s in shifts} == {s % 9 for s in shifts} == set(range(9))
+
+
+def test_affine_is_small_and_keeps_channels_alike():
+    """The centre of mass of a blob moves by up to its shift of 2 pixels, its area by 20 %."""
+    rows, columns = np.mgrid[:32, :32]
+    blob = np.exp(-((rows - 15.5) ** 2 + (columns - 15.5) ** 2) / 18).astype(np.float32)
+    out = over_keys(affine, np.stack([blob, 0.5 * blob], -1))
+    np.testing.assert_allclose(out[..., 1], 0.5 * out[..., 0], atol=1e-6)
+    centres = np.array([ndimage.center_of_mass(image) for image in out[..., 0]])
+    moved = np.abs(centres - 15.5).max(1)
+    assert moved.max() < 2.0 * 1.2 * 1.2 and moved.max() > 1.5
+    areas = out[..., 0].sum((1, 2)) / blob.sum()
+    assert 0.78 < areas.min() < 0.9 and 1.1 < areas.max() < 1.25
+
+
+def test_affine_is_black_outside():
+    out = over_keys(affine, np.ones((16, 16, 1), np.float32))
+    assert np.median(out) == pytest.approx(1) and out.min() == 0
+
+
+def test_degrade_of_no_share_is_the_identity():
+    assert np.array_equal(degraded(0.0), np.broadcast_to(IMAGE, (200, 20, 24, 3)))
+
+
+def test_degrade_changes_the_share_asked_for():
+    changed = lambda share: np.mean(np.any(degraded(share) != IMAGE, axis=(1, 2, 3)))  # noqa: E731
+    assert changed(1.0) == 1
+    assert abs(changed(0.3) - 0.3) < 0.13  # four standard deviations
+
+
+def test_degrade_dims_to_no_less_than_seven_tenths():
+    """Blur and noise keep the mean of a flat grey image, away from its edges."""
+    out = degraded(1.0, np.full((20, 20, 1), 0.6, np.float32))
+    means = out[:, 4:-4, 4:-4].mean((1, 2, 3)) / 0.6
+    assert 0.67 < means.min() < 0.75 and 0.95 < means.max() < 1.03
+
+
+def test_degrade_adds_noise_of_up_to_a_tenth():
+    out = degraded(1.0, np.full((20, 20, 1), 0.6, np.float32))
+    deviations = out[:, 4:-4, 4:-4].std((1, 2, 3))
+    assert deviations.min() < 0.01 and 0.08 < deviations.max() < 0.12
+
+
+def test_degrade_blurs_by_up_to_one_pixel():
+    """A bright line is spread as by SciPy's Gaussians of 0 to 1 pixel."""
+    image = np.zeros((33, 33, 1), np.float32)
+    image[:, 16] = 1
+    profile = degraded(1.0, image)[:, 5:-5, :, 0].mean(1)  # across the line, noise averaged
+    heights = profile[:, 16] / profile[:, 14:19].sum(1)
+    line = np.eye(33)[16]
+    lowest = ndimage.gaussian_filter1d(line, 1.0).max()
+    assert heights.max() > 0.85
+    assert lowest - 0.15 < heights.min() < lowest + 0.15

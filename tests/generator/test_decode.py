@@ -1,0 +1,206 @@
+"""Decoding embeddings with an untrained pipeline, and folders that are none."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from dream_jax.errors import UserError
+from dream_jax.generator.decode import _append_rows, _with_extra_tokens, decode, round_trip
+from dream_jax.generator.load import generator_folder, load_generator, make_scheduler
+from dream_jax.generator.prompts import name_ids, placeholder_ids, prompt_ids
+from dream_jax.training import devices
+
+PROMPT = "a picture of the {name}"
+NAMES = ("dog", "seven", "black cat", "dog", "dog")
+
+
+def pictures(toy) -> tuple[np.ndarray, np.ndarray, jax.Array]:
+    """(ids, embeddings, keys): the first two embeddings are the names' own rows."""
+    vocabulary = len(toy.table)
+    ids = [placeholder_ids(toy.tokenizer, PROMPT, n, n, vocabulary) for n in NAMES]
+    own = [toy.table[name_ids(toy.tokenizer, n)[0]] for n in NAMES[:2]]
+    drawn = np.random.default_rng(5).normal(0, 0.5, (3, toy.table.shape[1]))
+    return np.stack(ids), np.float32([*own, *drawn]), jax.random.split(jax.random.key(2), 5)
+
+
+def images(toy, ids, embeddings, keys, batch_size=3) -> np.ndarray:
+    settings = {"steps": 2, "guidance": 4.0, "batch_size": batch_size}
+    return np.concatenate(list(decode(toy, ids, embeddings, keys, **settings)))
+
+
+@pytest.fixture(scope="session")
+def decoded(toy) -> np.ndarray:
+    return images(toy, *pictures(toy))
+
+
+def test_images_are_in_range_and_differ(decoded):
+    assert decoded.shape == (5, 16, 16, 1) and decoded.dtype == np.float32
+    assert decoded.min() >= 0 and decoded.max() <= 1
+    assert np.mean((decoded > 0) & (decoded < 1)) > 0.2  # not all clipped
+    differences = np.abs(decoded[:, None] - decoded).max((2, 3, 4))
+    assert np.all(differences[~np.eye(5, dtype=bool)] > 0.05)
+
+
+def test_hidden_states_are_those_of_a_replaced_row(toy, with_table):
+    ids, embeddings, _ = pictures(toy)
+    vocabulary = len(toy.table)
+    pipeline = _with_extra_tokens(toy, 2)
+    params = _append_rows(devices.replicate(toy.params), embeddings[None, [2, 3]])
+    pointed = np.where(ids[3:4] == vocabulary, vocabulary + 1, ids[3:4])
+    text_params = devices.unreplicate(params["text_encoder"])
+    hidden = pipeline.text_encoder(pointed, params=text_params)[0]
+
+    table = toy.table.copy()
+    table[name_ids(toy.tokenizer, "dog")] = embeddings[3]
+    plain = prompt_ids(toy.tokenizer, PROMPT, "dog")[None]
+    stock = toy.pipeline.text_encoder
+    expected = stock(plain, params=with_table(table).params["text_encoder"])[0]
+    np.testing.assert_allclose(hidden, expected, rtol=1e-5, atol=1e-6)
+    unchanged = stock(plain, params=toy.params["text_encoder"])[0]
+    assert np.abs(hidden - unchanged).max() > 0.1
+
+
+def test_own_row_gives_the_image_of_the_plain_prompt(toy, decoded):
+    _, _, keys = pictures(toy)
+    plain = np.stack([prompt_ids(toy.tokenizer, PROMPT, name) for name in NAMES[:3]])
+    by_name = images(toy, plain, None, keys[:3])
+    np.testing.assert_allclose(by_name[:2], decoded[:2], atol=1e-5)
+    assert np.abs(by_name[2] - decoded[2]).max() > 0.01
+
+
+def test_images_are_those_of_the_table_with_the_row_replaced(toy, decoded, with_table):
+    """Image 3, decoded among others, against a pipeline whose row for "dog" is its embedding."""
+    _, embeddings, keys = pictures(toy)
+    table = toy.table.copy()
+    table[name_ids(toy.tokenizer, "dog")] = embeddings[3]
+    plain = prompt_ids(toy.tokenizer, PROMPT, "dog")[None]
+    (image,) = images(with_table(table), plain, None, keys[3:4])
+    np.testing.assert_allclose(image, decoded[3], atol=1e-5)
+
+
+def test_images_do_not_depend_on_their_neighbours(toy, decoded):
+    order = np.array([4, 2, 0, 3])
+    shuffled = images(toy, *(part[order] for part in pictures(toy)))
+    np.testing.assert_allclose(shuffled, decoded[order], atol=1e-5)
+
+
+def test_images_do_not_depend_on_the_batch_size(toy, decoded):
+    np.testing.assert_allclose(images(toy, *pictures(toy), batch_size=5), decoded, atol=1e-4)
+
+
+def decode_folder(folder: str) -> dict[str, np.ndarray]:
+    toy = load_generator(folder, "dpmsolver++")
+    return {"images": images(toy, *pictures(toy))}
+
+
+def test_four_devices_give_the_images_of_one(toy_folder, decoded, on_devices):
+    """A batch of 3 leaves a device without a row of its own."""
+    four = on_devices(4, decode_folder, toy_folder)
+    np.testing.assert_allclose(four["images"], decoded, atol=1e-4)
+
+
+def test_embeddings_of_another_width_is_refused(toy):
+    ids, embeddings, keys = pictures(toy)
+    with pytest.raises(UserError, match=r"16 wide, .* outliers 15") as caught:
+        images(toy, ids, embeddings[:, :15], keys)
+    assert "\n" not in str(caught.value)
+
+
+def test_round_trip_is_the_autoencoders(toy):
+    pixels = np.random.default_rng(0).random((3, 16, 16, 1)).astype(np.float32)
+    vae, params = toy.pipeline.vae, {"params": toy.params["vae"]}
+
+    @jax.jit
+    def direct(x):
+        mean = vae.apply(params, x, method=vae.encode).latent_dist.mean  # channels last
+        return vae.apply(params, mean.transpose(0, 3, 1, 2), method=vae.decode).sample
+
+    expected = np.clip(direct(2 * pixels.transpose(0, 3, 1, 2) - 1) / 2 + 0.5, 0, 1)
+    out = round_trip(toy, pixels, batch_size=3, progress=None)
+    np.testing.assert_allclose(out, expected.transpose(0, 2, 3, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dpmsolver++", "ddim", "plms"])
+def test_schedulers_keep_the_folders_noise(toy, name):
+    scheduler, state = make_scheduler(name, dict(toy.pipeline.scheduler.config))
+    assert scheduler.config.prediction_type == "v_prediction"
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    alphas = np.cumprod(1 - betas)
+    np.testing.assert_allclose(state.common.alphas_cumprod, alphas, rtol=1e-4)
+    assert scheduler.config.get("clip_sample", False) is False
+
+
+def test_loaded_generator(toy):
+    assert toy.latent_shape == (4, 4, 4)
+    assert toy.table.shape == (len(toy.tokenizer), 16)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(toy.params["unet"]))
+
+
+def assert_refused(folder, *parts):
+    """In one line, that holds `parts`."""
+    with pytest.raises(UserError) as caught:
+        load_generator(str(folder), "dpmsolver++")
+    message = str(caught.value)
+    assert message.startswith("generator.path: ") and "\n" not in message
+    for part in parts:
+        assert str(part) in message
+
+
+@pytest.fixture
+def copy(toy_folder, tmp_path):
+    return shutil.copytree(toy_folder, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("part", ["scheduler", "text_encoder", "tokenizer", "unet", "vae"])
+def test_folder_that_lacks_a_part(copy, part):
+    shutil.rmtree(copy / part)
+    assert_refused(copy, copy, f"lacks the part {part}")
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_part_that_lacks_weights(copy, part):
+    next((copy / part).glob("*.msgpack")).unlink()
+    assert_refused(copy, copy / part, "lacks Flax weights")
+
+
+def test_folder_that_is_none(tmp_path):
+    assert_refused(tmp_path / "nowhere", "there is no folder", tmp_path / "nowhere")
+    assert_refused(tmp_path, "lacks model_index.json")
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet"])
+def test_unreadable_config(copy, part):
+    (copy / part / "config.json").write_text('{"hidden_size": ')
+    assert_refused(copy, copy / part / "config.json", "cannot be read")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "model_index.json",
+        "vae/config.json",
+        "scheduler/scheduler_config.json",
+        "tokenizer/vocab.json",
+        "unet/diffusion_flax_model.msgpack",
+        "text_encoder/flax_model.msgpack",
+    ],
+)
+def test_file_cut_short(copy, file):
+    content = (copy / file).read_bytes()
+    (copy / file).write_bytes(content[: len(content) // 2])
+    assert_refused(copy, copy)
+
+
+def test_text_width_that_is_not_the_unets(copy):
+    config = json.loads((copy / "unet" / "config.json").read_text())
+    (copy / "unet" / "config.json").write_text(json.dumps(config | {"cross_attention_dim": 24}))
+    assert_refused(copy, "hidden_size 16", "cross_attention_dim 24")
+
+
+def test_folder_below_the_projects_own(monkeypatch, toy_folder, tmp_path):
+    monkeypatch.setattr("dream_jax.generator.load.REPOSITORY", toy_folder.parent)
+    monkeypatch.chdir(tmp_path)
+    assert generator_folder("pipeline") == toy_folder

@@ -1,0 +1,184 @@
+"""A configuration is checked as a whole before any work, and refused in one line."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+import toy as toy_module
+from ml_collections import ConfigDict
+
+from dream_jax import pipeline
+from dream_jax.config import RULES, check_class_sizes, check_config
+from dream_jax.errors import UserError
+
+
+def refusal(config: ConfigDict) -> str:
+    with pytest.raises(UserError) as caught:
+        check_config(config)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def with_value(config: ConfigDict, field: str, value) -> ConfigDict:
+    """The configuration with a value of any type in a field."""
+    section = config
+    *parents, last = field.split(".")
+    for part in parents:
+        section = section[part]
+    with section.ignore_type():
+        section[last] = value
+    return config
+
+
+def test_quickstart_and_toy_pass(toy):
+    check_config(toy.config())
+    quickstart = toy_module.quickstart()
+    quickstart.generator.path = str(toy.generator)
+    check_config(quickstart)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("seed", -1, "at least 0"),
+        ("seed", 1.5, "a whole number"),
+        ("save_every", 0, "at least 1"),
+        ("eval_batch_size", True, "a whole number"),
+        ("methods", ("energy", "magic"), "dream_ood, energy"),
+        ("methods", (), "one or more of"),
+        ("data.id", "numerals", "digits"),
+        ("data.ood", ("letters", "numerals"), "letters"),
+        ("data.ood", "letters", "one or more of"),
+        ("data.image_size", 8, "at least 28"),
+        ("data.channels", 2, "1, 3"),
+        ("data.tfds_dir", 3, "a text"),
+        ("data.class_tokens", "zero", "a word"),
+        ("model.arch", "resnet9", "resnet18, resnet34, resnet8"),
+        ("model.stem", "large", "imagenet, small, stride2"),
+        ("latent_space.batch_size", 0, "at least 1"),
+        ("latent_space.temperature", 0.0, "above 0"),
+        ("latent_space.augment", "cutout", "affine"),
+        ("latent_space.optimizer.learning_rate", 0.0, "above 0"),
+        ("latent_space.optimizer.momentum", 1.5, "at most 1"),
+        ("sampling.k", 0, "at least 1"),
+        ("sampling.k", 41, "features_per_class = 40"),
+        ("sampling.boundary", 41, "features_per_class = 40"),
+        ("sampling.keep", 51, "sampling.candidates = 50"),
+        ("sampling.scale", -0.1, "above 0"),
+        ("sampling.scale", float("nan"), "a number"),
+        ("generator.scheduler", "euler", "ddim"),
+        ("decoding.prompts", ("a digit",), "{name}"),
+        ("decoding.guidance", -1.0, "at least 0"),
+        ("decoding.batch_size", 0, "at least 1"),
+        ("decoding.batch_size", -5, "at least 1"),
+        ("decoding.by_name", 0, "above 0"),
+        ("decoding.by_name_test", 0, "at least 1"),
+        ("classifier.batch_size", 0, "at least 1"),
+        ("classifier.level_set_weight", -1.0, "at least 0"),
+        ("classifier.round_trip_share", 1.2, "at most 1"),
+        ("classifier.filter_confidence", 0.0, "above 0"),
+        ("classifier.optimizer.weight_decay", float("inf"), "a number"),
+    ],
+)
+def test_bad_value_is_named_with_what_is_allowed(toy, field, value, allowed):
+    message = refusal(with_value(toy.config(), field, value))
+    assert message.startswith(f"config.{field} is ")
+    assert str(value) in message
+    assert allowed in message
+
+
+def test_outlier_methods_need_the_plain_classifier(toy):
+    message = refusal(with_value(toy.config(), "methods", ("dream_ood",)))
+    assert message.startswith("config.methods is ('dream_ood',)")
+    assert "energy" in message
+
+
+def test_methods_without_outliers_stand_alone(toy):
+    check_config(with_value(toy.config(), "methods", ("energy",)))
+
+
+def test_no_images_by_name_are_needed_where_no_share_is(toy):
+    config = with_value(toy.config(), "decoding.by_name", 0)
+    check_config(with_value(config, "classifier.by_name_share", 0.0))
+
+
+@pytest.mark.parametrize("field", RULES)
+def test_missing_field_is_named(toy, field):
+    config = toy.config()
+    section = config
+    *parents, last = field.split(".")
+    for part in parents:
+        section = section[part]
+    del section[last]
+    assert refusal(config).startswith(f"config.{field} is missing; it must be ")
+
+
+def test_missing_section_is_named_by_its_first_field(toy):
+    config = toy.config()
+    del config.sampling
+    assert refusal(config).startswith("config.sampling.k is missing")
+
+
+@pytest.mark.parametrize(
+    ("lost", "named"),
+    [
+        ("", "there is no folder"),
+        ("unet", "lacks the part unet"),
+        ("tokenizer", "lacks the part tokenizer"),
+        ("model_index.json", "lacks model_index.json"),
+        ("vae/diffusion_flax_model.msgpack", "lacks Flax weights"),
+        ("text_encoder/config.json", "config.json cannot be read"),
+    ],
+)
+def test_incomplete_generator_folder(toy, tmp_path, lost, named):
+    folder = tmp_path / "generator"
+    shutil.copytree(toy.generator, folder)
+    path = folder / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    message = refusal(with_value(toy.config(), "generator.path", str(folder)))
+    assert message.startswith("generator.path: ")
+    assert str(folder) in message
+    assert named in message
+
+
+def test_generator_whose_parts_do_not_fit(toy, tmp_path):
+    folder = tmp_path / "generator"
+    shutil.copytree(toy.generator, folder)
+    path = folder / "unet" / "config.json"
+    text = path.read_text()
+    path.write_text(re.sub(r'"cross_attention_dim": \d+', '"cross_attention_dim": 48', text))
+    assert path.read_text() != text
+    message = refusal(with_value(toy.config(), "generator.path", str(folder)))
+    assert "hidden_size 32" in message
+    assert "cross_attention_dim 48" in message
+
+
+@pytest.mark.parametrize("stages", [("nonsense",), ("learn", "Sample"), ()])
+def test_unknown_stage(toy, tmp_path, stages):
+    with pytest.raises(UserError) as caught:
+        pipeline.run(toy.config(), tmp_path / "run", stages)
+    message = str(caught.value)
+    assert message.startswith("--stages names ")
+    assert "learn, sample, decode, train, evaluate, report" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_k_above_the_size_of_a_class(toy):
+    config = toy.config()
+    labels = np.repeat(np.arange(3), [40, 9, 40])
+    with pytest.raises(UserError, match=r"config.sampling.k is 10; .* at most 9, .*'b'"):
+        check_class_sizes(config, labels, ("a", "b", "c"))
+
+
+def test_no_class_names(toy):
+    with pytest.raises(UserError, match="no class names"):
+        check_class_sizes(toy.config(), np.zeros(0, int), ())
+
+
+def test_token_for_an_unknown_class(toy):
+    config = toy.config()
+    config.data.class_tokens = ConfigDict({"eleven": "ten"})
+    with pytest.raises(UserError, match=r"class_tokens names \['eleven'\]; allowed: zero, one"):
+        check_class_sizes(config, np.repeat([0, 1], 40), ("zero", "one"))

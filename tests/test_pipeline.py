@@ -1,0 +1,273 @@
+"""The whole pipeline at toy size: its files, repeated, killed, and on four devices."""
+
+import json
+import os
+import re
+import time
+
+import numpy as np
+import pytest
+
+from dream_jax import pipeline
+from dream_jax.images import read_folder, read_image
+from dream_jax.records import read_json, read_npz
+
+METHODS = ("energy", "dream_ood")
+OOD = ("letters", "faces")
+NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+IMAGE_STEP = 1 / 255
+
+
+def assert_same_numbers(found, expected, tolerance: float) -> None:
+    """Two JSON trees are equal up to `tolerance` in their numbers."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for name in expected:
+            assert_same_numbers(found[name], expected[name], tolerance)
+    elif isinstance(expected, float):
+        assert abs(found - expected) <= tolerance
+    else:
+        assert found == expected
+
+
+def decoded(workdir, kind: str) -> np.ndarray:
+    return read_folder(workdir / "images" / kind, channels=1)[0]
+
+
+def outliers_of(workdir) -> np.ndarray:
+    return read_npz(workdir / "embeddings" / "outliers.npz")["embeddings"]
+
+
+def reopen(workdir, stage_folder: str) -> None:
+    """Makes a stage one that was interrupted."""
+    path = workdir / stage_folder / "stage.json"
+    path.write_text(json.dumps(read_json(path) | {"done": False}))
+
+
+def test_metrics_have_the_documented_layout(toy_run):
+    metrics = read_json(toy_run.workdir / "metrics.json")
+    assert metrics.keys() == {"methods", "seed", "config"}
+    assert (metrics["seed"], metrics["config"]) == (0, "toy")
+    assert tuple(metrics["methods"]) == METHODS
+    for method in metrics["methods"].values():
+        assert tuple(method["ood"]) == (*OOD, "mean")
+        assert method["kept"].keys() == {"round_trips", "sampled_by_name"}
+        numbers = [method["id_accuracy"], *method["kept"].values()]
+        for of_set in method["ood"].values():
+            assert of_set.keys() == {"fpr95", "auroc", "aupr_in"}
+            numbers += of_set.values()
+        assert all(isinstance(n, float) and 0 <= n <= 1 for n in numbers)
+
+
+def test_mean_is_that_of_the_sets(toy_run):
+    for method in read_json(toy_run.workdir / "metrics.json")["methods"].values():
+        for name, mean in method["ood"]["mean"].items():
+            assert mean == pytest.approx(np.mean([method["ood"][s][name] for s in OOD]))
+
+
+def test_prints_stages_table_and_report(toy_run):
+    stages = re.findall(r"^── (.+)$", toy_run.output, re.MULTILINE)
+    assert stages == [
+        "learn",
+        "sample",
+        "decode",
+        "train energy",
+        "train dream_ood",
+        "evaluate",
+        "report",
+    ]
+    for word in ("FPR95", "AUROC", "AUPR", "letters", "faces", "mean", "Energy", "Dream-OOD"):
+        assert word in toy_run.output
+    assert f"report: {toy_run.workdir / 'report' / 'index.html'}" in toy_run.output
+    assert "Traceback" not in toy_run.output
+
+
+def test_report_holds_its_images(toy_run):
+    page = (toy_run.workdir / "report" / "index.html").read_text()
+    sources = re.findall(r'<img[^>]*src="([^"]{0,40})', page)
+    assert len(sources) >= 6
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not re.search(r"<script|<link[^>]*href|https?://[^\"]*\.(css|js|png)", page)
+    assert list((toy_run.workdir / "report").glob("*.png"))
+
+
+@pytest.mark.parametrize(("kind", "count"), [("outliers", 20), ("by_name", 10)])
+def test_images_and_their_metadata(toy, toy_run, kind, count):
+    folder = toy_run.workdir / "images" / kind
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    assert len(rows) == count
+    assert {row["file_name"] for row in rows} == {
+        str(path.relative_to(folder)) for path in folder.glob("*/*")
+    }
+    per_class = outliers_of(toy_run.workdir).shape[1]
+    for row in rows:
+        assert row["file_name"].split("/")[0] == row["class"]
+        assert row["class"] in NAMES
+        assert row["seed"] == 0
+        assert row["prompt"] in toy.config().decoding.prompts
+        if kind == "outliers":
+            assert 0 <= row["embedding"] < per_class
+        else:
+            assert row["embedding"] is None
+        assert read_image(folder / row["file_name"], channels=1).shape == (32, 32, 1)
+    assert sorted(row["class"] for row in rows) == sorted(NAMES * (count // 10))
+    images = decoded(toy_run.workdir, kind)
+    assert images.std(axis=0).mean() > IMAGE_STEP, "all images are the same"
+
+
+def test_embeddings_have_the_norms_of_the_anchors(toy, toy_run):
+    embeddings = outliers_of(toy_run.workdir)
+    anchors = read_npz(toy_run.workdir / "latent_space" / "features.npz")["anchors"]
+    sampling = toy.config().sampling
+    per_class = sampling.rounds * sampling.per_round * sampling.keep
+    assert embeddings.shape == (10, per_class, anchors.shape[1])
+    norms = np.linalg.norm(embeddings, axis=-1)
+    np.testing.assert_allclose(
+        norms, np.broadcast_to(np.linalg.norm(anchors, axis=-1)[:, None], norms.shape), rtol=1e-5
+    )
+
+
+def test_finished_run_repeats_no_stage(toy, toy_run):
+    def written():
+        return {
+            path: path.stat().st_mtime_ns
+            for path in toy_run.workdir.rglob("*")
+            if path.is_file() and "checkpoints" not in path.parts
+        }
+
+    before, metrics = written(), (toy_run.workdir / "metrics.json").read_bytes()
+    begin = time.perf_counter()
+    output = toy.finish(toy_run.workdir)
+    seconds = time.perf_counter() - begin
+    assert "──" not in output
+    assert "report:" in output
+    assert written() == before
+    assert (toy_run.workdir / "metrics.json").read_bytes() == metrics
+    assert seconds < 0.5 * toy_run.seconds
+
+
+def kill_when(process, pattern: str, workdir) -> None:
+    """Kills the process as soon as a file of the pattern is in its folder."""
+    try:
+        while not any(workdir.glob(pattern)):
+            assert process.poll() is None, f"ended before {pattern}: {process.stdout.read()}"
+            time.sleep(0.01)
+    finally:
+        process.kill()  # SIGKILL: nothing is cleaned up
+        process.communicate()
+
+
+def test_killed_in_three_stages_ends_with_the_same_metrics(toy, toy_run, tmp_path):
+    workdir = tmp_path / "killed"
+    for stage, pattern in {
+        "latent_space": "latent_space/checkpoints/5/_CHECKPOINT_METADATA",
+        "images": "images/outliers/*/*.png",
+        "classifier/dream_ood": "classifier/dream_ood/checkpoints/10/_CHECKPOINT_METADATA",
+    }.items():
+        kill_when(toy.start(workdir), pattern, workdir)
+        assert not read_json(workdir / stage / "stage.json")["done"], f"killed too late: {stage}"
+        assert not (workdir / "metrics.json").exists()
+        if stage == "images":
+            assert not (workdir / "images" / "by_name_test" / "metadata.jsonl").exists()
+    output = toy.finish(workdir)
+    resumed = re.findall(r"^── (.+)$", output, re.MULTILINE)
+    assert resumed == ["train dream_ood", "evaluate", "report"]
+    features, expected = (
+        read_npz(folder / "latent_space" / "features.npz") for folder in (workdir, toy_run.workdir)
+    )
+    for name in expected:
+        np.testing.assert_allclose(features[name], expected[name], atol=1e-6, err_msg=name)
+    np.testing.assert_allclose(outliers_of(workdir), outliers_of(toy_run.workdir), atol=1e-6)
+    for kind in ("outliers", "by_name", "by_name_test"):
+        difference = np.abs(decoded(workdir, kind) - decoded(toy_run.workdir, kind))
+        assert difference.max() <= IMAGE_STEP + 1e-6
+    assert_same_numbers(
+        read_json(workdir / "metrics.json"), read_json(toy_run.workdir / "metrics.json"), 1e-6
+    )
+
+
+def test_four_devices_give_the_same_embeddings_images_and_scores(toy, toy_run, copied_run):
+    workdir = copied_run("embeddings", "images", "evaluation", "report", "metrics.json")
+    toy.finish(workdir, ["--stages=sample,decode,evaluate"], devices=4)
+    expected = outliers_of(toy_run.workdir)
+    np.testing.assert_allclose(
+        outliers_of(workdir), expected, atol=1e-5 * np.linalg.norm(expected[0, 0])
+    )
+    for kind in ("outliers", "by_name", "by_name_test"):
+        difference = np.abs(decoded(workdir, kind) - decoded(toy_run.workdir, kind))
+        assert difference.max() <= IMAGE_STEP + 1e-6
+    for part in ("train", "test"):
+        name = f"round_trips_{part}.npz"
+        found, of_one = (
+            read_npz(folder / "images" / name)["images"].astype(int)
+            for folder in (workdir, toy_run.workdir)
+        )
+        assert np.abs(found - of_one).max() <= 1
+    for method in METHODS:
+        name = f"scores_{method}.npz"
+        found, of_one = (
+            read_npz(folder / "evaluation" / name) for folder in (workdir, toy_run.workdir)
+        )
+        for images in OOD:
+            np.testing.assert_allclose(found[images], of_one[images], rtol=1e-3, atol=1e-3)
+    assert_same_numbers(
+        read_json(workdir / "metrics.json"), read_json(toy_run.workdir / "metrics.json"), 0.02
+    )
+
+
+def test_only_missing_images_are_decoded_again(toy, toy_run, copied_run):
+    workdir = copied_run("evaluation", "report", "classifier", "metrics.json")
+    reopen(workdir, "images")
+    folder = workdir / "images" / "outliers"
+    files = sorted(folder.glob("*/*.png"))
+    missing = files[3], files[8], files[17]
+    for path in missing:
+        path.unlink()
+    missing[0].with_suffix(".partial").write_bytes(b"\x89PNG\r\n")
+    (folder / "metadata.jsonl").unlink()
+    kept = {path: path.stat().st_mtime_ns for path in (workdir / "images").rglob("*.png")}
+    pipeline.run(toy.config(), workdir, ["decode"])
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert sorted(folder.glob("*/*")) == files
+    found, expected = decoded(workdir, "outliers"), decoded(toy_run.workdir, "outliers")
+    assert np.abs(found - expected).max() <= IMAGE_STEP + 1e-6
+    assert (folder / "metadata.jsonl").read_bytes() == (
+        toy_run.workdir / "images" / "outliers" / "metadata.jsonl"
+    ).read_bytes()
+
+
+def test_sampling_continues_at_the_class_where_it_stopped(toy, toy_run, copied_run, monkeypatch):
+    from dream_jax.sampling import classes
+
+    workdir = copied_run("embeddings", "images", "classifier", "evaluation", "report")
+    sample, sampled = classes.sample_embeddings, []
+
+    def stops(*arguments):
+        if len(sampled) == 4:
+            raise KeyboardInterrupt
+        sampled.append(arguments)
+        return sample(*arguments)
+
+    monkeypatch.setattr(classes, "sample_embeddings", stops)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(toy.config(), workdir, ["sample"])
+    assert len(os.listdir(workdir / "embeddings" / "classes")) == 4
+
+    def counts(*arguments):
+        sampled.append(arguments)
+        return sample(*arguments)
+
+    monkeypatch.setattr(classes, "sample_embeddings", counts)
+    pipeline.run(toy.config(), workdir, ["sample"])
+    assert len(sampled) == 10
+    np.testing.assert_allclose(outliers_of(workdir), outliers_of(toy_run.workdir), atol=1e-6)
+
+
+@pytest.mark.parametrize("lost", ["metrics.json", "report/index.html"])
+def test_a_deleted_result_is_made_again(toy, toy_run, copied_run, lost):
+    workdir = copied_run(lost)
+    pipeline.run(toy.config(), workdir, ["evaluate", "report"])
+    assert (workdir / "report" / "index.html").exists()
+    assert_same_numbers(
+        read_json(workdir / "metrics.json"), read_json(toy_run.workdir / "metrics.json"), 0.02
+    )
