@@ -83,14 +83,10 @@ def get_config() -> ConfigDict:
     config.classifier.phi_hidden = 0  # 0: φ is linear
     config.classifier.augment = "affine"
     config.classifier.degrade = 0.5  # share of images blurred, dimmed and made noisy, ID or not
-    config.classifier.outlier_zoom = (
-        4.0  # outliers are shown enlarged by up to this; 1: as they are
-    )
+    config.classifier.outlier_zoom = 4.0  # outliers are shown enlarged by up to this factor
     config.classifier.round_trip_share = 0.4
     config.classifier.by_name_share = 0.25
-    config.classifier.filter_confidence = (
-        0.95  # leave out outliers surer in their class; 1: keep all
-    )
+    config.classifier.filter_confidence = 0.95  # outliers surer of a class are left out; 1: none
     config.classifier.collapse_below = 0.4  # ID accuracy that stops the training ...
     config.classifier.collapse_after = 0.3  # ... after this share of the steps
     config.classifier.optimizer = ConfigDict(

@@ -33,6 +33,16 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+def _parse(argv: list[str]) -> list[str]:
+    """Flags of absl and ml_collections, whose errors of many kinds become one line."""
+    try:
+        return flags.FLAGS(argv)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        print(f"error: {reason} (see --help)", file=sys.stderr)
+        sys.exit(2)
+
+
 def main(run: Callable[[ConfigDict, Path], None]) -> None:
     """Parses the flags and calls `run(config, workdir)`; a UserError ends with status 2."""
 
@@ -52,4 +62,4 @@ def main(run: Callable[[ConfigDict, Path], None]) -> None:
             sys.exit(2)
 
     flags.mark_flag_as_required("config")
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse)

@@ -14,6 +14,7 @@ from dream_jax.errors import UserError
 from dream_jax.generator.load import SCHEDULERS, generator_folder
 from dream_jax.models.resnet import STAGES as ARCHITECTURES
 from dream_jax.models.resnet import STEMS
+from dream_jax.records import flatten
 
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -132,6 +133,10 @@ def check_config(config: ConfigDict) -> None:
             value = value[part]
         if not holds(value):
             raise UserError(f"config.{field} is {value!r}; it must be {allowed}")
+    known = tuple(RULES)
+    for field in flatten(config.to_dict()):
+        if field not in known and not field.startswith("data.class_tokens"):
+            raise UserError(f"config.{field} is no setting; allowed: {', '.join(sorted(known))}")
     sampling = config.sampling
     for field in ("k", "boundary"):
         if sampling[field] > config.latent_space.features_per_class:

@@ -328,12 +328,22 @@ class Pipeline:
 
     def logits_of(self, method: str):
         """Images → logits of a method's trained classifier."""
-        from dream_jax.detector.train import classifier_logits, load_classifier
+        from dream_jax.detector.train import (
+            classifier_logits,
+            load_classifier,
+            training_steps,
+        )
 
         classes = len(self.class_names)
-        image_shape = self.id_data[0].images.shape[1:]
-        folder = self.records[f"train {method}"].folder
-        variables = load_classifier(self.config, METHODS[method], image_shape, classes, folder)
+        images = self.id_data[0].images
+        variables = load_classifier(
+            self.config,
+            METHODS[method],
+            images.shape[1:],
+            classes,
+            self.records[f"train {method}"].folder,
+            training_steps(self.config, len(images)),
+        )
         return lambda images: classifier_logits(self.config, variables, images, classes)
 
     def evaluate(self) -> None:

@@ -114,7 +114,13 @@ class Stage:
         begin = time.perf_counter()
         write_json(self._record, {"settings": self.settings, "done": False, "seconds": spent})
         print(f"── {self.name}", flush=True)
-        yield
+        try:
+            yield
+        except BaseException:
+            spent += time.perf_counter() - begin
+            unfinished = {"settings": self.settings, "done": False, "seconds": round(spent, 2)}
+            write_json(self._record, unfinished)
+            raise
         seconds = spent + time.perf_counter() - begin
         write_json(
             self._record,

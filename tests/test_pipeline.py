@@ -104,7 +104,9 @@ def test_images_and_their_metadata(toy, toy_run, kind, count):
         assert row["file_name"].split("/")[0] == row["class"]
         assert row["class"] in NAMES
         assert row["seed"] == 0
-        assert row["prompt"] in toy.config().decoding.prompts
+        decoding = toy.config().decoding
+        wanted = decoding.prompts if kind == "outliers" else (decoding.id_prompt,)
+        assert row["prompt"] in wanted
         if kind == "outliers":
             assert 0 <= row["embedding"] < per_class
         else:

@@ -60,6 +60,8 @@ def get_config() -> ConfigDict:
     config.sampling.candidates = 50
     config.sampling.rounds = 2
     config.generator.path = ""  # see `build_generator`
+    config.decoding.prompts = (PROMPT,)
+    config.decoding.id_prompt = PROMPT
     config.decoding.steps = 2
     config.decoding.batch_size = 10
     config.decoding.outliers = 20

@@ -121,6 +121,11 @@ def _initial_state(
     return model, create_state(variables, optimizer, key), optimizer
 
 
+def training_steps(config: ConfigDict, images: int) -> int:
+    """Steps of a classifier's training on so many ID images; the same for all methods."""
+    return config.classifier.epochs * -(-images // config.classifier.batch_size)
+
+
 def train_classifier(
     config: ConfigDict,
     method: Method,
@@ -139,7 +144,7 @@ def train_classifier(
       UserError: the loss is not finite, or the accuracy on ID images has collapsed.
     """
     settings = config.classifier
-    steps = settings.epochs * -(-len(train) // settings.batch_size)
+    steps = training_steps(config, len(train))
     model, state, optimizer = _initial_state(
         config, method, train.images.shape[1:], len(train.class_names), steps
     )
@@ -168,18 +173,27 @@ def train_classifier(
 
 
 def load_classifier(
-    config: ConfigDict, method: Method, image_shape: tuple[int, ...], classes: int, folder: Path
+    config: ConfigDict,
+    method: Method,
+    image_shape: tuple[int, ...],
+    classes: int,
+    folder: Path,
+    steps: int,
 ) -> dict:
-    """The variables {"params", "batch_stats"} of a trained classifier.
+    """The variables {"params", "batch_stats"} of a classifier trained for `steps`.
 
     Raises:
-      UserError: there is no checkpoint, or it cannot be read.
+      UserError: its checkpoint is missing, or cannot be read.
     """
     _, state, _ = _initial_state(config, method, image_shape, classes, steps=1)
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = checkpoints.restore(state)
-    if state is None:
-        raise UserError(f"{folder / 'checkpoints'}: holds no checkpoint; run stage train first")
+    found = -1 if state is None else int(state.step)
+    if found != steps:
+        raise UserError(
+            f"{folder / 'checkpoints'}: the newest checkpoint is of step {max(found, 0)}, the "
+            f"trained classifier's is {steps}; redo it with --stages=train --overwrite"
+        )
     return {"params": state.params["network"], **state.model_state}
 
 

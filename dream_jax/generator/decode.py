@@ -1,5 +1,6 @@
 """③ Decoding embeddings to images with the stock Flax pipeline, on all devices."""
 
+import functools
 from collections.abc import Iterator
 
 import jax
@@ -79,6 +80,7 @@ def decode(
         yield devices.unshard(images, min(batch_size, len(ids) - start))
 
 
+@functools.lru_cache(maxsize=4)  # the compiled program belongs to the pipeline object
 def _with_extra_tokens(generator: Generator, rows: int):
     """The pipeline with a text encoder whose vocabulary has `rows` more tokens."""
     from diffusers import FlaxStableDiffusionPipeline
@@ -113,16 +115,34 @@ def _append_rows(params: dict, rows: np.ndarray) -> dict:
 def round_trip(generator: Generator, images: np.ndarray, batch_size: int, progress: str):
     """Images through the autoencoder and back: (n, H, W, C) in [0, 1] → the same.
 
-    Images must have the size and channels of the autoencoder.
+    Where the generator's pictures have another size they are resized for it (bilinear) and back,
+    and grey images repeat their channel for an autoencoder of RGB pictures.
     """
     vae = generator.pipeline.vae
+    size = generator.latent_shape[1] * generator.pipeline.vae_scale_factor
+    shape = images.shape[1:]
 
     def forward(params, batch):
-        pixels = jnp.transpose(batch["images"], (0, 3, 1, 2)) * 2 - 1
+        pixels = _resize(with_channels(batch["images"], vae.config.in_channels), (size, size))
+        pixels = jnp.transpose(pixels, (0, 3, 1, 2)) * 2 - 1
         moments = vae.apply({"params": params}, pixels, method=vae.encode).latent_dist
         latents = jnp.transpose(moments.mean, (0, 3, 1, 2))
         decoded = vae.apply({"params": params}, latents, method=vae.decode).sample
-        return jnp.transpose((decoded / 2 + 0.5).clip(0, 1), (0, 2, 3, 1))
+        decoded = jnp.transpose((decoded / 2 + 0.5).clip(0, 1), (0, 2, 3, 1))
+        return with_channels(_resize(decoded, shape[:2]), shape[-1])
 
     run = devices.MappedFunction(forward, generator.params["vae"], batch_size)
     return run({"images": images}, progress)
+
+
+def _resize(images: jax.Array, size: tuple[int, int]) -> jax.Array:
+    if images.shape[1:3] == tuple(size):
+        return images
+    return jax.image.resize(images, (len(images), *size, images.shape[-1]), "bilinear")
+
+
+def with_channels(images: jax.Array, channels: int) -> jax.Array:
+    """Grey images (n, H, W, 1) to RGB by repetition, RGB to grey by the mean."""
+    if images.shape[-1] == channels:
+        return images
+    return jnp.repeat(images.mean(-1, keepdims=True), channels, axis=-1)

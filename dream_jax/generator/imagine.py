@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dream_jax.generator.decode import decode
+from dream_jax.generator.decode import decode, with_channels
 from dream_jax.generator.load import Generator
 from dream_jax.generator.prompts import placeholder_ids, prompt_ids
 from dream_jax.images import write_image, write_metadata
@@ -116,7 +116,7 @@ def write_pictures(
                 if batch.shape[1] != size:
                     shape = (len(batch), size, size, batch.shape[-1])
                     batch = np.asarray(jax.image.resize(batch, shape, "bilinear"))
-                for image in _with_channels(batch, config.data.channels):
+                for image in np.asarray(with_channels(batch, config.data.channels)):
                     write_image(folder / pictures[missing[position]].file_name, image)
                     position += 1
                 bar.update(len(batch))
@@ -134,10 +134,3 @@ def write_pictures(
             for p in pictures
         ],
     )
-
-
-def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:
-    """Grey images to RGB by repetition, RGB to grey by the mean."""
-    if images.shape[-1] == channels:
-        return images
-    return np.repeat(images.mean(-1, keepdims=True), channels, axis=-1)

@@ -21,7 +21,7 @@ SCHEDULERS = ("dpmsolver++", "ddim", "plms")
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Generator:
     """A loaded pipeline.
 
@@ -78,12 +78,14 @@ def generator_folder(path: str) -> Path:
 
 
 def _read_config(part: Path) -> dict:
+    path = part / "config.json"
     try:
-        return json.loads((part / "config.json").read_text())
+        config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"generator.path: {part / 'config.json'} cannot be read: {error}"
-        ) from error
+        raise UserError(f"generator.path: {path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"generator.path: {path} cannot be read: it holds no JSON object")
+    return config
 
 
 def make_scheduler(name: str, config: dict):

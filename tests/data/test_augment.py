@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from dream_jax.data.augment import AUGMENTATIONS, affine, crop_flip, degrade
+from dream_jax.data.augment import AUGMENTATIONS, affine, crop_flip, degrade, zoom
 
 KEYS = jax.random.split(jax.random.key(0), 200)
 IMAGE = np.random.default_rng(0).random((20, 24, 3)).astype(np.float32)
@@ -103,3 +103,17 @@ def test_degrade_blurs_by_up_to_one_pixel():
     lowest = ndimage.gaussian_filter1d(line, 1.0).max()
     assert heights.max() > 0.85
     assert lowest - 0.15 < heights.min() < lowest + 0.15
+
+
+def test_zoom_by_one_changes_nothing():
+    np.testing.assert_allclose(zoom(KEYS[0], IMAGE, 1.0), IMAGE, atol=1e-6)
+
+
+def test_zoom_shows_a_part_of_the_image():
+    """On a ramp, an enlarged part is a flatter ramp within the range of the whole."""
+    ramp = np.broadcast_to(np.linspace(0, 1, 32, dtype=np.float32)[None, :, None], (32, 32, 1))
+    for out in over_keys(lambda k, x: zoom(k, x, 4.0), ramp)[:, 16, 4:-4, 0]:
+        steps = np.diff(out) * 31
+        np.testing.assert_allclose(steps, steps[0], atol=1e-3)
+        assert 0.25 - 1e-3 <= steps[0] <= 1 + 1e-3
+        assert out.min() >= 0 and out.max() <= 1

@@ -78,9 +78,9 @@ def test_judge_outliers():
     judged = judge_outliers(logits, labels, 0.95)
     assert judged.in_class == 1 / 5
     assert judged.in_any_class == 3 / 5
-    assert np.array_equal(judged.kept, [1, 2, 3, 4])
+    assert np.array_equal(judged.kept, [2, 4])
     assert np.array_equal(judge_outliers(logits, labels, 1.0).kept, np.arange(5))
-    assert np.array_equal(judge_outliers(logits, labels, 0.6).kept, [1, 2, 3])
+    assert np.array_equal(judge_outliers(logits, labels, 0.6).kept, [2])
 
 
 def test_judge_matches_plain_numpy():
@@ -91,7 +91,7 @@ def test_judge_matches_plain_numpy():
     judged = judge_outliers(logits, labels, 0.3)
     assert judged.in_class == np.mean(own >= 0.95)
     assert judged.in_any_class == np.mean(p.max(1) >= 0.95) > judged.in_class
-    assert np.array_equal(judged.kept, np.flatnonzero(own < 0.3))
+    assert np.array_equal(judged.kept, np.flatnonzero(p.max(1) < 0.3))
 
 
 def test_judge_refuses_to_keep_nothing():
@@ -174,3 +174,12 @@ def test_batches_depend_on_step_and_seed_only():
     assert not np.array_equal(sources(first(5)), sources(first(6)))
     other = make_batches(settings(seed=1), TRAIN, DECODED)
     assert not np.array_equal(sources(first(5)), sources(other(5)))
+
+
+@pytest.mark.parametrize("hidden", [0, 32])
+@pytest.mark.parametrize("seed", range(8))
+def test_phi_starts_with_higher_energies_as_more_id(hidden, seed):
+    config = ConfigDict({"phi_hidden": hidden})
+    layers = init_phi(jax.random.key(seed), config)
+    logits = np.asarray(phi(layers, np.linspace(-20, 20, 41)))
+    assert np.all(np.diff(logits[:, 1] - logits[:, 0]) > 0)
