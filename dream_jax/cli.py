@@ -47,7 +47,7 @@ def main(run: Callable[[ConfigDict, Path], None]) -> None:
     """Parses the flags and calls `run(config, workdir)`; a UserError ends with status 2."""
 
     def guarded(argv: list[str]) -> None:
-        logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
+        logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it writes
         try:
             if len(argv) > 1:
                 raise UserError(

@@ -328,23 +328,17 @@ class Pipeline:
 
     def logits_of(self, method: str):
         """Images → logits of a method's trained classifier."""
-        from dream_jax.detector.train import (
-            classifier_logits,
-            load_classifier,
-            training_steps,
-        )
+        from dream_jax.detector.train import load_classifier, training_steps
 
-        classes = len(self.class_names)
         images = self.id_data[0].images
-        variables = load_classifier(
+        return load_classifier(
             self.config,
             METHODS[method],
             images.shape[1:],
-            classes,
+            len(self.class_names),
             self.records[f"train {method}"].folder,
             training_steps(self.config, len(images)),
         )
-        return lambda images: classifier_logits(self.config, variables, images, classes)
 
     def evaluate(self) -> None:
         """⑤ Scores and measures of every method on the same images."""

@@ -1,5 +1,6 @@
 """④ Training a classifier by one of the methods, and its outputs on images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,13 +180,13 @@ def load_classifier(
     classes: int,
     folder: Path,
     steps: int,
-) -> dict:
-    """The variables {"params", "batch_stats"} of a classifier trained for `steps`.
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A classifier trained for `steps`: images (n, H, W, C) → logits (n, classes) float32.
 
     Raises:
       UserError: its checkpoint is missing, or cannot be read.
     """
-    _, state, _ = _initial_state(config, method, image_shape, classes, steps=1)
+    model, state, _ = _initial_state(config, method, image_shape, classes, steps)
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = checkpoints.restore(state)
     found = -1 if state is None else int(state.step)
@@ -194,16 +195,10 @@ def load_classifier(
             f"{folder / 'checkpoints'}: the newest checkpoint is of step {max(found, 0)}, the "
             f"trained classifier's is {steps}; redo it with --stages=train --overwrite"
         )
-    return {"params": state.params["network"], **state.model_state}
-
-
-def classifier_logits(
-    config: ConfigDict, variables: dict, images: np.ndarray, classes: int
-) -> np.ndarray:
-    """Logits in evaluation mode: (n, H, W, C) → (n, classes) float32."""
-    model = build_model(config.model, classes)
 
     def forward(variables, batch):
         return model.apply(variables, batch["images"])[0]
 
-    return MappedFunction(forward, variables, config.eval_batch_size)({"images": images})
+    variables = {"params": state.params["network"], **state.model_state}
+    mapped = MappedFunction(forward, variables, config.eval_batch_size)
+    return lambda images: mapped({"images": images})
