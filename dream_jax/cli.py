@@ -39,8 +39,22 @@ def _parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except Exception as error:
         reason = " ".join(str(error).split())
+        if isinstance(error, KeyError | AttributeError):
+            reason = f"the configuration has no field {reason}"
         print(f"error: {reason} (see --help)", file=sys.stderr)
         sys.exit(2)
+
+
+def _read_config() -> ConfigDict:
+    """The configuration of --config; ml_collections reports a missing file when it is used."""
+    config = _CONFIG.value
+    try:
+        _ = config.name
+    except OSError as error:
+        raise UserError(f"--config: {' '.join(str(error).split())}") from error
+    except AttributeError as error:
+        raise UserError("config.name is missing; it must be a text") from error
+    return config
 
 
 def main(run: Callable[[ConfigDict, Path], None]) -> None:
@@ -53,7 +67,7 @@ def main(run: Callable[[ConfigDict, Path], None]) -> None:
                 raise UserError(
                     f"unexpected argument {argv[1]!r}; settings are --config.<field>=<value>"
                 )
-            config = _CONFIG.value
+            config = _read_config()
             workdir = Path(_WORKDIR.value or Path("runs") / config.name)
             use_compilation_cache()
             run(config, workdir)

@@ -27,5 +27,7 @@ def run(config, workdir):
     pipeline.run(config, workdir, stages, OVERWRITE.value)
 
 
+flags.adopt_module_key_flags(cli)  # so that --help shows --config and --workdir
+
 if __name__ == "__main__":
     cli.main(run)

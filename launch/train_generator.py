@@ -8,6 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from absl import flags
+
 from dream_jax import cli
 
 
@@ -16,6 +18,8 @@ def run(config, workdir):
 
     print(f"generator: {train_generator(config, workdir)}")
 
+
+flags.adopt_module_key_flags(cli)  # so that --help shows --config and --workdir
 
 if __name__ == "__main__":
     cli.main(run)

@@ -15,6 +15,7 @@ from dream_jax.generator.load import Generator
 from dream_jax.generator.prompts import placeholder_ids, prompt_ids
 from dream_jax.images import write_image, write_metadata
 from dream_jax.keys import stage_key
+from dream_jax.training.devices import fold_keys
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,11 @@ def plan_pictures(
       kind: names the folder and the random draws: "outliers", "by_name", ...
       embeddings: how many embeddings each class has; None for images of plain class names.
     """
-    rng = np.random.default_rng((config.seed, sum(kind.encode())))
+    chosen = [None] * count
+    if embeddings:
+        keys = _image_keys(config.seed, "embedding", kind, range(count))
+        draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, embeddings))
+        chosen = np.asarray(draw(keys)).tolist()
     pictures = []
     for index in range(count):
         label = index % len(class_names)
@@ -46,11 +51,16 @@ def plan_pictures(
             Picture(
                 file_name=f"{_folder_name(class_names[label])}/{index:06d}.png",
                 label=label,
-                embedding=int(rng.integers(embeddings)) if embeddings else None,
+                embedding=chosen[index],
                 prompt=prompt if embeddings else config.decoding.id_prompt,
             )
         )
     return pictures
+
+
+def _image_keys(seed: int, purpose: str, kind: str, images: Sequence[int]) -> jax.Array:
+    """A random key per image index, which no other image shares: (n,) keys."""
+    return fold_keys(stage_key(seed, purpose, kind), np.asarray(images, np.int32))
 
 
 def _folder_name(name: str) -> str:
@@ -74,7 +84,7 @@ def write_pictures(
     whatever was decoded beside it.
 
     Args:
-      tokens: per class the word whose token the embedding replaces.
+      tokens: per class the word that the prompt says, whose token the embedding replaces.
       embeddings: (classes, n, width), or None for plain class names.
     """
     missing = [i for i, p in enumerate(pictures) if not (folder / p.file_name).exists()]
@@ -83,18 +93,16 @@ def write_pictures(
         rows, vectors = [], []
         for index in missing:
             picture = pictures[index]
-            name = class_names[picture.label]
             if picture.embedding is None:
+                name = class_names[picture.label]
                 rows.append(prompt_ids(generator.tokenizer, picture.prompt, name))
             else:
-                token = tokens[picture.label]
-                spoken = name if token == name else token
+                word = tokens[picture.label]
                 rows.append(
-                    placeholder_ids(generator.tokenizer, picture.prompt, spoken, token, vocabulary)
+                    placeholder_ids(generator.tokenizer, picture.prompt, word, word, vocabulary)
                 )
                 vectors.append(embeddings[picture.label, picture.embedding])
-        kind_key = stage_key(config.seed, "decode", kind)
-        keys = jax.vmap(lambda i: jax.random.fold_in(kind_key, i))(np.asarray(missing))
+        keys = _image_keys(config.seed, "decode", kind, missing)
         size = config.data.image_size
         images = decode(
             generator,
