@@ -123,19 +123,20 @@ def round_trip(generator: Generator, images: np.ndarray, batch_size: int, progre
     shape = images.shape[1:]
 
     def forward(params, batch):
-        pixels = _resize(with_channels(batch["images"], vae.config.in_channels), (size, size))
+        pixels = resize(with_channels(batch["images"], vae.config.in_channels), (size, size))
         pixels = jnp.transpose(pixels, (0, 3, 1, 2)) * 2 - 1
         moments = vae.apply({"params": params}, pixels, method=vae.encode).latent_dist
         latents = jnp.transpose(moments.mean, (0, 3, 1, 2))
         decoded = vae.apply({"params": params}, latents, method=vae.decode).sample
         decoded = jnp.transpose((decoded / 2 + 0.5).clip(0, 1), (0, 2, 3, 1))
-        return with_channels(_resize(decoded, shape[:2]), shape[-1])
+        return with_channels(resize(decoded, shape[:2]), shape[-1])
 
     run = devices.MappedFunction(forward, generator.params["vae"], batch_size)
     return run({"images": images}, progress)
 
 
-def _resize(images: jax.Array, size: tuple[int, int]) -> jax.Array:
+def resize(images: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Bilinear resizing of (n, H, W, C) images to `size`; nothing where they have it already."""
     if images.shape[1:3] == tuple(size):
         return images
     return jax.image.resize(images, (len(images), *size, images.shape[-1]), "bilinear")

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dream_jax.generator.decode import decode, with_channels
+from dream_jax.generator.decode import decode, resize, with_channels
 from dream_jax.generator.load import Generator
 from dream_jax.generator.prompts import placeholder_ids, prompt_ids
 from dream_jax.images import write_image, write_metadata
@@ -121,9 +121,7 @@ def write_pictures(
         ) as bar:
             position = 0
             for batch in images:
-                if batch.shape[1] != size:
-                    shape = (len(batch), size, size, batch.shape[-1])
-                    batch = np.asarray(jax.image.resize(batch, shape, "bilinear"))
+                batch = resize(batch, (size, size))
                 for image in np.asarray(with_channels(batch, config.data.channels)):
                     write_image(folder / pictures[missing[position]].file_name, image)
                     position += 1
