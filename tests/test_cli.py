@@ -75,7 +75,7 @@ def test_workdir_of_another_configuration(toy, toy_run):
     ("setting", "value", "stage"),
     [
         ("seed", 1, "learn"),
-        ("sampling.scale", 0.2, "sample"),
+        ("sampling.scale", 0.3, "sample"),
         ("decoding.steps", 3, "decode"),
         ("classifier.level_set_weight", 3.0, "train energy"),
         ("data.ood_count", 40, "evaluate"),
@@ -105,13 +105,13 @@ def test_setting_without_effect_on_results_may_change(toy, toy_run, setting, val
 def test_overwrite_accepts_a_changed_setting(toy, toy_run, copied_run):
     workdir = copied_run("images", "classifier", "evaluation", "report", "metrics.json")
     config = toy.config()
-    config.sampling.scale = 0.2
+    config.sampling.scale = 0.3
     learnt = files_of(workdir / "latent_space")
     pipeline.run(config, workdir, ["sample"], overwrite=True)
     assert files_of(workdir / "latent_space") == learnt
     record = read_json(workdir / "embeddings" / "stage.json")
-    assert record["done"] and record["settings"]["sampling.scale"] == 0.2
-    assert read_json(workdir / "config.json")["sampling"]["scale"] == 0.2
+    assert record["done"] and record["settings"]["sampling.scale"] == 0.3
+    assert read_json(workdir / "config.json")["sampling"]["scale"] == 0.3
     new, old = (
         read_npz(folder / "embeddings" / "outliers.npz")["embeddings"]
         for folder in (workdir, toy_run.workdir)
@@ -122,7 +122,7 @@ def test_overwrite_accepts_a_changed_setting(toy, toy_run, copied_run):
 def test_refused_overwrite_clears_nothing(toy, toy_run):
     before = files_of(toy_run.workdir)
     config = toy.config()
-    config.sampling.scale = 0.2  # the images depend on it, and are not to be redone
+    config.sampling.scale = 0.3  # the images depend on it, and are not to be redone
     assert "stage decode was made with sampling.scale=" in refusal(
         config, toy_run.workdir, ["sample"], overwrite=True
     )
