@@ -110,7 +110,8 @@ class Stage:
     @contextmanager
     def running(self) -> Iterable[None]:
         """Records the settings at the start, and at the end that the stage is done."""
-        spent = self.record.get("seconds", 0.0) if self._record.exists() else 0.0
+        interrupted = self._record.exists() and not self.done
+        spent = self.record.get("seconds", 0.0) if interrupted else 0.0
         begin = time.perf_counter()
         write_json(self._record, {"settings": self.settings, "done": False, "seconds": spent})
         print(f"── {self.name}", flush=True)

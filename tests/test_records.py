@@ -1,6 +1,7 @@
 """Files that are whole or not there, and stages that know their settings."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -151,3 +152,17 @@ def test_damaged_record_is_named(tmp_path):
     (tmp_path / "stage.json").write_text('{"settings"')
     with pytest.raises(UserError, match=r"stage\.json"):
         stage.check_settings()
+
+
+def test_seconds_add_up_over_interruptions_and_start_anew_after_the_end(tmp_path):
+    stage = Stage("sample", tmp_path, SETTINGS)
+    with pytest.raises(KeyboardInterrupt), stage.running():
+        time.sleep(0.05)
+        raise KeyboardInterrupt
+    assert not stage.done and stage.record["seconds"] >= 0.05
+    with stage.running():
+        pass
+    assert stage.done and stage.record["seconds"] >= 0.05
+    with stage.running():
+        pass
+    assert stage.record["seconds"] < 0.05
