@@ -14,7 +14,9 @@ from diffusers import (
 )
 from ml_collections import ConfigDict
 from transformers import CLIPTextConfig, CLIPTokenizer, FlaxCLIPTextModel
+from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
+from dream_jax.records import write_json, write_whole
 from dream_jax.training.loop import Objective, Term
 
 LATENT_CHANNELS = 4
@@ -32,39 +34,40 @@ NOISE = {
 def train_tokenizer(captions: list[str], positions: int, folder: Path) -> CLIPTokenizer:
     """A CLIPTokenizer whose byte-pair merges make one token of every word of the captions.
 
-    Other words still have tokens, of their parts: any text can be a prompt.
+    Other words still have tokens, of their parts: any text can be a prompt. A tokenizer that is in
+    the folder already is used: the training leaves the order of equally frequent pairs to chance,
+    and an interrupted training of the generator must go on with the ids that it began with.
 
     Args:
       captions: the texts of the world.
       positions: length of a tokenised prompt.
-      folder: where `vocab.json` and `merges.txt` are written.
+      folder: where `vocab.json` and `merges.txt` are written, or found.
     """
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-    from transformers.models.clip.tokenization_clip import bytes_to_unicode
+    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
+    if not vocabulary.exists():  # written last
+        pairs = _merged_pairs(captions)
+        symbols = list(bytes_to_unicode().values())
+        tokens = [*symbols, *(s + "</w>" for s in symbols), *("".join(p) for p in pairs)]
+        tokens = [*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"]
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in pairs)]
+        write_whole(merges, lambda path: path.write_text("\n".join(lines) + "\n"))
+        write_json(vocabulary, {token: index for index, token in enumerate(tokens)})
+    return CLIPTokenizer(str(vocabulary), str(merges), model_max_length=positions)
 
-    start, end = "<|startoftext|>", "<|endoftext|>"
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=end))
+
+def _merged_pairs(captions: list[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges, the most frequent first, until every word of the captions is one token."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Lowercase()
-    bpe.pre_tokenizer = pre_tokenizers.Split(
-        Regex(r"[a-z]+|[0-9]|[^\sa-z0-9]+"), "removed", invert=True
-    )
+    words = Regex(r"[a-z]+|[0-9]|[^\sa-z0-9]+")
+    bpe.pre_tokenizer = pre_tokenizers.Split(words, "removed", invert=True)
     trainer = trainers.BpeTrainer(
         vocab_size=100_000, min_frequency=1, show_progress=False, end_of_word_suffix="</w>"
     )
     bpe.train_from_iterator(sorted(set(captions)), trainer)
-    merges = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
-    symbols = list(bytes_to_unicode().values())
-    vocabulary = [*symbols, *(s + "</w>" for s in symbols), *("".join(m) for m in merges)]
-    vocabulary = [*dict.fromkeys(vocabulary), start, end]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(
-        json.dumps({token: i for i, token in enumerate(vocabulary)}, ensure_ascii=False)
-    )
-    lines = ["#version: 0.2", *(" ".join(m) for m in merges)]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
-    return CLIPTokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=positions
-    )
+    return [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
 
 
 def build_autoencoder(config: ConfigDict, image_size: int, scaling: float = 1.0):

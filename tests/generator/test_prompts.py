@@ -86,3 +86,11 @@ def test_prompt_without_the_token_is_refused(tokenizer, prompt, name, token):
     ) as caught:
         placeholder_ids(tokenizer, prompt, name, token, MARK)
     assert repr(token) in str(caught.value) and "within 10 tokens" in str(caught.value)
+
+
+def test_a_tokenizer_that_is_there_is_kept(tmp_path):
+    """Its training leaves ties to chance; a resumed generator must go on with the same ids."""
+    first = train_tokenizer(["the symbol of a seven", "an arrow"], 8, tmp_path)
+    again = train_tokenizer(["other words altogether"], 8, tmp_path)
+    assert again.get_vocab() == first.get_vocab()
+    assert len(again("an arrow", add_special_tokens=False).input_ids) == 2
