@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
@@ -42,7 +43,7 @@ def train_generator(config: ConfigDict, workdir: Path) -> Path:
     vae = miniature.build_autoencoder(config.autoencoder, size)
     optimizer = adamw(config.autoencoder.optimizer, config.autoencoder.steps)
     key = stage_key(config.seed, "autoencoder")
-    state = create_state({"params": vae.init_weights(key)}, optimizer, key)
+    state = create_state({"params": jax.jit(vae.init_weights)(key)}, optimizer, key)
 
     def rows_at(step: int, batch: int) -> np.ndarray:
         return sample_rows(len(world.images), world.digits, batch, step, config.seed)
@@ -73,7 +74,7 @@ def train_generator(config: ConfigDict, workdir: Path) -> Path:
     text_encoder = miniature.build_text_encoder(config.text_encoder, tokenizer, config.seed)
     unet = miniature.build_unet(config.unet, config.text_encoder.width, latents.shape[-1])
     key = stage_key(config.seed, "diffusion")
-    params = {"text_encoder": text_encoder.params, "unet": unet.init_weights(key)}
+    params = {"text_encoder": text_encoder.params, "unet": jax.jit(unet.init_weights)(key)}
     ids = np.asarray(tokenizer(world.captions, padding="max_length", truncation=True).input_ids)
     empty = np.asarray(tokenizer("", padding="max_length").input_ids)
     diffusion = config.diffusion

@@ -1,0 +1,67 @@
+"""The miniature generator's training: what it writes, and that an interruption changes nothing."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dream_jax.generator import train as training
+from dream_jax.generator.load import load_generator
+from dream_jax.generator.world import World
+from dream_jax.training.checkpoints import Checkpoints
+
+CONFIG = Path(__file__).parents[2] / "configs" / "generator_glyphs.py"
+
+
+def small_config():
+    spec = importlib.util.spec_from_file_location("generator_glyphs", CONFIG)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    config.autoencoder.channels = (8, 8, 8)
+    config.autoencoder.steps = 2
+    config.autoencoder.batch_size = 4
+    config.text_encoder.width = 32
+    config.text_encoder.layers = 1
+    config.unet.channels = (32, 32)
+    config.diffusion.steps = 4
+    config.diffusion.batch_size = 4
+    config.save_every = 2
+    return config
+
+
+def small_world(config) -> World:
+    images = np.random.default_rng(0).random((20, 32, 32, 1)).astype(np.float32)
+    names = ("zero", "one")
+    digits = [config.digit_prompt.format(name=names[i % 2]) for i in range(10)]
+    glyphs = [config.glyph_prompt.format(name="black square")] * 10
+    return World(images, digits + glyphs, 10, names)
+
+
+def test_interrupted_training_ends_with_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "build_world", small_world)
+    config = small_config()
+    whole = training.train_generator(config, tmp_path / "whole")
+    names = {path.name for path in whole.iterdir()}
+    assert names >= {"model_index.json", "unet", "vae", "text_encoder", "samples.png"}
+    generator = load_generator(str(whole), "ddim")
+    assert generator.table.shape[1] == 32
+    # Velocity prediction and the scaling of the latents must survive the way through the files.
+    assert generator.pipeline.scheduler.config.prediction_type == "v_prediction"
+    assert generator.pipeline.vae.config.scaling_factor != 1.0
+
+    def stop_at_the_first_of_diffusion(self, step, state):
+        save(self, step, state)
+        if self.folder.name == "diffusion":
+            raise KeyboardInterrupt
+
+    save = Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", stop_at_the_first_of_diffusion)
+    with pytest.raises(KeyboardInterrupt):
+        training.train_generator(config, tmp_path / "stopped")
+    assert not (tmp_path / "stopped" / "pipeline").exists()
+    monkeypatch.setattr(Checkpoints, "save", save)
+    resumed = training.train_generator(config, tmp_path / "stopped")
+    for part in ("unet/diffusion_flax_model.msgpack", "vae/diffusion_flax_model.msgpack"):
+        assert (resumed / part).read_bytes() == (whole / part).read_bytes()
