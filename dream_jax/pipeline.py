@@ -68,16 +68,8 @@ class Pipeline:
             for name, value in flatten(config.to_dict()).items()
             if not name.startswith(_NEUTRAL)
         }
-        learn = [
-            "seed",
-            "data.id",
-            "data.image_size",
-            "data.channels",
-            "data.class_tokens",
-            "model",
-            "latent_space",
-            "generator.path",
-        ]
+        shared = ["seed", "data.id", "data.image_size", "data.channels", "data.class_tokens", "model"]
+        learn = [*shared, "latent_space", "generator.path"]
         sample = [*learn, "sampling"]
         decode = [*sample, "generator", "decoding"]
         self.records = {
@@ -85,7 +77,7 @@ class Pipeline:
             "sample": self._stage("sample", "embeddings", sample),
             "decode": self._stage("decode", "images", decode),
         }
-        plain = [*learn[:-2], "classifier"]
+        plain = [*shared, "classifier"]
         for method in config.methods:
             needed = [*decode, "classifier"] if METHODS[method].uses_decoded else plain
             self.records[f"train {method}"] = self._stage(
