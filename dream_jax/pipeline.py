@@ -68,7 +68,8 @@ class Pipeline:
             for name, value in flatten(config.to_dict()).items()
             if not name.startswith(_NEUTRAL)
         }
-        shared = ["seed", "data.id", "data.image_size", "data.channels", "data.class_tokens", "model"]
+        data = [f"data.{name}" for name in ("id", "image_size", "channels", "class_tokens")]
+        shared = ["seed", *data, "model"]
         learn = [*shared, "latent_space", "generator.path"]
         sample = [*learn, "sampling"]
         decode = [*sample, "generator", "decoding"]
