@@ -70,6 +70,7 @@ def get_config() -> ConfigDict:
     config.decoding.steps = 12
     config.decoding.guidance = 3.0
     config.decoding.batch_size = 50
+    config.decoding.vae_batch_size = 25  # of these, for the VAE's memory
     config.decoding.outliers = 1000  # images, spread evenly over the classes
     config.decoding.by_name = 500  # ID images sampled by plain class names, for training
     config.decoding.by_name_test = 200  # and for the test that such images keep their scores

@@ -69,7 +69,10 @@ def main(run: Callable[[ConfigDict, Path], None]) -> None:
                 )
             config = _read_config()
             workdir = Path(_WORKDIR.value or Path("runs") / config.name)
+            from dream_jax.training.devices import use_cores  # JAX is not needed for --help
+
             use_compilation_cache()
+            use_cores()
             run(config, workdir)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)

@@ -99,6 +99,7 @@ RULES: dict[str, Rule] = {
     "decoding.steps": _whole(1),
     "decoding.guidance": _number(0),
     "decoding.batch_size": _whole(1),
+    "decoding.vae_batch_size": _whole(1),
     "decoding.outliers": _whole(1),
     "decoding.by_name": _whole(0),
     "decoding.by_name_test": _whole(1),

@@ -28,7 +28,14 @@ from dream_jax.records import (
 
 STAGES = ("learn", "sample", "decode", "train", "evaluate", "report")
 # Settings that change how a result is reached and not the result, and those of display.
-_NEUTRAL = ("name", "save_every", "eval_batch_size", "decoding.batch_size", "data.tfds_dir")
+_NEUTRAL = (
+    "name",
+    "save_every",
+    "eval_batch_size",
+    "decoding.batch_size",
+    "decoding.vae_batch_size",
+    "data.tfds_dir",
+)
 
 
 def run(config: ConfigDict, workdir: Path, stages: Sequence[str] = STAGES, overwrite=False) -> Path:
@@ -232,7 +239,7 @@ class Pipeline:
         stage = self.records["decode"]
         if stage.done:
             return
-        from dream_jax.generator.decode import round_trip
+        from dream_jax.generator.decode import release, round_trip
         from dream_jax.generator.imagine import plan_pictures, write_pictures
 
         embeddings, decoding = self.embeddings, self.config.decoding
@@ -257,11 +264,12 @@ class Pipeline:
                     vectors,
                     stage.folder / kind,
                 )
+            release()
             for part, data in zip(("train", "test"), self.id_data, strict=True):
                 path = stage.folder / f"round_trips_{part}.npz"
                 if not path.exists():
                     images = round_trip(
-                        self.generator, data.images, decoding.batch_size, f"round trips, {part}"
+                        self.generator, data.images, decoding.vae_batch_size, f"round trips, {part}"
                     )
                     write_npz(path, images=np.round(images * 255).astype(np.uint8))
 

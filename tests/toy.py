@@ -64,6 +64,7 @@ def get_config() -> ConfigDict:
     config.decoding.id_prompt = PROMPT
     config.decoding.steps = 2
     config.decoding.batch_size = 10
+    config.decoding.vae_batch_size = 4
     config.decoding.outliers = 20
     config.decoding.by_name = 10
     config.decoding.by_name_test = 10

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from dream_jax.keys import stage_key
 from dream_jax.models.resnet import build_model, init_model
 from dream_jax.training.checkpoints import Checkpoints
 from dream_jax.training.devices import MappedFunction
-from dream_jax.training.loop import BatchAt, Objective, create_state, epoch_index, fit
+from dream_jax.training.loop import Batches, Objective, Stacked, create_state, epoch_index, fit
 from dream_jax.training.optimizers import sgd
 
 
@@ -62,7 +63,7 @@ def make_objective(model, method: Method, config: ConfigDict) -> Objective:
     return objective
 
 
-def make_batches(config: ConfigDict, train: ImageSet, decoded: DecodedImages | None) -> BatchAt:
+def make_batches(config: ConfigDict, train: ImageSet, decoded: DecodedImages | None) -> Batches:
     """The batch of a step: ID images, and behind them the outliers if the method uses them.
 
     Of the ID rows a share `by_name_share` was sampled by name, and of the rest a share
@@ -71,42 +72,44 @@ def make_batches(config: ConfigDict, train: ImageSet, decoded: DecodedImages | N
     """
     settings, seed = config.classifier, config.seed
     size = settings.batch_size
-
-    def real(step: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = epoch_index(len(train), step, count, seed)
-        return rows, train.labels[rows]
-
-    def plain(step: int) -> dict[str, np.ndarray]:
-        rows, labels = real(step, size)
-        return {"images": train.images[rows], "labels": labels, "is_id": np.ones(size, np.float32)}
-
     if decoded is None:
-        return plain
+        table = _table((train.images, train.labels, 1))
+        return Batches(table, lambda step: epoch_index(len(train), step, size, seed))
 
     by_name = round(size * settings.by_name_share) if decoded.by_name is not None else 0
+    parts = [(train.images, train.labels, 1)]
+    if decoded.round_trips is not None:
+        parts.append((decoded.round_trips, train.labels, 1))
+    if by_name:
+        parts.append((decoded.by_name, decoded.by_name_labels, 1))
+    parts.append((decoded.outliers, np.zeros(len(decoded.outliers), np.int32), 0))
+    first_outlier = sum(len(images) for images, _, _ in parts[:-1])
 
-    def with_outliers(step: int) -> dict[str, np.ndarray]:
-        rows, labels = real(step, size - by_name)
-        images = train.images[rows]
+    def rows(step: int) -> np.ndarray:
+        real = epoch_index(len(train), step, size - by_name, seed)
         if decoded.round_trips is not None:
             rng = np.random.default_rng((seed, 1, step))
-            shown = rng.random(len(rows)) < settings.round_trip_share
-            images = np.where(shown[:, None, None, None], decoded.round_trips[rows], images)
-        parts, part_labels = [images], [labels]
+            real = real + len(train) * (rng.random(len(real)) < settings.round_trip_share)
+        chosen = [real]
         if by_name:
-            rows = epoch_index(len(decoded.by_name), step, by_name, seed + 1)
-            parts.append(decoded.by_name[rows])
-            part_labels.append(decoded.by_name_labels[rows])
-        outliers = settings.outlier_batch_size
-        parts.append(decoded.outliers[epoch_index(len(decoded.outliers), step, outliers, seed + 2)])
-        part_labels.append(np.zeros(outliers, np.int32))
-        return {
-            "images": np.concatenate(parts),
-            "labels": np.concatenate(part_labels),
-            "is_id": np.repeat(np.float32([1, 0]), [size, outliers]),
-        }
+            index = epoch_index(len(decoded.by_name), step, by_name, seed + 1)
+            chosen.append(first_outlier - len(decoded.by_name) + index)
+        count = len(decoded.outliers)
+        index = epoch_index(count, step, settings.outlier_batch_size, seed + 2)
+        chosen.append(first_outlier + index)
+        return np.concatenate(chosen)
 
-    return with_outliers
+    return Batches(_table(*parts), rows)
+
+
+def _table(*parts: tuple[np.ndarray, np.ndarray, int]) -> dict[str, Any]:
+    """Images, their labels and whether they are ID, of several sources one behind the other."""
+    images, labels, is_id = zip(*parts, strict=True)
+    return {
+        "images": Stacked(images),
+        "labels": np.concatenate(labels),
+        "is_id": np.repeat(np.float32(is_id), [len(i) for i in images]),
+    }
 
 
 def _initial_state(

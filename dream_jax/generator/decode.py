@@ -1,13 +1,16 @@
-"""③ Decoding embeddings to images with the stock Flax pipeline, on all devices."""
+"""③ Decoding embeddings to images with the parts of the Flax pipeline, on all devices."""
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from dream_jax.errors import UserError
+from dream_jax.generator.cpu_attention import cpu_attention
 from dream_jax.generator.load import Generator
 from dream_jax.training import devices
 
@@ -21,11 +24,13 @@ def decode(
     steps: int,
     guidance: float,
     batch_size: int,
+    vae_batch_size: int,
+    image_shape: tuple[int, int, int] | None = None,
 ) -> Iterator[np.ndarray]:
     """Images of prompts in which an embedding stands for the class's token (paper, section 3.3).
 
-    The pipeline stays as it is: a batch's embeddings are appended to the token table as extra
-    rows, at which the prompts' ids point. Each image starts from the noise of its own key.
+    Each image starts from the noise of its own key. A batch is given to the caller when the next
+    one is on the devices, which then work while the caller writes.
 
     Args:
       generator: see `load_generator`.
@@ -35,6 +40,9 @@ def decode(
       steps: denoising steps.
       guidance: classifier-free guidance scale.
       batch_size: images per batch over all devices.
+      vae_batch_size: images of a batch that the VAE decodes at once, over all devices.
+      image_shape: (H, W, C) to which images are brought, see `resize` and `with_channels`; None
+        leaves them as the VAE makes them.
 
     Yields:
       float32 (rows, H, W, C) in [0, 1], batch by batch in order.
@@ -42,7 +50,7 @@ def decode(
     Raises:
       UserError: the embeddings' width is not the text encoder's.
     """
-    vocabulary, width = generator.table.shape
+    width = generator.table.shape[1]
     if embeddings is None:
         embeddings = np.zeros((len(ids), width), np.float32)
     if embeddings.shape[1] != width:
@@ -50,66 +58,193 @@ def decode(
             f"generator.path: its token embeddings are {width} wide, the features and their "
             f"outliers {embeddings.shape[1]}; both must come from the same generator"
         )
-    count = jax.local_device_count()
-    per_device = -(-batch_size // count)
-    pipeline = _with_extra_tokens(generator, per_device)
-    base = devices.replicate(generator.params)
-    tokenizer = generator.tokenizer
-    empty = np.asarray(tokenizer("", padding="max_length").input_ids, np.int32)
-    empty = np.broadcast_to(empty, (count, per_device, len(empty)))
-    draw = jax.jit(jax.vmap(lambda key: jax.random.normal(key, generator.latent_shape)))
+    decoder = _decoder(generator, steps, guidance, batch_size, vae_batch_size, image_shape)
+    keys = np.asarray(jax.random.key_data(keys))
+    waiting = None
     for start in range(0, len(ids), batch_size):
         rows = slice(start, start + batch_size)
-        batch = devices.shard(
-            {"ids": ids[rows], "embeddings": embeddings[rows]}, rows=per_device * count
+        images = decoder(ids[rows], embeddings[rows], keys[rows])
+        if waiting:
+            yield devices.unshard(*waiting)
+        waiting = images, len(ids[rows])
+    if waiting:
+        yield devices.unshard(*waiting)
+
+
+class Decoder:
+    """A generator on all devices, for batches of one size: text encoder, UNet and VAE in turn.
+
+    What passes between the three mapped functions stays on the devices. The unconditional
+    branch's text is encoded once, here.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        steps: int,
+        guidance: float,
+        batch_size: int,
+        vae_batch_size: int,
+        image_shape: tuple[int, int, int] | None,
+    ):
+        """For the arguments see `decode`."""
+        pipeline = generator.pipeline
+        vae_rows = max(1, vae_batch_size // jax.local_device_count())
+
+        def mapped(function, **settings):
+            return devices.pmap(functools.partial(function, pipeline, **settings))
+
+        self._encode = mapped(encode_prompts)
+        self._denoise = mapped(denoise, steps=steps, guidance=guidance)
+        self._decode_latents = mapped(decode_latents, rows=vae_rows, image_shape=image_shape)
+        self._params = devices.replicate(generator.params)
+        self._batch_size = batch_size
+        empty = generator.tokenizer("", padding="max_length").input_ids
+        text = {"ids": np.int32([empty]), "embeddings": np.zeros_like(generator.table[:1])}
+        # As many rows as a batch has, so that one compiled program encodes both.
+        batch = devices.shard(text, rows=batch_size)
+        states = self._encode(self._params["text_encoder"], batch["ids"], batch["embeddings"])
+        self._unconditional = states[:, :1]
+
+    def __call__(self, ids: np.ndarray, embeddings: np.ndarray, keys: np.ndarray) -> jax.Array:
+        """Starts a batch of at most `batch_size` rows and does not wait for it.
+
+        Args:
+          ids, embeddings: see `decode`.
+          keys: (rows, 2) uint32 data of the random keys.
+
+        Returns:
+          (devices, rows per device, H, W, C) images in [0, 1], padded (see `devices.shard`).
+        """
+        batch = {"ids": ids, "embeddings": embeddings, "keys": keys}
+        batch = devices.shard(batch, rows=self._batch_size)
+        params = self._params
+        states = self._encode(params["text_encoder"], batch["ids"], batch["embeddings"])
+        latents = self._denoise(
+            params["unet"], params["scheduler"], states, self._unconditional, batch["keys"]
         )
-        # Image j of a device finds its embedding in the table's row vocabulary + j.
-        slots = np.arange(per_device, dtype=np.int32)[None, :, None]
-        token_ids = np.where(batch["ids"] == vocabulary, vocabulary + slots, batch["ids"])
-        noise = devices.shard({"latents": np.asarray(draw(keys[rows]))}, rows=per_device * count)
-        images = pipeline(
-            token_ids,
-            _append_rows(base, batch["embeddings"]),
-            jax.random.split(jax.random.key(0), count),  # unused: the latents are given
-            num_inference_steps=steps,
-            guidance_scale=float(guidance),
-            latents=jnp.asarray(noise["latents"]),
-            neg_prompt_ids=jnp.asarray(empty),
-            jit=True,
-        ).images
-        yield devices.unshard(images, min(batch_size, len(ids) - start))
+        return self._decode_latents(params["vae"], latents)
 
 
-@functools.lru_cache(maxsize=4)  # the compiled program belongs to the pipeline object
-def _with_extra_tokens(generator: Generator, rows: int):
-    """The pipeline with a text encoder whose vocabulary has `rows` more tokens."""
-    from diffusers import FlaxStableDiffusionPipeline
-    from transformers import CLIPTextConfig, FlaxCLIPTextModel
+# One at a time: its generator's parameters lie on the devices.
+_decoder = functools.lru_cache(maxsize=1)(Decoder)
 
-    stock = generator.pipeline
-    config = CLIPTextConfig.from_dict(
-        stock.text_encoder.config.to_dict() | {"vocab_size": len(generator.table) + rows}
+
+def release() -> None:
+    """Frees the devices' memory of the generator that `decode` used last."""
+    _decoder.cache_clear()
+
+
+def encode_prompts(pipeline: Any, params: dict, ids: jax.Array, embeddings: jax.Array) -> jax.Array:
+    """The text encoder's hidden states, with embeddings of one's own at the placeholder.
+
+    Only the lookup in the token table differs from the stock encoder: positions, the transformer
+    and everything after stay as they are.
+
+    Args:
+      ids: (rows, positions) token ids; an id beyond the table is the placeholder.
+      embeddings: (rows, width), each for the placeholders of its row.
+
+    Returns:
+      (rows, positions, width).
+    """
+    encoder = pipeline.text_encoder
+    placeholder = ids >= encoder.config.vocab_size
+
+    def look_up(table, args, kwargs, context):
+        looked_up = table(*args, **kwargs)
+        if (context.module.name, context.method_name) != ("token_embedding", "__call__"):
+            return looked_up
+        return jnp.where(placeholder[..., None], embeddings[:, None], looked_up)
+
+    with nn.intercept_methods(look_up):
+        return encoder(jnp.where(placeholder, 0, ids), params=params)[0]
+
+
+def denoise(
+    pipeline: Any,
+    params: dict,
+    scheduler_state: Any,
+    states: jax.Array,
+    unconditional: jax.Array,
+    keys: jax.Array,
+    *,
+    steps: int,
+    guidance: float,
+) -> jax.Array:
+    """Latents from noise by classifier-free guidance, step by step as the stock pipeline does.
+
+    Args:
+      states: (rows, positions, width) hidden states of the prompts.
+      unconditional: (1, positions, width), those of the empty prompt.
+      keys: (rows, 2) uint32 data of the random keys, one per image.
+
+    Returns:
+      (rows, channels, height, width), in the UNet's scale.
+    """
+    scheduler, unet = pipeline.scheduler, pipeline.unet
+    shape = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+    noise = jax.vmap(lambda key: jax.random.normal(jax.random.wrap_key_data(key), shape))(keys)
+    context = jnp.concatenate([jnp.broadcast_to(unconditional, states.shape), states])
+    scheduler_state = scheduler.set_timesteps(
+        scheduler_state, num_inference_steps=steps, shape=noise.shape
     )
-    return FlaxStableDiffusionPipeline(
-        vae=stock.vae,
-        text_encoder=FlaxCLIPTextModel(config, _do_init=False),
-        tokenizer=stock.tokenizer,
-        unet=stock.unet,
-        scheduler=stock.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-    )
+
+    def step(index, carry):
+        latents, state = carry
+        timestep = state.timesteps.astype(jnp.int32)[index]
+        both = scheduler.scale_model_input(state, jnp.concatenate([latents] * 2), timestep)
+        with cpu_attention():
+            output = unet.apply(
+                {"params": params},
+                both,
+                jnp.broadcast_to(timestep, len(both)),
+                encoder_hidden_states=context,
+            ).sample
+        without, with_text = jnp.split(output, 2)
+        guided = without + guidance * (with_text - without)
+        return scheduler.step(state, guided, timestep, latents).to_tuple()
+
+    start = noise * scheduler_state.init_noise_sigma
+    return jax.lax.fori_loop(0, steps, step, (start, scheduler_state))[0]
 
 
-_concatenate = jax.pmap(lambda table, rows: jnp.concatenate([table, rows]), axis_name=devices.AXIS)
+def decode_latents(
+    pipeline: Any,
+    params: dict,
+    latents: jax.Array,
+    *,
+    rows: int,
+    image_shape: tuple[int, int, int] | None,
+) -> jax.Array:
+    """Images of latents in the UNet's scale, `rows` at a time: at full size the VAE needs the most
+    memory per image of all parts.
+
+    Args:
+      latents: (n, channels, height, width).
+      image_shape: see `decode`.
+
+    Returns:
+      (n, H, W, C) in [0, 1].
+    """
+    count = len(latents)
+    rows = min(rows, count)
+
+    def images(chunk):
+        pixels = _vae_decode(pipeline.vae, params, 1 / pipeline.vae.config.scaling_factor * chunk)
+        if image_shape is None:
+            return pixels
+        return with_channels(resize(pixels, image_shape[:2]), image_shape[2])
+
+    padded = jnp.pad(latents, ((0, -count % rows), (0, 0), (0, 0), (0, 0)))
+    chunks = jax.lax.map(images, padded.reshape(-1, rows, *latents.shape[1:]))
+    return chunks.reshape(-1, *chunks.shape[2:])[:count]
 
 
-def _append_rows(params: dict, rows: np.ndarray) -> dict:
-    """Replicated parameters with each device's rows (devices, n, width) below its token table."""
-    text = params["text_encoder"]["text_model"]
-    table = text["embeddings"]["token_embedding"]["embedding"]
-    embeddings = text["embeddings"] | {"token_embedding": {"embedding": _concatenate(table, rows)}}
-    return params | {"text_encoder": {"text_model": text | {"embeddings": embeddings}}}
+def _vae_decode(vae: Any, params: dict, latents: jax.Array) -> jax.Array:
+    """(n, channels, height, width) latents in the VAE's scale → (n, H, W, C) images in [0, 1]."""
+    pixels = vae.apply({"params": params}, latents, method=vae.decode).sample
+    return jnp.transpose((pixels / 2 + 0.5).clip(0, 1), (0, 2, 3, 1))
 
 
 def round_trip(generator: Generator, images: np.ndarray, batch_size: int, progress: str):
@@ -126,9 +261,7 @@ def round_trip(generator: Generator, images: np.ndarray, batch_size: int, progre
         pixels = resize(with_channels(batch["images"], vae.config.in_channels), (size, size))
         pixels = jnp.transpose(pixels, (0, 3, 1, 2)) * 2 - 1
         moments = vae.apply({"params": params}, pixels, method=vae.encode).latent_dist
-        latents = jnp.transpose(moments.mean, (0, 3, 1, 2))
-        decoded = vae.apply({"params": params}, latents, method=vae.decode).sample
-        decoded = jnp.transpose((decoded / 2 + 0.5).clip(0, 1), (0, 2, 3, 1))
+        decoded = _vae_decode(vae, params, jnp.transpose(moments.mean, (0, 3, 1, 2)))
         return with_channels(resize(decoded, shape[:2]), shape[-1])
 
     run = devices.MappedFunction(forward, generator.params["vae"], batch_size)

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dream_jax.generator.decode import decode, resize, with_channels
+from dream_jax.generator.decode import decode
 from dream_jax.generator.load import Generator
 from dream_jax.generator.prompts import placeholder_ids, prompt_ids
 from dream_jax.images import write_image, write_metadata
@@ -112,6 +112,8 @@ def write_pictures(
             steps=config.decoding.steps,
             guidance=config.decoding.guidance,
             batch_size=config.decoding.batch_size,
+            vae_batch_size=config.decoding.vae_batch_size,
+            image_shape=(size, size, config.data.channels),
         )
         with tqdm(
             total=len(pictures),
@@ -121,8 +123,7 @@ def write_pictures(
         ) as bar:
             position = 0
             for batch in images:
-                batch = resize(batch, (size, size))
-                for image in np.asarray(with_channels(batch, config.data.channels)):
+                for image in batch:
                     write_image(folder / pictures[missing[position]].file_name, image)
                     position += 1
                 bar.update(len(batch))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dream_jax.errors import UserError
@@ -27,7 +26,7 @@ class Generator:
 
     Attributes:
       pipeline: a FlaxStableDiffusionPipeline.
-      params: its parameters in float32, with the scheduler's state.
+      params: its parameters in float32, in the host's memory, with the scheduler's state.
       table: (vocabulary, width) token-embedding table of the text encoder.
     """
 
@@ -144,7 +143,7 @@ def load_generator(path: str, scheduler: str) -> Generator:
         raise UserError(f"generator.path: {folder} cannot be loaded: {reason}") from error
     pipeline.scheduler, state = make_scheduler(scheduler, dict(pipeline.scheduler.config))
     params = {name: tree for name, tree in params.items() if tree is not None}
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params)
     params["scheduler"] = state
     table = params["text_encoder"]["text_model"]["embeddings"]["token_embedding"]["embedding"]
     return Generator(pipeline, params, np.asarray(table))

@@ -44,7 +44,8 @@ def sample_sheet(
         [prompt_ids(generator.tokenizer, prompt, name) for prompt, name in prompts], per_prompt, 0
     )
     keys = jax.random.split(stage_key(0, "samples"), len(ids))
-    batches = decode(generator, ids, None, keys, steps=20, guidance=3.0, batch_size=60)
+    settings = {"steps": 20, "guidance": 3.0, "batch_size": 60, "vae_batch_size": 60}
+    batches = decode(generator, ids, None, keys, **settings)
     images = np.concatenate(list(batches))[..., 0].reshape(len(prompts), per_prompt, 32, 32)
     scale, label, rows = 2, 190, len(names)
     cell = 32 * scale + 4

@@ -15,7 +15,7 @@ from dream_jax.generator.world import build_world, sample_rows
 from dream_jax.keys import stage_key
 from dream_jax.training import devices
 from dream_jax.training.checkpoints import Checkpoints
-from dream_jax.training.loop import create_state, fit
+from dream_jax.training.loop import Batches, create_state, fit
 from dream_jax.training.optimizers import adamw
 
 
@@ -30,7 +30,7 @@ def train_generator(config: ConfigDict, workdir: Path) -> Path:
       UserError: a non-finite loss or an unreadable checkpoint.
     """
     world = build_world(config.world)
-    size, batch = config.world.image_size, config.autoencoder.batch_size
+    size = config.world.image_size
     print(
         f"world: {world.digits} digits, {len(world.images) - world.digits} glyphs, "
         f"{len(set(world.captions))} captions"
@@ -45,14 +45,15 @@ def train_generator(config: ConfigDict, workdir: Path) -> Path:
     key = stage_key(config.seed, "autoencoder")
     state = create_state({"params": jax.jit(vae.init_weights)(key)}, optimizer, key)
 
-    def rows_at(step: int, batch: int) -> np.ndarray:
-        return sample_rows(len(world.images), world.digits, batch, step, config.seed)
+    def world_batches(table: dict[str, np.ndarray], size: int) -> Batches:
+        total, digits, seed = len(world.images), world.digits, config.seed
+        return Batches(table, lambda step: sample_rows(total, digits, size, step, seed))
 
     with Checkpoints(workdir / "autoencoder") as checkpoints:
         vae_params = fit(
             miniature.autoencoder_objective(vae, config.autoencoder.kl_weight),
             state,
-            lambda step: {"images": world.images[rows_at(step, batch)]},
+            world_batches({"images": world.images}, config.autoencoder.batch_size),
             optimizer,
             steps=config.autoencoder.steps,
             checkpoints=checkpoints,
@@ -80,15 +81,11 @@ def train_generator(config: ConfigDict, workdir: Path) -> Path:
     diffusion = config.diffusion
     optimizer = adamw(diffusion.optimizer, diffusion.steps)
 
-    def batch_at(step: int) -> dict[str, np.ndarray]:
-        rows = rows_at(step, diffusion.batch_size)
-        return {"latents": latents[rows], "ids": ids[rows]}
-
     with Checkpoints(workdir / "diffusion") as checkpoints:
         average = fit(
             miniature.diffusion_objective(unet, text_encoder, empty, diffusion.unconditional),
             create_state({"params": params}, optimizer, key, average=True),
-            batch_at,
+            world_batches({"latents": latents, "ids": ids}, diffusion.batch_size),
             optimizer,
             steps=diffusion.steps,
             checkpoints=checkpoints,

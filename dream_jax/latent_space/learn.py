@@ -14,7 +14,7 @@ from dream_jax.keys import stage_key
 from dream_jax.models.resnet import build_model, init_model
 from dream_jax.training.checkpoints import Checkpoints
 from dream_jax.training.devices import MappedFunction
-from dream_jax.training.loop import Objective, Term, create_state, epoch_index, fit
+from dream_jax.training.loop import Batches, Objective, Term, create_state, epoch_index, fit
 from dream_jax.training.optimizers import sgd
 
 
@@ -66,15 +66,16 @@ def learn_latent_space(
     optimizer = sgd(settings.optimizer, steps)
     state = create_state(init_model(model, key, train.images.shape[1:]), optimizer, key)
 
-    def batch_at(step: int) -> dict[str, np.ndarray]:
-        rows = epoch_index(len(train), step, settings.batch_size, config.seed)
-        return {"images": train.images[rows], "labels": train.labels[rows]}
+    batches = Batches(
+        {"images": train.images, "labels": train.labels},
+        lambda step: epoch_index(len(train), step, settings.batch_size, config.seed),
+    )
 
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = fit(
             make_objective(model, jnp.asarray(anchors), settings),
             state,
-            batch_at,
+            batches,
             optimizer,
             steps=steps,
             checkpoints=checkpoints,

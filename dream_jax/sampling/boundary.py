@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dream_jax.errors import UserError
-from dream_jax.sampling.knn import kth_smallest, kth_sq_distance
-from dream_jax.training.devices import AXIS, fold_keys, shard, unshard
+from dream_jax.knn import kth_smallest, kth_sq_distance
+from dream_jax.training.devices import fold_keys, pmap, shard, unshard
 
-CANDIDATES_AT_ONCE = 32  # candidates whose order statistic is computed in one step of the search
-ROUNDING = 1e-5  # slack on a cosine within which two candidates are compared by exact value
+FEATURES_AT_ONCE = 20  # features whose similarities are counted in one step
+HALVINGS = 23  # of a range of cosines of length 2, which leaves 2.4e-7, a float32's rounding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,36 +91,24 @@ def _normalise(vectors: jax.Array) -> jax.Array:
     return vectors / jnp.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def _best_by_rank(
-    values: jax.Array, norms: jax.Array, rank: int | jax.Array, guess: jax.Array, keep: int
+def _beat(
+    threshold: jax.Array, norms: jax.Array, of_boundary: jax.Array, of_noise: jax.Array, rank
 ) -> jax.Array:
-    """Indices of the `keep` rows with the largest (rank-th smallest value of the row) / norm.
+    """(p, L) whether the rank-th smallest value of a candidate, over its norm, is above (p,).
 
-    Exact, yet few rows pay for their order statistic. With the best rows seen so far, one counting
-    pass over all rows rules out those that cannot be better; the most promising of the rest are
-    computed next, until none is left. `guess` (rows,) ranks them at the start and affects only the
-    time. At worst, with all rows equal, every row is computed.
+    The values of candidate (i, j) are of_boundary[:, :, i] + of_noise[:, :, j], with the features
+    in blocks: (blocks, FEATURES_AT_ONCE, p) and (blocks, FEATURES_AT_ONCE, L).
     """
-    at_once = min(max(CANDIDATES_AT_ONCE, keep), len(values))
+    limit = threshold[:, None] * norms
 
-    def improve(state):
-        score, promise = state  # promise is -inf for a row that is computed or ruled out
-        promise, rows = jax.lax.top_k(promise, at_once)
-        exact = kth_smallest(values[rows], rank) / norms[rows]
-        score = score.at[rows].set(jnp.where(promise > -jnp.inf, exact, score[rows]))
-        worst_kept = jax.lax.top_k(score, keep)[0][-1]
-        # A row is no better than the threshold if `rank` of its values are no larger. The slack
-        # leaves rows that differ by rounding to the exact comparison.
-        threshold = (worst_kept - ROUNDING) * norms
-        below = jnp.sum(values <= threshold[:, None], axis=1, dtype=jnp.int32)
-        is_open = (below < rank) & (score == -jnp.inf)
-        return score, jnp.where(is_open, -below.astype(jnp.float32), -jnp.inf)
+    def count(below, block):
+        boundary, noise = block
+        values = boundary[:, :, None] + noise[:, None, :]
+        return below + jnp.sum(values <= limit, axis=0, dtype=jnp.int32), None
 
-    unknown = jnp.full(len(values), -jnp.inf)
-    score, _ = jax.lax.while_loop(
-        lambda state: jnp.any(state[1] > -jnp.inf), improve, (unknown, guess)
-    )
-    return jax.lax.top_k(score, keep)[1]
+    none = jnp.zeros(norms.shape, jnp.int32)
+    below, _ = jax.lax.scan(count, none, (of_boundary, of_noise))
+    return below < rank
 
 
 def sample_round(
@@ -135,7 +123,11 @@ def sample_round(
 ) -> jax.Array:
     """One round: perturbs every boundary feature by every noise vector and keeps the extremes.
 
-    Exact, in memory for one boundary feature's (L, n) similarities at a time.
+    Exact up to rounding: of candidates whose k-th similarities differ by less than 3e-7, either
+    may be kept. The search is for each boundary feature's threshold that `keep` candidates beat,
+    by bisection: a fixed number of passes, each of which counts the similarities of every
+    candidate that lie below. Memory is that of the (n, L) products of features and noise, plus a
+    few (p, L) arrays; time is proportional to p · L · n, whatever the data.
 
     Args:
       features: (n, d) unit vectors of the class.
@@ -151,32 +143,54 @@ def sample_round(
       (p, keep, d) unit vectors, the best first.
     """
     product = functools.partial(jnp.matmul, precision="highest")
-    n = len(features)
-    count = n if count is None else count
-    real = jnp.arange(n) < count
+    p, length = len(boundary_features), len(noise)
+    count = len(features) if count is None else count
+    features = jnp.pad(features, ((0, -len(features) % FEATURES_AT_ONCE), (0, 0)))
     # d_k grows with the k-th smallest of the negative similarities. For inliers the sign turns,
     # and with it the rank, so that in both cases the rank-th smallest is to be large.
     sign, rank = (-1.0, k) if largest else (1.0, count - k + 1)
-    from_noise = sign * scale * product(noise, features.T)  # (L, n)
-    from_boundary = sign * product(boundary_features, features.T)  # (p, n)
-    mean_noise = jnp.sum(from_noise * real, axis=1) / count
-    mean_boundary = jnp.sum(from_boundary * real, axis=1) / count
-    sq_norms = (  # |b + s n|², (p, L)
+    from_noise = sign * scale * product(features, noise.T)  # (n, L)
+    # Padding is last in order whichever the sign, and so never counts.
+    real = jnp.arange(len(features)) < count
+    from_boundary = jnp.where(
+        real[:, None], sign * product(features, boundary_features.T), jnp.inf
+    )  # (n, p)
+    norms = jnp.sqrt(  # |b + s n|, (p, L)
         jnp.sum(boundary_features**2, axis=1)[:, None]
         + 2.0 * scale * product(boundary_features, noise.T)
         + scale**2 * jnp.sum(noise**2, axis=1)
     )
-    # Padding is last in order whichever the sign, and so never counts.
-    from_boundary = jnp.where(real, from_boundary, jnp.inf)
+    beat = functools.partial(
+        _beat,
+        norms=norms,
+        of_boundary=from_boundary.reshape(-1, FEATURES_AT_ONCE, p),
+        of_noise=from_noise.reshape(-1, FEATURES_AT_ONCE, length),
+        rank=rank,
+    )
 
-    def choose(row):
-        of_feature, mean, sq_norm = row
-        norms = jnp.sqrt(sq_norm)
-        guess = (mean + mean_noise) / norms
-        return _best_by_rank(of_feature + from_noise, norms, rank, guess, keep)
+    def halve(_, state):
+        low, high, above_low, above_high = state  # at least `keep` beat low, fewer beat high
+        middle = (low + high) / 2
+        above = beat(middle)
+        raise_low = jnp.sum(above, axis=1) >= keep
+        return (
+            jnp.where(raise_low, middle, low),
+            jnp.where(raise_low, high, middle),
+            jnp.where(raise_low[:, None], above, above_low),
+            jnp.where(raise_low[:, None], above_high, above),
+        )
 
-    chosen = jax.lax.map(choose, (from_boundary, mean_boundary, sq_norms))  # (p, keep)
-    return _normalise(boundary_features[:, None] + scale * noise[chosen])
+    # Cosines, with room for their rounding.
+    all_of_them = jnp.ones((p, length), bool)
+    state = (jnp.full(p, -1.001), jnp.full(p, 1.001), all_of_them, ~all_of_them)
+    *_, above_low, above_high = jax.lax.fori_loop(0, HALVINGS, halve, state)
+    # Those above both are among the best; those between the two are equal but for rounding.
+    sides = above_low.astype(jnp.float32) + above_high
+    chosen = jax.lax.top_k(sides, keep)[1]  # (p, keep)
+    values = from_boundary.T[:, None] + jnp.moveaxis(from_noise[:, chosen], 0, -1)
+    score = kth_smallest(values, rank) / jnp.take_along_axis(norms, chosen, axis=1)
+    best_first = jnp.take_along_axis(chosen, jnp.argsort(-score, axis=1), axis=1)
+    return _normalise(boundary_features[:, None] + scale * noise[best_first])
 
 
 @functools.lru_cache
@@ -213,7 +227,7 @@ def _mapped_rounds(settings: SamplerSettings) -> Callable:
 
         return jax.lax.map(one, batch["position"])
 
-    return jax.pmap(rounds, axis_name=AXIS, in_axes=(None, None, None, 0))
+    return pmap(rounds, in_axes=(None, None, None, 0))
 
 
 def _checked_features(features: np.ndarray, settings: SamplerSettings) -> np.ndarray:

@@ -1,6 +1,8 @@
 """The one training loop, of the feature extractor, the classifiers and the generator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import flax
@@ -39,8 +41,67 @@ class Term(NamedTuple):
 
 # objective(params, model_state, batch, keys) -> ({name: Term}, new model_state); one key per row.
 Objective = Callable[[Any, Any, dict, jax.Array], tuple[dict[str, Term], Any]]
-# batch_at(step) -> arrays of the global batch, the same for the same step whenever it is asked.
-BatchAt = Callable[[int], dict[str, np.ndarray]]
+
+# Tables up to this size are kept on every device, larger ones stay on the host.
+HOLD_BYTES = 2**30
+# Steps in one call of the compiled program, where the table is held. XLA runs convolutions inside
+# a loop on CPU without its fast kernels: quickstart's classifier takes 1.9 s per step there,
+# against 0.07 s in calls of one step, which are no loop.
+STEPS_PER_CALL = {"cpu": 1, "gpu": 10, "tpu": 10}
+
+
+class Stacked:
+    """Columns one behind the other as one column, of which only the rows asked for are copied."""
+
+    def __init__(self, parts: Sequence[Any]):
+        self.parts = parts
+        self.nbytes = sum(getattr(part, "nbytes", np.inf) for part in parts)
+        self._starts = np.cumsum([0, *map(len, parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """(batch,) row numbers → (batch, ...)."""
+        part_of = np.searchsorted(self._starts, rows, side="right") - 1
+        found = {p: self.parts[p][rows[part_of == p] - self._starts[p]] for p in np.unique(part_of)}
+        shape = next(iter(found.values())).shape[1:]
+        out = np.empty((len(rows), *shape), np.result_type(*found.values()))
+        for p, values in found.items():
+            out[part_of == p] = values
+        return out
+
+
+class Batches(NamedTuple):
+    """The batches of a training: rows of a table of examples.
+
+    Where the table is held on the devices, a step is given the numbers of its rows and gathers them
+    inside the compiled program; otherwise they are gathered on the host, ahead of the step. The
+    batches are the same.
+
+    Attributes:
+      table: equally long columns, by name: arrays (n, ...), or anything else with a length that
+        gives the rows asked for, `column[rows]`, as an array. A column is held only if it has
+        `nbytes`, so what is read from files row by row is not.
+      rows: step → the rows (batch,) of its global batch, as many for every step. A pure function,
+        so that a resumed run sees the same data; it is called in a thread.
+    """
+
+    table: dict[str, Any]
+    rows: Callable[[int], np.ndarray]
+
+    @property
+    def fit_on_device(self) -> bool:
+        return sum(getattr(c, "nbytes", np.inf) for c in self.table.values()) <= HOLD_BYTES
+
+    def whole(self) -> dict[str, np.ndarray]:
+        """The table with its columns as arrays."""
+        return {name: column[np.arange(len(column))] for name, column in self.table.items()}
+
+    def at(self, step: int) -> dict[str, np.ndarray]:
+        """The global batch of a step."""
+        rows = self.rows(step)
+        return {name: column[rows] for name, column in self.table.items()}
 
 
 def create_state(
@@ -59,10 +120,14 @@ def create_state(
     )
 
 
-def make_update(
+def make_steps(
     objective: Objective, optimizer: optax.GradientTransformation, average_decay: float | None
-) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
-    """The pmapped step: gradients and metrics are sums over devices of per-device shares.
+) -> Callable[[dict, TrainState, dict], tuple[TrainState, dict]]:
+    """The pmapped program of one call: (held table, state, batches) → (state, metrics).
+
+    The batches of the call's steps are stacked: (devices, steps, rows per device, ...), and the
+    metrics come as (devices, steps). The state is donated; the batches are not, as no output has
+    their shape. Gradients and metrics are sums over devices of per-device shares.
 
     Random keys are folded from the state's key, the step and the row's position in the global
     batch, so an example's augmentation does not depend on the device that sees it.
@@ -96,13 +161,40 @@ def make_update(
         )
         return state, means
 
-    return jax.pmap(update, axis_name=devices.AXIS, donate_argnums=(0,))
+    def steps(table: dict, state: TrainState, batches: dict) -> tuple[TrainState, dict]:
+        def step(state, batch):
+            held = {name: column[batch["rows"]] for name, column in table.items()}
+            return update(state, batch | held)
+
+        return jax.lax.scan(step, state, batches)
+
+    return devices.pmap(steps, donate_argnums=(1,))
+
+
+def transfer_calls(
+    batches: Batches, calls: Iterable[range], hold: bool
+) -> Iterator[tuple[int, dict]]:
+    """Yields how many steps are done after each call, and its batches, already on the devices.
+
+    A thread prepares them and starts their transfer, up to two calls ahead.
+
+    Args:
+      calls: the steps of each call.
+      hold: whether the table is on the devices and a batch is only the numbers of its rows.
+    """
+
+    def prepare(call: range) -> tuple[int, dict]:
+        parts = [{"rows": batches.rows(step)} if hold else batches.at(step) for step in call]
+        stacked = jax.tree.map(lambda *a: np.stack(a, 1), *map(devices.shard, parts))
+        return call.stop, devices.put(stacked)
+
+    return devices.prefetch(prepare, calls)
 
 
 def fit(
     objective: Objective,
     state: TrainState,
-    batch_at: BatchAt,
+    batches: Batches,
     optimizer: optax.GradientTransformation,
     *,
     steps: int,
@@ -112,19 +204,27 @@ def fit(
     average_decay: float | None = None,
     log_every: int = 20,
     watch: Callable[[int, dict], None] | None = None,
+    steps_per_call: int | None = None,
 ) -> TrainState:
     """Trains to `steps`, continuing from the newest checkpoint, and leaves one of the last step.
 
+    The devices are always given the next call before the host looks at the last one's metrics, and
+    a thread prepares and transfers the calls after that; only a checkpoint waits for the devices.
+
     Args:
-      objective: per-row loss terms, see `Objective`.
+      objective: per-row loss terms, see `Objective`. Its batch has the table's columns, and `mask`
+        and `position` of `devices.shard`.
       state: the state to start from where there is no checkpoint.
-      batch_at: the global batch of a step; a pure function, so a resumed run sees the same data.
+      batches: the table and the rows of each step.
       steps: total number of steps.
       save_every: steps between checkpoints.
       progress: label of the progress bar.
       average_decay: decay of the exponential moving average of the parameters, if one is kept.
       log_every: steps between looks at the loss; in between, the host does not wait.
       watch: called with the step and the metrics' means since the last look.
+      steps_per_call: steps per call where the table is held, `STEPS_PER_CALL` of the backend if
+        None. Where fewer are left before a look, a checkpoint or the end, they are made one by one,
+        so that at most two programs are compiled. It does not change the result.
 
     Returns:
       The final state on the host.
@@ -137,35 +237,63 @@ def fit(
     start = int(state.step)
     if start >= steps:
         return jax.tree.map(np.asarray, state)
-    update = make_update(objective, optimizer, average_decay)
+    hold = batches.fit_on_device
+    if not hold:
+        steps_per_call = 1  # so that no more than one large batch at a time is on its way
+    elif steps_per_call is None:
+        steps_per_call = STEPS_PER_CALL.get(jax.default_backend(), 1)
+    table = devices.replicate(batches.whole()) if hold else {}
+
+    def look(done: int, recent: list[dict]) -> None:
+        means = _mean_on_host(recent)
+        bar.update(done - bar.n)
+        bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
+        if not np.isfinite(means["loss"]):
+            raise UserError(
+                f"{progress}: the loss is {means['loss']} by step {done}, expected a finite "
+                f"number; lower the learning rate (checkpoints up to step "
+                f"{(done - 1) // save_every * save_every} are kept)"
+            )
+        if watch is not None:
+            watch(done, means)
+
+    make = make_steps(objective, optimizer, average_decay)
     state = devices.replicate(state)
+    calls = _calls(start, steps, steps_per_call, log_every, save_every)
+    calls = transfer_calls(batches, calls, hold)
     recent: list[dict] = []
-    with tqdm(total=steps, initial=start, desc=progress, unit="step") as bar:
-        for step in range(start, steps):
-            state, means = update(state, devices.shard(batch_at(step)))
+    due = None  # a look that is put off until the devices have their next call
+    with tqdm(total=steps, initial=start, desc=progress, unit="step") as bar, closing(calls):
+        for done, batch in calls:
+            state, means = make(table, state, batch)
             recent.append(means)
-            done = step + 1
+            if due:
+                look(*due)
+                due = None
             saving = done % save_every == 0 or done == steps
             if done % log_every == 0 or saving:
-                means = _mean_on_host(recent)
-                recent = []
-                bar.update(done - bar.n)
-                bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
-                if not np.isfinite(means["loss"]):
-                    raise UserError(
-                        f"{progress}: the loss is {means['loss']} by step {done}, expected a "
-                        f"finite number; lower the learning rate (checkpoints up to step "
-                        f"{step // save_every * save_every} are kept)"
-                    )
-                if watch is not None:
-                    watch(done, means)
+                due, recent = (done, recent), []
             if saving:
+                look(*due)
+                due = None
                 checkpoints.save(done, devices.unreplicate(state))
     return devices.unreplicate(state)
 
 
+def _calls(start: int, end: int, length: int, *every: int) -> Iterator[range]:
+    """The steps of each call: `length` of them, or one where a multiple of `every` is nearer."""
+    step = start
+    while step < end:
+        stop = min(end, *(step // n * n + n for n in every))
+        length_here = length if step + length <= stop else 1
+        yield range(step, step + length_here)
+        step += length_here
+
+
 def _mean_on_host(recent: list[dict]) -> dict[str, float]:
-    return {name: float(np.mean([float(m[name][0]) for m in recent])) for name in recent[0]}
+    """Means over all steps of some calls' metrics."""
+    calls = devices.unreplicate(recent)
+    return {name: float(np.mean(np.concatenate([m[name] for m in calls]))) for name in calls[0]}
 
 
 def epoch_index(count: int, step: int, batch_size: int, seed: int) -> np.ndarray:
@@ -178,6 +306,12 @@ def epoch_index(count: int, step: int, batch_size: int, seed: int) -> np.ndarray
     epochs = positions // count
     index = np.empty(batch_size, np.int64)
     for epoch in np.unique(epochs):
-        permutation = np.random.default_rng((seed, int(epoch))).permutation(count)
-        index[epochs == epoch] = permutation[positions[epochs == epoch] % count]
+        index[epochs == epoch] = _permutation(count, seed, int(epoch))[
+            positions[epochs == epoch] % count
+        ]
     return index
+
+
+@lru_cache(maxsize=8)  # the epochs that a batch of several sources is in; drawing one takes a while
+def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(count)

@@ -125,7 +125,7 @@ def sources(batch) -> np.ndarray:
 
 
 def test_plain_batches_are_epochs_of_real_images():
-    batches = [make_batches(settings(), TRAIN, None)(step) for step in range(3)]
+    batches = [make_batches(settings(), TRAIN, None).at(step) for step in range(3)]
     for batch in batches:
         assert np.array_equal(batch["is_id"], np.ones(20))
         assert np.array_equal(batch["labels"], sources(batch) % 3)
@@ -134,10 +134,10 @@ def test_plain_batches_are_epochs_of_real_images():
 
 
 def test_batches_with_outliers_have_the_shares_asked_for():
-    batch_at = make_batches(settings(), TRAIN, DECODED)
+    batches = make_batches(settings(), TRAIN, DECODED)
     round_trips = 0
     for step in range(60):
-        batch = batch_at(step)
+        batch = batches.at(step)
         source = sources(batch)
         kind = source // 100
         assert np.array_equal(batch["is_id"], [1] * 20 + [0] * 6)
@@ -152,28 +152,28 @@ def test_batches_with_outliers_have_the_shares_asked_for():
 
 @pytest.mark.parametrize(("share", "kind"), [(0.0, 0), (1.0, 1)])
 def test_round_trip_share_none_and_all(share, kind):
-    batch = make_batches(settings(round_trip_share=share), TRAIN, DECODED)(0)
+    batch = make_batches(settings(round_trip_share=share), TRAIN, DECODED).at(0)
     assert np.all(sources(batch)[:15] // 100 == kind)
 
 
 def test_batches_without_round_trips_and_names():
-    batch = make_batches(settings(), TRAIN, DecodedImages(constants(300, 7)))(0)
+    batch = make_batches(settings(), TRAIN, DecodedImages(constants(300, 7))).at(0)
     assert np.array_equal(sources(batch) // 100, [0] * 20 + [3] * 6)
 
 
 def test_every_outlier_and_image_by_name_comes_up():
-    batch_at = make_batches(settings(), TRAIN, DECODED)
-    seen = set(np.concatenate([sources(batch_at(step)) for step in range(9)]))
+    batches = make_batches(settings(), TRAIN, DECODED)
+    seen = set(np.concatenate([sources(batches.at(step)) for step in range(9)]))
     assert set(range(200, 209)) | set(range(300, 307)) <= seen
 
 
 def test_batches_depend_on_step_and_seed_only():
     first, second = (make_batches(settings(), TRAIN, DECODED) for _ in range(2))
-    first(0)  # what was asked before does not matter
-    assert np.array_equal(sources(first(5)), sources(second(5)))
-    assert not np.array_equal(sources(first(5)), sources(first(6)))
+    first.at(0)  # what was asked before does not matter
+    assert np.array_equal(sources(first.at(5)), sources(second.at(5)))
+    assert not np.array_equal(sources(first.at(5)), sources(first.at(6)))
     other = make_batches(settings(seed=1), TRAIN, DECODED)
-    assert not np.array_equal(sources(first(5)), sources(other(5)))
+    assert not np.array_equal(sources(first.at(5)), sources(other.at(5)))
 
 
 @pytest.mark.parametrize("hidden", [0, 32])

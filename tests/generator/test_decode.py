@@ -1,5 +1,6 @@
 """Decoding embeddings with an untrained pipeline, and folders that are none."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,8 +9,14 @@ import numpy as np
 import pytest
 
 from dream_jax.errors import UserError
-from dream_jax.generator.decode import _append_rows, _with_extra_tokens, decode, round_trip
-from dream_jax.generator.load import generator_folder, load_generator, make_scheduler
+from dream_jax.generator import decode as decoding
+from dream_jax.generator.decode import decode, encode_prompts, round_trip
+from dream_jax.generator.load import (
+    SCHEDULERS,
+    generator_folder,
+    load_generator,
+    make_scheduler,
+)
 from dream_jax.generator.prompts import name_ids, placeholder_ids, prompt_ids
 from dream_jax.training import devices
 
@@ -26,9 +33,11 @@ def pictures(toy) -> tuple[np.ndarray, np.ndarray, jax.Array]:
     return np.stack(ids), np.float32([*own, *drawn]), jax.random.split(jax.random.key(2), 5)
 
 
-def images(toy, ids, embeddings, keys, batch_size=3) -> np.ndarray:
-    settings = {"steps": 2, "guidance": 4.0, "batch_size": batch_size}
-    return np.concatenate(list(decode(toy, ids, embeddings, keys, **settings)))
+SETTINGS = {"steps": 2, "guidance": 4.0, "batch_size": 3, "vae_batch_size": 2}
+
+
+def images(toy, ids, embeddings, keys, **settings) -> np.ndarray:
+    return np.concatenate(list(decode(toy, ids, embeddings, keys, **SETTINGS | settings)))
 
 
 @pytest.fixture(scope="session")
@@ -44,23 +53,74 @@ def test_images_are_in_range_and_differ(decoded):
     assert np.all(differences[~np.eye(5, dtype=bool)] > 0.05)
 
 
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_images_are_those_of_the_stock_pipeline(toy, toy_folder, scheduler):
+    """Of `pipeline(...)` itself, from the same noise."""
+    generator = load_generator(str(toy_folder), scheduler)
+    _, _, keys = pictures(toy)
+    plain = np.stack([prompt_ids(toy.tokenizer, PROMPT, name) for name in NAMES[:3]])
+    noise = [jax.random.normal(key, generator.latent_shape) for key in keys[:3]]
+    expected = generator.pipeline(
+        plain[None],
+        devices.replicate(generator.params),
+        jax.random.split(jax.random.key(0), 1),  # unused: the latents are given
+        num_inference_steps=6,
+        guidance_scale=4.0,
+        latents=np.stack(noise)[None],
+        jit=True,
+    ).images[0]
+    out = images(generator, plain, None, keys[:3], steps=6)
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
 def test_hidden_states_are_those_of_a_replaced_row(toy, with_table):
     ids, embeddings, _ = pictures(toy)
-    vocabulary = len(toy.table)
-    pipeline = _with_extra_tokens(toy, 2)
-    params = _append_rows(devices.replicate(toy.params), embeddings[None, [2, 3]])
-    pointed = np.where(ids[3:4] == vocabulary, vocabulary + 1, ids[3:4])
-    text_params = devices.unreplicate(params["text_encoder"])
-    hidden = pipeline.text_encoder(pointed, params=text_params)[0]
+    hidden = encode_prompts(toy.pipeline, toy.params["text_encoder"], ids[2:], embeddings[2:])[1]
 
     table = toy.table.copy()
     table[name_ids(toy.tokenizer, "dog")] = embeddings[3]
     plain = prompt_ids(toy.tokenizer, PROMPT, "dog")[None]
     stock = toy.pipeline.text_encoder
-    expected = stock(plain, params=with_table(table).params["text_encoder"])[0]
+    expected = stock(plain, params=with_table(table).params["text_encoder"])[0][0]
     np.testing.assert_allclose(hidden, expected, rtol=1e-5, atol=1e-6)
-    unchanged = stock(plain, params=toy.params["text_encoder"])[0]
+    unchanged = stock(plain, params=toy.params["text_encoder"])[0][0]
     assert np.abs(hidden - unchanged).max() > 0.1
+
+
+def test_text_encoder_runs_once_per_batch_and_once_for_no_text(toy, monkeypatch):
+    """Counted where it runs, over two calls in one process, as a run makes for two folders."""
+    runs, stock = [], toy.pipeline.text_encoder
+
+    class Counting:
+        config = stock.config
+
+        def __call__(self, ids, params):
+            jax.debug.callback(lambda ids: runs.append(np.asarray(ids)), ids)
+            return stock(ids, params=params)
+
+    monkeypatch.setattr(toy.pipeline, "text_encoder", Counting())
+    generator = dataclasses.replace(toy)  # not the one that another test has decoded with
+    ids, embeddings, keys = pictures(toy)
+    images(generator, ids, embeddings, keys)  # 5 images in batches of 3
+    plain = np.stack([prompt_ids(toy.tokenizer, PROMPT, name) for name in NAMES])
+    images(generator, plain, None, keys)
+    jax.effects_barrier()
+    empty = np.asarray(toy.tokenizer("", padding="max_length").input_ids)
+    assert [bool(np.all(rows == empty)) for rows in runs] == [True, False, False, False, False]
+
+
+def test_next_batch_is_started_before_one_is_given(toy, monkeypatch):
+    started = []
+
+    class Recording(decoding.Decoder):
+        def __call__(self, ids, *arrays):
+            started.append(len(ids))
+            return super().__call__(ids, *arrays)
+
+    monkeypatch.setattr(decoding, "_decoder", Recording)
+    batches = decode(toy, *pictures(toy), **SETTINGS | {"batch_size": 2})
+    assert [(len(next(batches)), len(started)) for _ in range(3)] == [(2, 2), (2, 3), (1, 3)]
+    assert next(batches, None) is None
 
 
 def test_own_row_gives_the_image_of_the_plain_prompt(toy, decoded):
@@ -87,13 +147,21 @@ def test_images_do_not_depend_on_their_neighbours(toy, decoded):
     np.testing.assert_allclose(shuffled, decoded[order], atol=1e-5)
 
 
-def test_images_do_not_depend_on_the_batch_size(toy, decoded):
-    np.testing.assert_allclose(images(toy, *pictures(toy), batch_size=5), decoded, atol=1e-4)
+@pytest.mark.parametrize("sizes", [(5, 64), (3, 1)])
+def test_images_do_not_depend_on_the_batch_sizes(toy, decoded, sizes):
+    settings = dict(zip(("batch_size", "vae_batch_size"), sizes, strict=True))
+    np.testing.assert_allclose(images(toy, *pictures(toy), **settings), decoded, atol=1e-4)
+
+
+def test_images_of_another_shape(toy, decoded):
+    out = images(toy, *pictures(toy), image_shape=(8, 8, 3))
+    expected = jax.image.resize(decoded, (5, 8, 8, 1), "bilinear")
+    np.testing.assert_allclose(out, np.repeat(expected, 3, axis=-1), atol=1e-5)
 
 
 def decode_folder(folder: str) -> dict[str, np.ndarray]:
     toy = load_generator(folder, "dpmsolver++")
-    return {"images": images(toy, *pictures(toy))}
+    return {"images": images(toy, *pictures(toy), vae_batch_size=4)}
 
 
 def test_four_devices_give_the_images_of_one(toy_folder, decoded, on_devices):
@@ -123,7 +191,7 @@ def test_round_trip_is_the_autoencoders(toy):
     np.testing.assert_allclose(out, expected.transpose(0, 2, 3, 1), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["dpmsolver++", "ddim", "plms"])
+@pytest.mark.parametrize("name", SCHEDULERS)
 def test_schedulers_keep_the_folders_noise(toy, name):
     scheduler, state = make_scheduler(name, dict(toy.pipeline.scheduler.config))
     assert scheduler.config.prediction_type == "v_prediction"

@@ -35,7 +35,7 @@ def train_mode(x: np.ndarray, rows: int | None = None):
             variables(), batch["x"], True, batch["mask"], mutable=["batch_stats"]
         )
 
-    y, state = jax.pmap(step, axis_name=devices.AXIS)(devices.shard({"x": x}, rows))
+    y, state = devices.pmap(step)(devices.shard({"x": x}, rows))
     return devices.unshard(y, len(x)), devices.unreplicate(state)["batch_stats"]
 
 

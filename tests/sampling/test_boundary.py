@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.extend
 import numpy as np
 import pytest
 
 from dream_jax.errors import UserError
+from dream_jax.knn import kth_sq_distance
 from dream_jax.sampling import boundary
 from dream_jax.sampling.boundary import (
     SamplerSettings,
@@ -18,7 +20,6 @@ from dream_jax.sampling.boundary import (
     sample_embeddings,
     sample_round,
 )
-from dream_jax.sampling.knn import kth_sq_distance
 
 ROOT = Path(__file__).parents[2]
 SMALL = SamplerSettings(
@@ -152,12 +153,47 @@ def test_round_with_ties(largest):
 
 
 @pytest.mark.parametrize("largest", [True, False])
-def test_round_does_not_depend_on_the_order_of_the_search(largest, monkeypatch):
+def test_round_does_not_depend_on_how_many_features_are_counted_at_once(largest, monkeypatch):
     features, noise = unit(normal(0, 40, 6)), normal(1, 200, 6)
     arguments = (features, features[:5], noise, 15, 0.2, 2, largest)
     expected = sample_round(*arguments)
-    monkeypatch.setattr(boundary, "CANDIDATES_AT_ONCE", 3)
-    np.testing.assert_array_equal(sample_round(*arguments), expected)
+    for at_once in (1, 7, 64):
+        monkeypatch.setattr(boundary, "FEATURES_AT_ONCE", at_once)
+        np.testing.assert_array_equal(sample_round(*arguments), expected)
+
+
+@pytest.mark.parametrize("largest", [True, False])
+def test_round_of_a_class_that_is_a_tight_cluster(largest):
+    features = unit(normal(0, 1, 64) + 0.05 * normal(1, 250, 64))
+    arguments = (features, features[:6], normal(2, 600, 64), 150, 0.02, 2, largest)
+    assert_same_up_to_ties(sample_round(*arguments), *arguments)
+
+
+def primitives(jaxpr):
+    """Names of all primitives of a jaxpr and of those inside it."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from primitives(inner)
+
+
+@pytest.mark.parametrize("largest", [True, False])
+def test_round_has_no_control_flow_that_depends_on_the_data(largest):
+    def one(features, noise, count):
+        return sample_round(features, features[:5], noise, 15, 0.2, 2, largest, count)
+
+    jaxpr = jax.make_jaxpr(one)(normal(0, 40, 6), normal(1, 200, 6), 40)
+    used = set(primitives(jaxpr.jaxpr))
+    assert "scan" in used  # a loop whose number of steps is known beforehand
+    assert not used & {"while", "cond"}
+
+
+def test_memory_of_a_round_is_that_of_the_products():
+    n, p, length, d = 5000, 40, 100, 8
+    one = jax.jit(lambda *vectors: sample_round(*vectors, 300, 0.1, 2))
+    shapes = [jax.ShapeDtypeStruct((rows, d), np.float32) for rows in (n, p, length)]
+    memory = one.lower(*shapes).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 4 * 4 * n * (length + p)  # all similarities: 4 n p length
 
 
 def test_boundary_set_by_definition():

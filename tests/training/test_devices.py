@@ -1,8 +1,10 @@
 """Sharding, masked means and mapped batches; every test also runs on four virtual devices."""
 
+import itertools
 import os
 import subprocess
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +54,7 @@ def test_masked_mean_shares_add_up_to_the_mean(count):
         return jax.lax.psum(devices.masked_mean(batch["v"], batch["mask"]), devices.AXIS)
 
     batch = devices.shard({"v": values}, rows=16)
-    means = jax.pmap(total, axis_name=devices.AXIS)(batch)
+    means = devices.pmap(total)(batch)
     np.testing.assert_allclose(means, values.mean(), rtol=1e-6)
 
 
@@ -61,7 +63,7 @@ def test_masked_mean_of_no_rows_is_zero_with_a_finite_gradient():
         return devices.masked_mean(values, jnp.zeros_like(values))
 
     values = devices.shard({"v": np.ones(4, np.float32)})["v"]
-    value, gradient = jax.pmap(jax.value_and_grad(share), axis_name=devices.AXIS)(values)
+    value, gradient = devices.pmap(jax.value_and_grad(share))(values)
     assert np.all(np.asarray(value) == 0)
     assert np.all(np.asarray(gradient) == 0)
 
@@ -81,6 +83,52 @@ def test_replicate_and_back():
     assert len(copies["a"].devices()) == jax.local_device_count()
     back = devices.unreplicate(copies)
     assert np.array_equal(back["a"], tree["a"]) and back["b"][0] == 4
+
+
+def test_put_gives_each_device_its_own_and_pmap_takes_it_as_it_is():
+    number = jax.local_device_count()
+    tree = {"a": np.arange(number * 3).reshape(number, 3), "b": np.arange(number)}
+    there = devices.put(tree)
+    assert len(there["a"].sharding.device_set) == number
+    double = devices.pmap(lambda tree: jax.tree.map(lambda leaf: 2 * leaf, tree))
+    for name, leaf in double(there).items():
+        assert leaf.sharding == there[name].sharding
+        assert np.array_equal(leaf, 2 * tree[name])
+
+
+def test_prefetch_keeps_the_order_and_is_only_so_far_ahead():
+    done = []
+
+    def prepare(item):
+        done.append(item)
+        return 10 * item
+
+    out = devices.prefetch(prepare, range(8), ahead=2)
+    for item in range(8):
+        assert next(out) == 10 * item
+        assert max(done) <= item + 2
+    assert next(out, None) is None
+    assert done == list(range(8))
+
+
+def test_prefetch_raises_what_the_thread_met_in_its_turn():
+    def prepare(item):
+        if item == 2:
+            raise OSError("image 2 is damaged")
+        return item
+
+    out = devices.prefetch(prepare, range(5))
+    assert [next(out), next(out)] == [0, 1]
+    with pytest.raises(OSError, match="image 2"):
+        next(out)
+
+
+def test_prefetch_that_is_left_ends_its_thread():
+    before = threading.active_count()
+    out = devices.prefetch(lambda item: item, itertools.count())
+    next(out)
+    out.close()
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 4), (7, 3), (2, 5), (9, 9)])

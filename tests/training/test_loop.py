@@ -1,6 +1,7 @@
 """The training loop: the same result on any devices, after any interruption, or one clear line."""
 
 import shutil
+from contextlib import contextmanager
 
 import flax.linen as nn
 import jax
@@ -12,8 +13,9 @@ import pytest
 
 from dream_jax.errors import UserError
 from dream_jax.models.norm import BatchNorm
+from dream_jax.training import loop
 from dream_jax.training.checkpoints import Checkpoints
-from dream_jax.training.loop import Term, create_state, epoch_index, fit
+from dream_jax.training.loop import Batches, Stacked, Term, create_state, epoch_index, fit
 
 STEPS = 8
 
@@ -28,7 +30,7 @@ class Network(nn.Module):
 
 
 def image_task():
-    """(objective, variables, batch_at) of a small network with batch norm and random noise."""
+    """(objective, variables, batches) of a small network with batch norm and random noise."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(30, 6, 6, 1)).astype(np.float32)
     labels = rng.integers(3, size=30)
@@ -45,23 +47,23 @@ def image_task():
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
         return {"ce": Term(loss, batch["mask"])}, model_state
 
-    def batch_at(step):
-        rows = epoch_index(30, step, 10, seed=0)  # 10 rows do not divide by 4 devices
-        return {"images": images[rows], "labels": labels[rows]}
-
-    return objective, network.init(jax.random.key(0), images[:1], np.ones(1)), batch_at
+    batches = Batches(
+        {"images": images, "labels": labels},
+        lambda step: epoch_index(30, step, 10, seed=0),  # 10 rows do not divide by 4 devices
+    )
+    return objective, network.init(jax.random.key(0), images[:1], np.ones(1)), batches
 
 
 def train(folder, *, steps=STEPS, save_every=2, **options):
     """Trains the image task in a folder of checkpoints."""
-    objective, variables, batch_at = image_task()
+    objective, variables, batches = image_task()
     optimizer = optax.sgd(0.1, momentum=0.9, nesterov=True)
     state = create_state(variables, optimizer, jax.random.key(1), average=True)
     with Checkpoints(folder) as checkpoints:
         return fit(
             objective,
             state,
-            batch_at,
+            batches,
             optimizer,
             steps=steps,
             checkpoints=checkpoints,
@@ -78,9 +80,9 @@ def flat(state) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def train_flat(folder) -> dict[str, np.ndarray]:
+def train_flat(folder, steps_per_call) -> dict[str, np.ndarray]:
     """What the process on several devices runs."""
-    return flat(train(folder))
+    return flat(train(folder, steps_per_call=int(steps_per_call)))
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +97,12 @@ def assert_same(state, expected, **tolerance):
         np.testing.assert_allclose(state[name], expected[name], err_msg=name, **tolerance)
 
 
-def test_four_devices_give_the_parameters_of_one(whole, on_devices, tmp_path):
+@pytest.mark.parametrize("steps_per_call", [1, 2])
+def test_four_devices_give_the_parameters_of_one(whole, on_devices, tmp_path, steps_per_call):
     _, variables, _ = image_task()
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), variables["params"], whole.params)
     assert max(jax.tree.leaves(moved)) > 0.05  # the training did something
-    four = on_devices(4, train_flat, tmp_path)
+    four = on_devices(4, train_flat, tmp_path, steps_per_call)
     assert_same(four, flat(whole), rtol=1e-4, atol=2e-6)
 
 
@@ -140,7 +143,7 @@ def linear_fit(folder, *, w, steps, rate=0.1, average_decay=None, save_every=2, 
         state = fit(
             objective,
             state,
-            lambda step: {"x": x},
+            Batches({"x": x}, lambda step: np.arange(5)),
             optimizer,
             steps=steps,
             checkpoints=checkpoints,
@@ -187,7 +190,7 @@ def test_term_weights_and_masks_make_the_loss(tmp_path):
             "shown": Term(x, batch["mask"], 0.0),
         }, model_state
 
-    batch = {"x": np.float32([1, 2, 6]), "half": np.float32([0, 1, 1])}
+    table = {"x": np.float32([1, 2, 6]), "half": np.float32([0, 1, 1])}
     optimizer = optax.sgd(1.0)
     state = create_state({"params": {"w": jnp.ones(())}}, optimizer, jax.random.key(0))
     seen = []
@@ -195,7 +198,7 @@ def test_term_weights_and_masks_make_the_loss(tmp_path):
         state = fit(
             objective,
             state,
-            lambda step: batch,
+            Batches(table, lambda step: np.arange(3)),
             optimizer,
             steps=1,
             checkpoints=checkpoints,
@@ -253,8 +256,96 @@ def test_only_the_last_two_checkpoints_stay(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["6", "7"]
 
 
-def test_nothing_is_compiled_after_the_first_step(tmp_path):
-    compiled, by_step = [], []
+def test_several_steps_per_call_are_the_same_steps(whole, tmp_path):
+    seen = []
+    watch = lambda step, means: seen.append(step)  # noqa: E731
+    state = train(tmp_path, save_every=6, log_every=3, steps_per_call=3, watch=watch)
+    assert seen == [3, 6, 8]
+    assert_same(flat(state), flat(whole), rtol=1e-5, atol=1e-6)
+
+
+def test_streamed_batches_are_those_of_a_table_on_the_devices(whole, tmp_path, monkeypatch):
+    _, _, batches = image_task()
+    assert batches.fit_on_device
+    monkeypatch.setattr(loop, "HOLD_BYTES", 30 * 6 * 6 * 4)  # the images fit, not their labels too
+    assert not batches.fit_on_device
+    assert_same(flat(train(tmp_path)), flat(whole), rtol=0, atol=0)
+
+
+def test_metrics_are_means_over_the_steps_since_the_last_look(tmp_path):
+    def losses(name, **options):
+        seen = []
+        train(tmp_path / name, watch=lambda step, means: seen.append(means["loss"]), **options)
+        return seen
+
+    singly = losses("singly", log_every=1)
+    by_three = losses("by_three", log_every=3, save_every=100, steps_per_call=3)
+    expected = [np.mean(singly[:3]), np.mean(singly[3:6]), np.mean(singly[6:])]
+    np.testing.assert_allclose(by_three, expected, rtol=1e-5)
+
+
+def test_looks_are_put_off_until_the_next_call_except_at_checkpoints(tmp_path, monkeypatch):
+    events = []
+    make_steps = loop.make_steps
+
+    def recorded(*args):
+        run = make_steps(*args)
+
+        def call(*args):
+            events.append("call")
+            return run(*args)
+
+        return call
+
+    monkeypatch.setattr(loop, "make_steps", recorded)
+    watch = lambda step, means: events.append(step)  # noqa: E731
+    train(tmp_path, steps=6, save_every=4, log_every=2, watch=watch)
+    assert events == ["call"] * 3 + [2, "call", 4] + ["call"] * 2 + [6]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "length", "every", "expected"),
+    [
+        (0, 4, 1, (10, 10), [1, 1, 1, 1]),
+        (0, 25, 10, (20, 100), [10, 10, 1, 1, 1, 1, 1]),
+        (5, 20, 4, (10, 100), [4, 1, 4, 4, 1, 1]),
+        (0, 9, 4, (3, 100), [1] * 9),
+    ],
+)
+def test_calls_end_at_looks_checkpoints_and_the_last_step(start, end, length, every, expected):
+    calls = list(loop._calls(start, end, length, *every))
+    assert [len(call) for call in calls] == expected
+    assert [step for call in calls for step in call] == list(range(start, end))
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_nothing_is_compiled_after_the_first_step(tmp_path, monkeypatch, held):
+    """The count of compilations at every look of a fit with checkpoints and an odd end."""
+    if not held:
+        monkeypatch.setattr(loop, "HOLD_BYTES", 0)
+    with compilations() as compiled:
+        by_step = []
+        watch = lambda step, means: by_step.append(len(compiled))  # noqa: E731
+        train(tmp_path, steps=7, save_every=3, watch=watch, log_every=1)
+        by_step.append(len(compiled))
+    assert by_step[0] > 0
+    assert by_step == [by_step[0]] * 8
+
+
+def test_single_steps_between_calls_of_several_compile_one_more_program(tmp_path):
+    with compilations() as compiled:
+        by_look = []
+        watch = lambda step, means: by_look.append(len(compiled))  # noqa: E731
+        train(tmp_path, steps=11, save_every=6, watch=watch, log_every=4, steps_per_call=4)
+        by_look.append(len(compiled))
+    # Looks at 4, 6, 8, 11. The first is put off until the single step 5 is on its way.
+    assert by_look == [by_look[0]] * 5
+
+
+@contextmanager
+def compilations():
+    """A list that grows by one with every compilation."""
+    compiled = []
 
     def listen(event, seconds, **_):
         if event == "/jax/core/compile/backend_compile_duration":
@@ -262,12 +353,18 @@ def test_nothing_is_compiled_after_the_first_step(tmp_path):
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        watch = lambda step, means: by_step.append(len(compiled))  # noqa: E731
-        train(tmp_path, steps=6, save_every=100, watch=watch, log_every=1)
+        yield compiled
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
-    assert by_step[0] > 0
-    assert by_step == [by_step[0]] * 6
+
+
+@pytest.mark.parametrize("rows", [[0], [6, 2, 3, 0, 5, 2], [3, 4]])
+def test_stacked_is_a_concatenation(rows):
+    parts = [np.arange(6.0).reshape(3, 2), np.arange(8.0).reshape(4, 2) + 50]
+    stacked = Stacked(parts)
+    whole = np.concatenate(parts)
+    assert len(stacked) == 7 and stacked.nbytes == whole.nbytes
+    assert np.array_equal(stacked[np.array(rows)], whole[rows])
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 5), (10, 4), (7, 3), (5, 12)])

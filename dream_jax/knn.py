@@ -1,14 +1,19 @@
-"""The exact k-th nearest neighbour distance, without a sort.
+"""The exact k-th nearest neighbour distance, without a sort of all distances.
 
 Only one order statistic is needed, so it is found by bisection on the bits of the float: 32 passes
 that compare and count, with a fixed trip count and neither a sort nor a gather. That is linear in
-the number of points and made of the operations that accelerators do best.
+the number of points and made of the operations that accelerators do best. Where k is small beside
+the number of points, the maxima of small groups first tell which few points can matter.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 
-QUERIES_AT_ONCE = 1024  # bounds the distances held at once to 1024 × the number of points
+QUERIES_AT_ONCE = 1024
+SIMILARITIES_AT_ONCE = 2**27  # at most, where one query has no more; 512 MB
+GROUP = 32  # neighbouring points whose largest similarity stands for them
 
 
 def _ordered_bits(values: jax.Array) -> jax.Array:
@@ -52,7 +57,7 @@ def kth_sq_distance(
     """Squared Euclidean distance of unit vectors to their k-th nearest point: d_k of the paper.
 
     Dream-OOD, section 3.1. A query that is itself one of the points counts itself first. Memory
-    is bounded whatever the number of queries.
+    is bounded whatever the number of queries: three arrays of `SIMILARITIES_AT_ONCE` numbers.
 
     Args:
       queries: (q, d) unit vectors.
@@ -71,5 +76,51 @@ def kth_sq_distance(
         return kth_smallest(jnp.where(padding, jnp.inf, opposition), k)
 
     # |q - z|² = 2 - 2 q·z for unit vectors, increasing in -q·z.
-    kth = jax.lax.map(one, queries, batch_size=QUERIES_AT_ONCE)
+    kth = jax.lax.map(one, queries, batch_size=_at_once(points))
     return jnp.maximum(2.0 + 2.0 * kth, 0.0)
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def knn_score(queries: jax.Array, points: jax.Array, k: int) -> jax.Array:
+    """The KNN score of a detector: minus the distance to the k-th nearest stored feature.
+
+    Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022, section 3.
+    Higher is more in-distribution. Exact, by one matrix product of which little is searched: the
+    k nearest points lie in the k groups of `GROUP` neighbouring rows with the largest maxima, for
+    those hold k similarities that no point outside of them exceeds.
+
+    Args:
+      queries: (q, d) unit vectors.
+      points: (n, d) unit vectors, the stored features.
+      k: 1-based rank of the neighbour, in [1, n].
+
+    Returns:
+      (q,) float32 in [-2, 0]. The squared distance has the rounding of a product of unit vectors,
+      about 1e-6. Beside the arguments, memory is bounded by two arrays of `SIMILARITIES_AT_ONCE`
+      numbers, 1 GB, or of the n similarities of a single query if those are more.
+
+    Raises:
+      ValueError: if k is not in [1, n].
+    """
+    n = len(points)
+    if not 1 <= k <= n:
+        raise ValueError(f"k is {k}, not a rank among {n} points")
+    whole = n // GROUP
+    groups = -(-n // GROUP)
+
+    def one(query):
+        similarity = jnp.matmul(query, points.T, precision="highest")
+        maxima = jnp.max(similarity[: whole * GROUP].reshape(whole, GROUP), axis=1)
+        if groups > whole:
+            maxima = jnp.append(maxima, jnp.max(similarity[whole * GROUP :]))
+        chosen = jax.lax.top_k(maxima, min(k, groups))[1]
+        members = (chosen[:, None] * GROUP + jnp.arange(GROUP)).ravel()
+        opposition = -similarity.at[members].get(mode="fill", fill_value=-jnp.inf)
+        return kth_smallest(opposition, k)
+
+    kth = jax.lax.map(one, queries, batch_size=_at_once(points))
+    return -jnp.sqrt(jnp.maximum(2.0 + 2.0 * kth, 0.0))
+
+
+def _at_once(points: jax.Array) -> int:
+    return max(1, min(QUERIES_AT_ONCE, SIMILARITIES_AT_ONCE // len(points)))

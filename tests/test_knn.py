@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from dream_jax.sampling import knn
-from dream_jax.sampling.knn import kth_smallest, kth_sq_distance
+from dream_jax import knn
+from dream_jax.knn import knn_score, kth_smallest, kth_sq_distance
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parent / "golden"
 
 
 def unit_vectors(seed, *shape):
@@ -78,3 +78,36 @@ def test_padding_is_infinitely_far():
         result = traced(queries, padded, k, count=12)
         np.testing.assert_allclose(result, expected[:, k - 1], atol=2e-6)
     assert np.all(np.isinf(traced(queries, padded, 13, count=12)))
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 50])
+@pytest.mark.parametrize("n", [50, 64, 97, 1600, 1633])  # with and without a rest of a group
+def test_score_is_that_of_a_sort(n, k):
+    queries, points = unit_vectors(0, 11, 6), unit_vectors(1, n, 6)
+    expected = -np.sqrt(sorted_sq_distances(queries, points)[:, k - 1])
+    np.testing.assert_allclose(knn_score(queries, points, k), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 5, 33, 64, 65, 200])
+def test_score_among_duplicates(k):
+    points = unit_vectors(1, 200, 6)
+    points[1:65] = points[0]  # two groups' worth of the same point
+    points[190:] = points[100]
+    queries = np.concatenate([points[:2], points[100:101], unit_vectors(0, 4, 6)])
+    expected = sorted_sq_distances(queries, points)[:, k - 1]
+    np.testing.assert_allclose(knn_score(queries, points, k) ** 2, expected, atol=2e-6)
+
+
+def test_score_of_few_queries_at_a_time(monkeypatch):
+    queries, points = unit_vectors(0, 13, 6), unit_vectors(1, 100, 6)
+    expected = -np.sqrt(sorted_sq_distances(queries, points)[:, 8])
+    for at_once in (10, 500):  # one query, and five
+        monkeypatch.setattr(knn, "SIMILARITIES_AT_ONCE", at_once)
+        score = knn_score.__wrapped__(queries, points, 9)
+        np.testing.assert_allclose(score, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [0, 21])
+def test_score_of_a_rank_that_is_not_there(k):
+    with pytest.raises(ValueError, match=f"k is {k}"):
+        knn_score(unit_vectors(0, 3, 4), unit_vectors(1, 20, 4), k)

@@ -1,0 +1,122 @@
+"""Training steps and forward passes of the classifiers against PyTorch.
+
+    python -m benchmarks.resnet [--rounds 5]
+
+ResNet-34 at batch 64 on 32×32 images, and the quickstart's small ResNet. A training step is the
+project's own (forward, gradients, batch statistics, SGD with momentum), on one device per core;
+PyTorch trains the same network with the same weights, in its own memory layout and in
+channels-last. The logits of both must agree.
+"""
+
+import functools
+
+import jax
+import numpy as np
+import optax
+
+from benchmarks.paired import compare, parser
+from benchmarks.rivals import torch, torch_resnet
+from dream_jax.models.resnet import STAGES, ResNet, init_model
+from dream_jax.training import devices
+from dream_jax.training.loop import Term, create_state, make_steps
+
+NETWORKS = {  # architecture, width, stem, (H, W, C) of the images, classes, batch
+    "ResNet-34": ("resnet34", 64, "small", (32, 32, 3), 100, 64),
+    "the quickstart's ResNet": ("resnet8", 24, "stride2", (28, 28, 1), 10, 96),
+}
+
+
+def our_step(model, variables, images, labels):
+    """A call that makes one training step and waits for it."""
+
+    def objective(params, model_state, batch, keys):
+        (logits, _), model_state = model.apply(
+            {"params": params, **model_state},
+            batch["images"],
+            train=True,
+            mask=batch["mask"],
+            mutable=["batch_stats"],
+        )
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
+        return {"ce": Term(loss, batch["mask"])}, model_state
+
+    optimizer = optax.sgd(0.01, momentum=0.9)
+    steps = make_steps(objective, optimizer, None)
+    state = devices.replicate(create_state(variables, optimizer, jax.random.key(0)))
+    batch = devices.shard({"images": images, "labels": labels})
+    batch = devices.put({name: array[:, None] for name, array in batch.items()})
+
+    def call():
+        nonlocal state
+        state, metrics = steps({}, state, batch)
+        return state, metrics
+
+    return call
+
+
+def torch_step(net, images, labels):
+    """The same in PyTorch."""
+    optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9)
+
+    def call():
+        net.train()
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(images), labels).backward()
+        optimizer.step()
+
+    return call
+
+
+def torch_forward(net, images):
+    @torch.no_grad()
+    def call():
+        net.eval()
+        return net(images).numpy()
+
+    return call
+
+
+def benchmark(title, rounds):
+    arch, width, stem, shape, classes, batch = NETWORKS[title]
+    rng = np.random.default_rng(0)
+    images = rng.random((batch, *shape), np.float32)
+    labels = rng.integers(0, classes, batch)
+    model = ResNet(STAGES[arch], width, stem, classes)
+    variables = init_model(model, jax.random.key(0), shape)
+
+    forward = devices.pmap(lambda v, x: model.apply(v, x)[0])
+    on_devices = devices.replicate(variables), devices.put(devices.shard({"x": images})["x"])
+    nets, inputs = {}, {}
+    for name, layout in (
+        ("PyTorch", torch.contiguous_format),
+        ("PyTorch, channels last", torch.channels_last),
+    ):
+        nets[name] = torch_resnet(model, variables, shape[-1]).to(memory_format=layout)
+        inputs[name] = torch.tensor(images).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+
+    ours = functools.partial(forward, *on_devices)
+    forwards = {"dream_jax": ours} | {n: torch_forward(nets[n], inputs[n]) for n in nets}
+    expected = devices.unshard(ours(), batch)
+    for name in nets:
+        np.testing.assert_allclose(forwards[name](), expected, atol=2e-3, err_msg=name)
+    sizes = {"arch": arch, "width": width, "stem": stem, "image": shape, "batch": batch}
+    sizes["devices"] = jax.local_device_count()
+    what = f"{title}, batch {batch}, {shape[0]}×{shape[1]}"
+    work = (batch, "images")
+    compare(f"{arch}_forward", f"Forward pass of {what}", forwards, rounds, sizes, work)
+
+    target = torch.tensor(labels)
+    steps = {"dream_jax": our_step(model, variables, images, labels)}
+    steps |= {name: torch_step(nets[name], inputs[name], target) for name in nets}
+    compare(f"{arch}_training", f"Training step of {what}", steps, rounds, sizes, work)
+
+
+def main():
+    args = parser(__doc__).parse_args()
+    devices.use_cores()
+    for title in NETWORKS:
+        benchmark(title, args.rounds)
+
+
+if __name__ == "__main__":
+    main()

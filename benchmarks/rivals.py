@@ -1,0 +1,91 @@
+"""The same networks in PyTorch, with the weights of ours, so that both do the same work."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from benchmarks.paired import require
+
+torch = require("torch")
+nn = torch.nn
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut, as in `dream_jax.models.resnet`."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut = None
+        if stride > 1 or inputs != outputs:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.norm3 = nn.BatchNorm2d(outputs)
+
+    def forward(self, x):
+        y = torch.relu(self.norm1(self.conv1(x)))
+        y = self.norm2(self.conv2(y))
+        if self.shortcut is not None:
+            x = self.norm3(self.shortcut(x))
+        return torch.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """`dream_jax.models.resnet.ResNet` with the stem of one 3×3 convolution."""
+
+    def __init__(self, stages, width: int, channels: int, stride: int, outputs: int):
+        super().__init__()
+        self.stem = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.blocks = nn.Sequential()
+        inputs = width
+        for stage, blocks in enumerate(stages):
+            for block in range(blocks):
+                features = width * 2**stage
+                self.blocks.append(
+                    BasicBlock(inputs, features, 2 if stage > 0 and block == 0 else 1)
+                )
+                inputs = features
+        self.head = nn.Linear(inputs, outputs)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.stem(2 * x - 1)))
+        return self.head(self.blocks(x).mean((2, 3)))
+
+
+def torch_resnet(model: Any, variables: Mapping, channels: int) -> ResNet:
+    """A PyTorch network with the structure of a `dream_jax` ResNet and its weights."""
+    stride = 2 if model.stem == "stride2" else 1
+    net = ResNet(model.stages, model.width, channels, stride, model.outputs)
+    params, stats = variables["params"], variables["batch_stats"]
+
+    def copy_conv(conv, kernel):
+        conv.weight.data = torch.tensor(np.asarray(kernel).transpose(3, 2, 0, 1).copy())
+
+    def copy_norm(norm, own, running):
+        for target, source in (
+            (norm.weight, own["scale"]),
+            (norm.bias, own["bias"]),
+            (norm.running_mean, running["mean"]),
+            (norm.running_var, running["var"]),
+        ):
+            target.data = torch.tensor(np.asarray(source))
+
+    copy_conv(net.stem, params["stem"]["kernel"])
+    copy_norm(net.norm, params["BatchNorm_0"], stats["BatchNorm_0"])
+    for index, block in enumerate(net.blocks):
+        own, running = params[f"BasicBlock_{index}"], stats[f"BasicBlock_{index}"]
+        norms = [block.norm1, block.norm2]
+        copy_conv(block.conv1, own["conv1"]["kernel"])
+        copy_conv(block.conv2, own["conv2"]["kernel"])
+        if block.shortcut is not None:
+            copy_conv(block.shortcut, own["shortcut"]["kernel"])
+            norms.append(block.norm3)
+        for number, norm in enumerate(norms):
+            copy_norm(norm, own[f"BatchNorm_{number}"], running[f"BatchNorm_{number}"])
+    net.head.weight.data = torch.tensor(np.asarray(params["head"]["kernel"]).T.copy())
+    net.head.bias.data = torch.tensor(np.asarray(params["head"]["bias"]))
+    return net

@@ -1,0 +1,147 @@
+"""The same images by the schedulers that a configuration can name, from the same noise.
+
+    python -m benchmarks.schedulers [--run runs/quickstart] [--rounds 3]
+
+PLMS with 50 steps, the published code's, DDIM with 50, and DPM-Solver++ (second order, multistep)
+with 12, the quickstart's, and 20. They decode class names and, where `--run` is a run of the
+quickstart, its outlier embeddings, whose images its plain classifier then reads. Writes
+`schedulers.png` and `schedulers.json` to `benchmarks/results/`:
+
+- `seconds` of one batch, the median of paired rounds;
+- `difference`: mean absolute pixel difference to PLMS, of images in [0, 1];
+- `read_as_asked`: share of the images by name that the classifier gives to the class asked for.
+"""
+
+import json
+import runpy
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks.paired import RESULTS, compare, parser
+from dream_jax.cli import use_compilation_cache
+from dream_jax.evaluation.figures import _Sheet
+from dream_jax.generator.decode import Decoder
+from dream_jax.generator.load import load_generator
+from dream_jax.generator.prompts import placeholder_ids, prompt_ids
+from dream_jax.pipeline import Pipeline
+from dream_jax.training import devices
+
+QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.py"
+PLMS = "PLMS, 50 steps"
+CONTENDERS = {  # the quickstart's first
+    "DPM-Solver++, 12 steps": ("dpmsolver++", 12),
+    "DPM-Solver++, 20 steps": ("dpmsolver++", 20),
+    "DDIM, 50 steps": ("ddim", 50),
+    PLMS: ("plms", 50),
+}
+BY_NAME, OUTLIERS = 200, 50  # images compared
+SHOWN = 6  # outliers in the picture
+
+
+def outlier_embeddings(run: Path) -> np.ndarray:
+    """(classes, n, width) of a finished run, or one line of print and none per class."""
+    path = run / "embeddings" / "outliers.npz"
+    if not path.exists():
+        print(f"{path} is missing: class names only, and nobody to read them (see --run)")
+        return np.zeros((0, 0, 0), np.float32)
+    with np.load(path) as file:
+        return file["embeddings"]
+
+
+def prompts(config: ConfigDict, generator, names, embeddings) -> tuple[np.ndarray, np.ndarray]:
+    """(ids, embeddings) of the images by name, then of the outliers, each class in turn."""
+    tokenizer, (vocabulary, width) = generator.tokenizer, generator.table.shape
+    labels = np.arange(BY_NAME + OUTLIERS * bool(len(embeddings))) % len(names)
+    ids = [prompt_ids(tokenizer, config.decoding.id_prompt, names[y]) for y in labels[:BY_NAME]]
+    vectors = np.zeros((len(labels), width), np.float32)
+    for i, y in enumerate(labels[BY_NAME:]):
+        prompt = config.decoding.prompts[0]
+        ids.append(placeholder_ids(tokenizer, prompt, names[y], names[y], vocabulary))
+        vectors[BY_NAME + i] = embeddings[y, i]
+    return np.stack(ids), vectors
+
+
+def picture(images: dict[str, np.ndarray], names, path: Path) -> None:
+    """A row for each scheduler, a column for each prompt."""
+    rows = list(reversed(images))
+    outliers = images[PLMS][BY_NAME : BY_NAME + SHOWN]
+    sheet = _Sheet(rows=rows, columns=len(names) + len(outliers), split=len(names))
+    for row, who in enumerate(rows):
+        for column, image in enumerate(images[who][: len(names)]):
+            sheet.put(row, column, image)
+        for column, image in enumerate(images[who][BY_NAME : BY_NAME + SHOWN]):
+            sheet.put(row, len(names) + column, image)
+    for column, name in enumerate([*names, *names[: len(outliers)]]):
+        sheet.caption(column, name)
+    sheet.head(0, "By name, from the same noise in every row")
+    if len(outliers):
+        sheet.head(len(names), "Outlier embeddings sampled near")
+    sheet.save(path)
+
+
+def main():
+    flags = parser(__doc__, rounds=3)
+    flags.add_argument("--run", type=Path, default=Path("runs/quickstart"), help="a finished run")
+    args = flags.parse_args()
+    use_compilation_cache()
+    config = runpy.run_path(str(QUICKSTART))["get_config"]()
+    run = Pipeline(config, args.run)
+    decoding, names = config.decoding, run.class_names
+    embeddings = outlier_embeddings(args.run)
+
+    decoders = {}
+    for who, (scheduler, steps) in CONTENDERS.items():
+        generator = load_generator(config.generator.path, scheduler)
+        sizes = (decoding.batch_size, decoding.vae_batch_size)
+        decoders[who] = Decoder(generator, steps, decoding.guidance, *sizes, image_shape=None)
+    ids, vectors = prompts(config, generator, names, embeddings)
+    keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(0), len(ids))))
+
+    def batch(decoder: Decoder, start: int) -> jax.Array:
+        rows = slice(start, start + decoding.batch_size)
+        return decoder(ids[rows], vectors[rows], keys[rows])
+
+    result = compare(
+        "schedulers",
+        f"{decoding.batch_size} images of the miniature generator",
+        {who: lambda decoder=decoder: batch(decoder, 0) for who, decoder in decoders.items()},
+        args.rounds,
+        {"batch_size": decoding.batch_size, "guidance": decoding.guidance},
+        work=(decoding.batch_size, "images"),
+    )
+    images = {}
+    for who, decoder in decoders.items():
+        starts = range(0, len(ids), decoding.batch_size)
+        parts = [
+            devices.unshard(batch(decoder, s), min(decoding.batch_size, len(ids) - s))
+            for s in starts
+        ]
+        images[who] = np.concatenate(parts)
+
+    result["compared"] = {"by_name": BY_NAME, "outliers": len(ids) - BY_NAME}
+    result["difference"] = {
+        who: float(np.abs(i - images[PLMS]).mean()) for who, i in images.items()
+    }
+    if (args.run / "classifier" / "energy").exists():
+        logits = run.logits_of("energy")
+        asked = np.arange(BY_NAME) % len(names)
+        result["read_as_asked"] = {
+            who: float(np.mean(logits(i[:BY_NAME]).argmax(-1) == asked))
+            for who, i in images.items()
+        }
+    print(f"{'':24}{'ms / image':>12}{'difference':>12}{'read as asked':>15}")
+    for who, seconds in result["seconds"].items():
+        read = result.get("read_as_asked", {}).get(who)
+        read = f"{read:14.1%}" if read is not None else f"{'–':>14}"
+        per_image = 1e3 * seconds / decoding.batch_size
+        print(f"{who:24}{per_image:12.1f}{result['difference'][who]:12.4f}{read:>15}")
+    (RESULTS / "schedulers.json").write_text(json.dumps(result, indent=2) + "\n")
+    picture(images, names, RESULTS / "schedulers.png")
+    print(f"picture: {RESULTS / 'schedulers.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""A classifier with its detector on NumPy images against PyTorch's bare forward pass.
+
+    python -m benchmarks.scoring [--rounds 5] [--images 512]
+
+Ours is what the evaluation runs: batches from the host, logits, energy scores back on the host.
+The rival is only the forward pass of the same network, on tensors that it has already.
+"""
+
+import jax
+import numpy as np
+
+from benchmarks.paired import compare, parser
+from benchmarks.resnet import NETWORKS
+from benchmarks.rivals import torch, torch_resnet
+from dream_jax.detector.methods.energy import energy_score
+from dream_jax.models.resnet import STAGES, ResNet, init_model
+from dream_jax.training import devices
+
+BATCH = 128
+
+
+def benchmark(title, count, rounds):
+    arch, width, stem, shape, classes, _ = NETWORKS[title]
+    images = np.random.default_rng(0).random((count, *shape), np.float32)
+    model = ResNet(STAGES[arch], width, stem, classes)
+    variables = init_model(model, jax.random.key(0), shape)
+    mapped = devices.MappedFunction(lambda v, b: model.apply(v, b["images"])[0], variables, BATCH)
+    net = torch_resnet(model, variables, shape[-1]).eval()
+    tensors = torch.tensor(images).permute(0, 3, 1, 2).contiguous().split(BATCH)
+
+    def ours():
+        return np.asarray(energy_score(mapped({"images": images})))
+
+    @torch.no_grad()
+    def bare_forward():
+        return torch.cat([net(batch) for batch in tensors])
+
+    expected = torch.logsumexp(bare_forward(), -1).numpy()
+    np.testing.assert_allclose(ours(), expected, atol=2e-3)
+    compare(
+        f"scoring_{arch}",
+        f"Energy scores of {count} images by {title}",
+        {"dream_jax": ours, "PyTorch, bare forward pass": bare_forward},
+        rounds,
+        {"arch": arch, "image": shape, "images": count, "batch": BATCH},
+        (count, "images"),
+    )
+
+
+def main():
+    flags = parser(__doc__)
+    flags.add_argument("--images", type=int, default=512)
+    args = flags.parse_args()
+    devices.use_cores()
+    for title in NETWORKS:
+        benchmark(title, args.images, args.rounds)
+
+
+if __name__ == "__main__":
+    main()

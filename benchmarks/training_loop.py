@@ -1,0 +1,119 @@
+"""Training steps of quickstart's classifier: this project's loop against the simple one.
+
+    python -m benchmarks.training_loop [--rounds 10] [--steps 20] [--several]
+
+Ours is what `fit` does: the images lie on the devices, a step is given the numbers of its rows, a
+thread prepares the steps ahead, and the host looks at the loss once, after the last. The rivals:
+
+- `simple_loop`: the host gathers a batch, hands it to the step and waits for its loss;
+- `streamed`: what `fit` does with tables that are too large to hold, batches copied ahead;
+- `scan_of_10` (with `--several`): ours with ten steps per call. On CPU it takes a minute to compile
+  and is slow; see `STEPS_PER_CALL` in `dream_jax/training/loop.py`.
+
+All make the same steps on the same rows with the same compiled arithmetic; that their losses agree
+is checked.
+"""
+
+import itertools
+
+import jax
+import numpy as np
+
+from benchmarks.paired import compare, parser
+from configs import quickstart
+from dream_jax.config import data_options
+from dream_jax.data.registry import load_id
+from dream_jax.detector.methods import METHODS
+from dream_jax.detector.train import make_batches, make_objective
+from dream_jax.keys import stage_key
+from dream_jax.models.resnet import build_model, init_model
+from dream_jax.training import devices
+from dream_jax.training.loop import create_state, make_steps, transfer_calls
+from dream_jax.training.optimizers import sgd
+
+
+class Contender:
+    """A loop that goes on where its last call ended, and returns the mean loss of its steps."""
+
+    def __init__(self, run, table, state):
+        self.run, self.table, self.state = run, table, devices.replicate(state)
+        self.done = 0
+
+    def step(self, batch) -> jax.Array:
+        self.state, means = self.run(self.table, self.state, batch)
+        return means["loss"]
+
+
+def main():
+    flags = parser(__doc__, rounds=10)
+    flags.add_argument("--steps", type=int, default=20, help="steps in a round (%(default)s)")
+    flags.add_argument("--several", action="store_true", help="time ten steps per call, too")
+    args = flags.parse_args()
+    if args.several and args.steps % 10:
+        flags.error("--steps must be a multiple of 10 with --several")
+
+    config = quickstart.get_config()
+    train, _ = load_id(config.data.id, data_options(config))
+    method, key = METHODS["energy"], stage_key(config.seed, "classifier")
+    model = build_model(config.model, len(train.class_names))
+    variables = init_model(model, key, train.images.shape[1:])
+    variables["params"] = {"network": variables["params"], "method": {}}
+    optimizer = sgd(config.classifier.optimizer, (args.rounds + 1) * args.steps)
+    state = create_state(variables, optimizer, key)
+    batches = make_batches(config, train, None)
+    run = make_steps(make_objective(model, method, config), optimizer, None)
+    table = devices.replicate(batches.whole())
+
+    def ahead(table: dict, length: int = 1):
+        loop = Contender(run, table, state)
+
+        def call() -> float:
+            first = loop.done
+            loop.done += args.steps
+            calls = (range(s, s + length) for s in range(first, loop.done, length))
+            prepared = transfer_calls(batches, calls, hold=bool(table))
+            losses = [loop.step(batch) for _, batch in prepared]
+            return np.mean(devices.unreplicate(losses))
+
+        return call
+
+    def simple():
+        loop = Contender(run, {}, state)
+
+        def call() -> float:
+            losses = []
+            for step in range(loop.done, loop.done + args.steps):
+                batch = jax.tree.map(lambda a: a[:, None], devices.shard(batches.at(step)))
+                losses.append(float(np.asarray(loop.step(batch))[0, 0]))
+            loop.done += args.steps
+            return np.mean(losses)
+
+        return call
+
+    contenders = {"dream_jax": ahead(table), "simple_loop": simple(), "streamed": ahead({})}
+    if args.several:
+        contenders["scan_of_10"] = ahead(table, length=10)
+    first = {}  # losses of the first call, which compiles and is not timed
+
+    def noted(name, call):
+        def noting():
+            loss = call()
+            return first.setdefault(name, loss)
+
+        return noting
+
+    size = config.classifier.batch_size
+    compare(
+        "training_loop",
+        f"{args.steps} training steps of quickstart's classifier, batch {size}",
+        {name: noted(name, call) for name, call in contenders.items()},
+        args.rounds,
+        {"steps": args.steps, "batch_size": size, "devices": jax.local_device_count()},
+        work=(args.steps * size, "images"),
+    )
+    for one, other in itertools.combinations(first, 2):
+        np.testing.assert_allclose(first[one], first[other], rtol=1e-3, err_msg=f"{one}, {other}")
+
+
+if __name__ == "__main__":
+    main()
