@@ -1,14 +1,14 @@
 """Training steps of quickstart's classifier: this project's loop against the simple one.
 
-    python -m benchmarks.training_loop [--rounds 10] [--steps 20] [--several]
+    python -m benchmarks.training_loop [--rounds 10] [--steps 20]
 
-Ours is what `fit` does: the images lie on the devices, a step is given the numbers of its rows, a
-thread prepares the steps ahead, and the host looks at the loss once, after the last. The rivals:
+Ours is what `fit` does: the images lie on the devices, ten steps are one call that is given the
+numbers of their rows, a thread prepares the calls ahead, and the host looks at the loss once, after
+the last. The rivals:
 
 - `simple_loop`: the host gathers a batch, hands it to the step and waits for its loss;
 - `streamed`: what `fit` does with tables that are too large to hold, batches copied ahead;
-- `scan_of_10` (with `--several`): ours with ten steps per call. On CPU it takes a minute to compile
-  and is slow; see `STEPS_PER_CALL` in `dream_jax/training/loop.py`.
+- `single_steps`: ours with one step per call.
 
 All make the same steps on the same rows with the same compiled arithmetic; that their losses agree
 is checked.
@@ -28,7 +28,7 @@ from dream_jax.detector.train import make_batches, make_objective
 from dream_jax.keys import stage_key
 from dream_jax.models.resnet import build_model, init_model
 from dream_jax.training import devices
-from dream_jax.training.loop import create_state, make_steps, transfer_calls
+from dream_jax.training.loop import STEPS_PER_CALL, create_state, make_steps, transfer_calls
 from dream_jax.training.optimizers import sgd
 
 
@@ -47,11 +47,11 @@ class Contender:
 def main():
     flags = parser(__doc__, rounds=10)
     flags.add_argument("--steps", type=int, default=20, help="steps in a round (%(default)s)")
-    flags.add_argument("--several", action="store_true", help="time ten steps per call, too")
     args = flags.parse_args()
-    if args.several and args.steps % 10:
-        flags.error("--steps must be a multiple of 10 with --several")
+    if args.steps % STEPS_PER_CALL:
+        flags.error(f"--steps must be a multiple of {STEPS_PER_CALL}, not {args.steps}")
 
+    devices.use_cores()
     config = quickstart.get_config()
     train, _ = load_id(config.data.id, data_options(config))
     method, key = METHODS["energy"], stage_key(config.seed, "classifier")
@@ -90,9 +90,12 @@ def main():
 
         return call
 
-    contenders = {"dream_jax": ahead(table), "simple_loop": simple(), "streamed": ahead({})}
-    if args.several:
-        contenders["scan_of_10"] = ahead(table, length=10)
+    contenders = {
+        "dream_jax": ahead(table, STEPS_PER_CALL),
+        "simple_loop": simple(),
+        "streamed": ahead({}),
+        "single_steps": ahead(table),
+    }
     first = {}  # losses of the first call, which compiles and is not timed
 
     def noted(name, call):

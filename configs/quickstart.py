@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
     config.decoding = ConfigDict()
     config.decoding.prompts = ("the symbol {name}",)  # of outliers; several are taken in turn
     config.decoding.id_prompt = "a handwritten {name}"  # of images of the plain classes
-    config.decoding.steps = 12
+    config.decoding.steps = 20
     config.decoding.guidance = 3.0
     config.decoding.batch_size = 50
     config.decoding.vae_batch_size = 25  # of these, for the VAE's memory

@@ -44,10 +44,10 @@ Objective = Callable[[Any, Any, dict, jax.Array], tuple[dict[str, Term], Any]]
 
 # Tables up to this size are kept on every device, larger ones stay on the host.
 HOLD_BYTES = 2**30
-# Steps in one call of the compiled program, where the table is held. XLA runs convolutions inside
-# a loop on CPU without its fast kernels: quickstart's classifier takes 1.9 s per step there,
-# against 0.07 s in calls of one step, which are no loop.
-STEPS_PER_CALL = {"cpu": 1, "gpu": 10, "tpu": 10}
+# Steps in one call of the compiled program, where the table is held. Measured on the CPU only
+# (benchmarks/training_loop.py); without `cpu_convolutions`, whose gradients XLA computes as fast
+# inside of a loop as outside, it would be 25 times slower than single steps there.
+STEPS_PER_CALL = 10
 
 
 class Stacked:
@@ -222,8 +222,7 @@ def fit(
       average_decay: decay of the exponential moving average of the parameters, if one is kept.
       log_every: steps between looks at the loss; in between, the host does not wait.
       watch: called with the step and the metrics' means since the last look.
-      steps_per_call: steps per call where the table is held, `STEPS_PER_CALL` of the backend if
-        None. Where fewer are left before a look, a checkpoint or the end, they are made one by one,
+      steps_per_call: steps per call where the table is held, `STEPS_PER_CALL` if None. Where fewer are left before a look, a checkpoint or the end, they are made one by one,
         so that at most two programs are compiled. It does not change the result.
 
     Returns:
@@ -241,7 +240,7 @@ def fit(
     if not hold:
         steps_per_call = 1  # so that no more than one large batch at a time is on its way
     elif steps_per_call is None:
-        steps_per_call = STEPS_PER_CALL.get(jax.default_backend(), 1)
+        steps_per_call = STEPS_PER_CALL
     table = devices.replicate(batches.whole()) if hold else {}
 
     def look(done: int, recent: list[dict]) -> None:

@@ -70,7 +70,7 @@ def test_images_are_those_of_the_stock_pipeline(toy, toy_folder, scheduler):
         jit=True,
     ).images[0]
     out = images(generator, plain, None, keys[:3], steps=6)
-    np.testing.assert_allclose(out, expected, atol=1e-5)
+    np.testing.assert_allclose(out, expected, atol=1e-4)  # convolutions round otherwise on CPU
 
 
 def test_hidden_states_are_those_of_a_replaced_row(toy, with_table):
