@@ -8,6 +8,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.requirements
 INSTALLED_DEV := $(VENV)/.requirements-dev
+INSTALLED_RIVALS := $(VENV)/.requirements-benchmarks
+BENCHMARKS := sampler resnet generator scoring knn training_loop schedulers
 PIP_INSTALL := $(RUN) -m pip install --disable-pip-version-check --no-input
 
 # Looked for only when something is to be installed.
@@ -20,7 +22,7 @@ NO_PYTHON = Python 3.11 or newer is needed (tried: $(CANDIDATES)); \
     name one with PYTHON=/path/to/python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart generator test lint clean
+.PHONY: help quickstart generator test benchmark lint clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +35,10 @@ generator: $(INSTALLED) ## train the miniature Stable Diffusion that quickstart 
 
 test: $(INSTALLED_DEV) ## install, then run the tests
 	$(RUN) -m pytest --durations=10 $(ARGS)
+
+benchmark: $(INSTALLED_RIVALS) ## install the rivals too, then measure against them
+	for name in $(BENCHMARKS); do $(RUN) -m benchmarks.$$name $(ARGS) || exit 1; done
+	$(RUN) -m benchmarks.paired
 
 lint: $(INSTALLED_DEV) ## check style and formatting
 	$(RUN) -m ruff check .
@@ -50,4 +56,8 @@ $(INSTALLED): requirements.txt
 
 $(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)
 	$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+$(INSTALLED_RIVALS): benchmarks/requirements.txt $(INSTALLED)
+	$(PIP_INSTALL) -r benchmarks/requirements.txt
 	@touch $@

@@ -3,7 +3,7 @@
     python -m benchmarks.schedulers [--run runs/quickstart] [--rounds 3]
 
 PLMS with 50 steps, the published code's, DDIM with 50, and DPM-Solver++ (second order, multistep)
-with 12, the quickstart's, and 20. They decode class names and, where `--run` is a run of the
+with 20, the quickstart's, and 12. They decode class names and, where `--run` is a run of the
 quickstart, its outlier embeddings, whose images its plain classifier then reads. Writes
 `schedulers.png` and `schedulers.json` to `benchmarks/results/`:
 
@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.paired import RESULTS, compare, parser
 from dream_jax.cli import use_compilation_cache
-from dream_jax.evaluation.figures import _Sheet
+from dream_jax.evaluation.figures import Sheet
 from dream_jax.generator.decode import Decoder
 from dream_jax.generator.load import load_generator
 from dream_jax.generator.prompts import placeholder_ids, prompt_ids
@@ -32,8 +32,8 @@ from dream_jax.training import devices
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.py"
 PLMS = "PLMS, 50 steps"
 CONTENDERS = {  # the quickstart's first
-    "DPM-Solver++, 12 steps": ("dpmsolver++", 12),
     "DPM-Solver++, 20 steps": ("dpmsolver++", 20),
+    "DPM-Solver++, 12 steps": ("dpmsolver++", 12),
     "DDIM, 50 steps": ("ddim", 50),
     PLMS: ("plms", 50),
 }
@@ -68,7 +68,7 @@ def picture(images: dict[str, np.ndarray], names, path: Path) -> None:
     """A row for each scheduler, a column for each prompt."""
     rows = list(reversed(images))
     outliers = images[PLMS][BY_NAME : BY_NAME + SHOWN]
-    sheet = _Sheet(rows=rows, columns=len(names) + len(outliers), split=len(names))
+    sheet = Sheet(rows=rows, columns=len(names) + len(outliers), split=len(names))
     for row, who in enumerate(rows):
         for column, image in enumerate(images[who][: len(names)]):
             sheet.put(row, column, image)
@@ -87,6 +87,7 @@ def main():
     flags.add_argument("--run", type=Path, default=Path("runs/quickstart"), help="a finished run")
     args = flags.parse_args()
     use_compilation_cache()
+    devices.use_cores()
     config = runpy.run_path(str(QUICKSTART))["get_config"]()
     run = Pipeline(config, args.run)
     decoding, names = config.decoding, run.class_names

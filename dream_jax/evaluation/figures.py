@@ -64,7 +64,7 @@ def image_grid_by_class(
     ]
     # Three tiles at least, the width of a heading.
     wide = [max(3, *map(len, block)) for block in blocks]
-    sheet = _Sheet(rows=names, columns=sum(wide), split=wide[0])
+    sheet = Sheet(rows=names, columns=sum(wide), split=wide[0])
     for start, block in zip((0, wide[0]), blocks, strict=True):
         for row, images in enumerate(block):
             for column, image in enumerate(images):
@@ -89,7 +89,7 @@ def decoded_id_sheet(
     """
     rows = ("real test image", "autoencoder round trip", "sampled by name")
     columns = min(columns, max(len(originals), len(sampled)))
-    sheet = _Sheet(rows=rows, columns=columns)
+    sheet = Sheet(rows=rows, columns=columns)
     for column, i in enumerate(_evenly(len(originals), columns)):
         sheet.put(0, column, originals[i])
         sheet.put(1, column, round_trips[i])
@@ -241,7 +241,7 @@ def score_histograms(
         return _save(figure, path)
 
 
-class _Sheet:
+class Sheet:
     """A grid of image tiles with row names, drawn as one array: an axes per image is slow."""
 
     def __init__(self, rows: Sequence[str], columns: int, split: int | None = None):

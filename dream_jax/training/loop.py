@@ -1,5 +1,6 @@
 """The one training loop, of the feature extractor, the classifiers and the generator."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import lru_cache
@@ -44,9 +45,9 @@ Objective = Callable[[Any, Any, dict, jax.Array], tuple[dict[str, Term], Any]]
 
 # Tables up to this size are kept on every device, larger ones stay on the host.
 HOLD_BYTES = 2**30
-# Steps in one call of the compiled program, where the table is held. Measured on the CPU only
-# (benchmarks/training_loop.py); without `cpu_convolutions`, whose gradients XLA computes as fast
-# inside of a loop as outside, it would be 25 times slower than single steps there.
+# Most steps in one call of the compiled program, where the table is held. On the CPU it takes
+# `cpu_convolutions`: the gradients that XLA derives from a convolution were 25 times slower inside
+# of a loop than outside, its gradients are not (benchmarks/training_loop.py).
 STEPS_PER_CALL = 10
 
 
@@ -204,7 +205,7 @@ def fit(
     average_decay: float | None = None,
     log_every: int = 20,
     watch: Callable[[int, dict], None] | None = None,
-    steps_per_call: int | None = None,
+    steps_per_call: int = STEPS_PER_CALL,
 ) -> TrainState:
     """Trains to `steps`, continuing from the newest checkpoint, and leaves one of the last step.
 
@@ -222,8 +223,8 @@ def fit(
       average_decay: decay of the exponential moving average of the parameters, if one is kept.
       log_every: steps between looks at the loss; in between, the host does not wait.
       watch: called with the step and the metrics' means since the last look.
-      steps_per_call: steps per call where the table is held, `STEPS_PER_CALL` if None. Where fewer are left before a look, a checkpoint or the end, they are made one by one,
-        so that at most two programs are compiled. It does not change the result.
+      steps_per_call: most steps in a call; see `call_length`. Looks and checkpoints are made at the
+        end of the call in which they are due.
 
     Returns:
       The final state on the host.
@@ -237,10 +238,9 @@ def fit(
     if start >= steps:
         return jax.tree.map(np.asarray, state)
     hold = batches.fit_on_device
-    if not hold:
-        steps_per_call = 1  # so that no more than one large batch at a time is on its way
-    elif steps_per_call is None:
-        steps_per_call = STEPS_PER_CALL
+    # One large batch at a time on its way is enough.
+    most = min(steps_per_call, log_every, save_every) if hold else 1
+    length = call_length(start, steps, most)
     table = devices.replicate(batches.whole()) if hold else {}
 
     def look(done: int, recent: list[dict]) -> None:
@@ -250,16 +250,16 @@ def fit(
         if not np.isfinite(means["loss"]):
             raise UserError(
                 f"{progress}: the loss is {means['loss']} by step {done}, expected a finite "
-                f"number; lower the learning rate (checkpoints up to step "
-                f"{(done - 1) // save_every * save_every} are kept)"
+                f"number; lower the learning rate (checkpoints up to step {saved} are kept)"
             )
         if watch is not None:
             watch(done, means)
 
     make = make_steps(objective, optimizer, average_decay)
     state = devices.replicate(state)
-    calls = _calls(start, steps, steps_per_call, log_every, save_every)
+    calls = (range(step, step + length) for step in range(start, steps, length))
     calls = transfer_calls(batches, calls, hold)
+    saved = start
     recent: list[dict] = []
     due = None  # a look that is put off until the devices have their next call
     with tqdm(total=steps, initial=start, desc=progress, unit="step") as bar, closing(calls):
@@ -269,24 +269,24 @@ def fit(
             if due:
                 look(*due)
                 due = None
-            saving = done % save_every == 0 or done == steps
-            if done % log_every == 0 or saving:
+            saving = done % save_every < length or done == steps
+            if done % log_every < length or saving:
                 due, recent = (done, recent), []
             if saving:
                 look(*due)
                 due = None
                 checkpoints.save(done, devices.unreplicate(state))
+                saved = done
     return devices.unreplicate(state)
 
 
-def _calls(start: int, end: int, length: int, *every: int) -> Iterator[range]:
-    """The steps of each call: `length` of them, or one where a multiple of `every` is nearer."""
-    step = start
-    while step < end:
-        stop = min(end, *(step // n * n + n for n in every))
-        length_here = length if step + length <= stop else 1
-        yield range(step, step + length_here)
-        step += length_here
+def call_length(start: int, end: int, most: int) -> int:
+    """Steps per call, at most `most`, such that all calls are of one length: of one program.
+
+    It divides `end` and `start`, so that a resumed training runs the program of a whole one.
+    """
+    common = math.gcd(start, end)
+    return next(length for length in range(most, 0, -1) if common % length == 0)
 
 
 def _mean_on_host(recent: list[dict]) -> dict[str, float]:

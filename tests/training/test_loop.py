@@ -88,7 +88,7 @@ def train_flat(folder, steps_per_call) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The state of a training that nothing interrupted."""
-    return train(tmp_path_factory.mktemp("whole"))
+    return train(tmp_path_factory.mktemp("whole"), steps_per_call=1)
 
 
 def assert_same(state, expected, **tolerance):
@@ -123,7 +123,7 @@ def test_interrupted_training_continues_bit_for_bit(whole, tmp_path, stop):
 
 
 def test_finished_training_is_only_read(whole, tmp_path):
-    train(tmp_path)
+    train(tmp_path, steps_per_call=1)
     state = train(tmp_path, watch=lambda *_: pytest.fail("a step was made"), log_every=1)
     assert_same(flat(state), flat(whole), rtol=0, atol=0)
 
@@ -257,10 +257,15 @@ def test_only_the_last_two_checkpoints_stay(tmp_path):
 
 
 def test_several_steps_per_call_are_the_same_steps(whole, tmp_path):
+    """Looks and checkpoints come at the ends of the calls in which they are due."""
     seen = []
     watch = lambda step, means: seen.append(step)  # noqa: E731
-    state = train(tmp_path, save_every=6, log_every=3, steps_per_call=3, watch=watch)
-    assert seen == [3, 6, 8]
+    state = train(tmp_path, save_every=5, log_every=4, steps_per_call=4, watch=watch)
+    assert seen == [4, 8]
+    assert_same(flat(state), flat(whole), rtol=1e-5, atol=1e-6)
+    state = train(tmp_path / "by_two", save_every=5, log_every=3, steps_per_call=3, watch=watch)
+    assert seen[2:] == [4, 6, 8]  # calls of two steps
+    assert sorted(p.name for p in (tmp_path / "by_two").iterdir() if p.name.isdigit()) == ["6", "8"]
     assert_same(flat(state), flat(whole), rtol=1e-5, atol=1e-6)
 
 
@@ -279,9 +284,9 @@ def test_metrics_are_means_over_the_steps_since_the_last_look(tmp_path):
         return seen
 
     singly = losses("singly", log_every=1)
-    by_three = losses("by_three", log_every=3, save_every=100, steps_per_call=3)
-    expected = [np.mean(singly[:3]), np.mean(singly[3:6]), np.mean(singly[6:])]
-    np.testing.assert_allclose(by_three, expected, rtol=1e-5)
+    by_four = losses("by_four", log_every=4, save_every=100)
+    expected = [np.mean(singly[:4]), np.mean(singly[4:])]
+    np.testing.assert_allclose(by_four, expected, rtol=1e-5)
 
 
 def test_looks_are_put_off_until_the_next_call_except_at_checkpoints(tmp_path, monkeypatch):
@@ -299,23 +304,16 @@ def test_looks_are_put_off_until_the_next_call_except_at_checkpoints(tmp_path, m
 
     monkeypatch.setattr(loop, "make_steps", recorded)
     watch = lambda step, means: events.append(step)  # noqa: E731
-    train(tmp_path, steps=6, save_every=4, log_every=2, watch=watch)
+    train(tmp_path, steps=6, save_every=4, log_every=2, watch=watch, steps_per_call=1)
     assert events == ["call"] * 3 + [2, "call", 4] + ["call"] * 2 + [6]
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "length", "every", "expected"),
-    [
-        (0, 4, 1, (10, 10), [1, 1, 1, 1]),
-        (0, 25, 10, (20, 100), [10, 10, 1, 1, 1, 1, 1]),
-        (5, 20, 4, (10, 100), [4, 1, 4, 4, 1, 1]),
-        (0, 9, 4, (3, 100), [1] * 9),
-    ],
+    ("start", "end", "most", "expected"),
+    [(0, 8, 1, 1), (0, 756, 10, 9), (252, 756, 10, 9), (250, 756, 10, 2), (0, 751, 10, 1)],
 )
-def test_calls_end_at_looks_checkpoints_and_the_last_step(start, end, length, every, expected):
-    calls = list(loop._calls(start, end, length, *every))
-    assert [len(call) for call in calls] == expected
-    assert [step for call in calls for step in call] == list(range(start, end))
+def test_all_calls_have_one_length(start, end, most, expected):
+    assert loop.call_length(start, end, most) == expected
 
 
 @pytest.mark.parametrize("held", [True, False])
@@ -332,14 +330,13 @@ def test_nothing_is_compiled_after_the_first_step(tmp_path, monkeypatch, held):
     assert by_step == [by_step[0]] * 8
 
 
-def test_single_steps_between_calls_of_several_compile_one_more_program(tmp_path):
+def test_calls_of_several_steps_are_of_one_program(tmp_path):
     with compilations() as compiled:
         by_look = []
         watch = lambda step, means: by_look.append(len(compiled))  # noqa: E731
-        train(tmp_path, steps=11, save_every=6, watch=watch, log_every=4, steps_per_call=4)
+        train(tmp_path, steps=12, save_every=6, watch=watch, log_every=4)
         by_look.append(len(compiled))
-    # Looks at 4, 6, 8, 11. The first is put off until the single step 5 is on its way.
-    assert by_look == [by_look[0]] * 5
+    assert by_look == [by_look[0]] * 4  # looks at 4, 8 and 12
 
 
 @contextmanager
