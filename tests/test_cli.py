@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -57,6 +58,23 @@ def test_program_prints_one_line_and_ends_with_status_2(tmp_path, arguments, lin
     assert not (tmp_path / "run").exists()
 
 
+def modules_after(statement: str) -> set[str]:
+    """Top-level packages that a fresh process has imported after the statement."""
+    code = f"{statement}; import sys; print(*{{name.split('.')[0] for name in sys.modules}})"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_heavy_packages_wait_for_the_stages_that_need_them():
+    assert not {"jax", "flax", "numpy"} & modules_after("import dream_jax.errors")
+    heavy = {"diffusers", "transformers", "matplotlib", "sklearn", "skimage", "scipy", "pandas"}
+    heavy |= {"tensorflow", "tensorflow_datasets", "mlxtend"}
+    assert not heavy & modules_after("import dream_jax.pipeline")
+    assert "jax" not in modules_after("import dream_jax.cli")
+
+
 # The folder of a run.
 
 
@@ -92,7 +110,13 @@ def test_changed_setting_is_named(toy, toy_run, setting, value, stage):
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("save_every", 7), ("eval_batch_size", 33), ("decoding.batch_size", 7)]
+    ("setting", "value"),
+    [
+        ("save_every", 7),
+        ("eval_batch_size", 33),
+        ("decoding.batch_size", 7),
+        ("decoding.vae_batch_size", 3),
+    ],
 )
 def test_setting_without_effect_on_results_may_change(toy, toy_run, setting, value):
     before = files_of(toy_run.workdir)

@@ -18,10 +18,8 @@ LAUNCH = [sys.executable, str(toy_module.REPOSITORY / "launch" / "main.py")]
 
 def environment(devices: int = 1, **more: str) -> dict[str, str]:
     """The environment of a run on so many virtual devices."""
-    variables = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | more
-    if devices > 1:
-        variables["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-    return variables
+    variables = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return variables | {"JAX_NUM_CPU_DEVICES": str(devices)} | more
 
 
 class Toy(NamedTuple):
