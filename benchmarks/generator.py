@@ -3,9 +3,9 @@
     python -m benchmarks.generator [--rounds 5]
 
 The UNet has 64, 128 and 256 channels, cross-attention of width 768 and 32×32 latents at batch 8;
-the VAE has 64, 128 and 256 channels and decodes as many. The architectures are those of the
-libraries' own classes with the same configuration, with random weights on both sides: the numbers
-of parameters are compared, the outputs are not.
+the VAE has 64, 128 and 256 channels and decodes as many. PyTorch runs in a process of its own. The
+architectures are those of the libraries' own classes with the same configuration, with random
+weights on both sides: the numbers of parameters are compared, the outputs are not.
 """
 
 import functools
@@ -16,7 +16,7 @@ os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 import jax
 import numpy as np
 
-from benchmarks.paired import compare, parser, require
+from benchmarks.paired import InOwnProcess, compare, parser, require
 from dream_jax.generator.cpu_attention import cpu_attention
 from dream_jax.training import devices
 
@@ -28,24 +28,64 @@ def size(tree) -> int:
     return sum(np.size(leaf) for leaf in jax.tree.leaves(tree))
 
 
-def unet(torch, rng):
-    """(ours, PyTorch's) calls of one denoising step."""
-    from diffusers import FlaxUNet2DConditionModel, UNet2DConditionModel
+UNET = {
+    "sample_size": SIZE,
+    "block_out_channels": CHANNELS,
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    "cross_attention_dim": WIDTH,
+    "attention_head_dim": 8,
+    "layers_per_block": 2,
+}
+VAE = {
+    "block_out_channels": CHANNELS,
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "latent_channels": 4,
+    "sample_size": 4 * SIZE,
+}
 
-    config = {
-        "sample_size": SIZE,
-        "block_out_channels": CHANNELS,
-        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        "cross_attention_dim": WIDTH,
-        "attention_head_dim": 8,
-        "layers_per_block": 2,
-    }
-    ours, theirs = FlaxUNet2DConditionModel(**config), UNet2DConditionModel(**config).eval()
+
+def torch_unet(parameters: int, latents: np.ndarray, states: np.ndarray):
+    """PyTorch's call of one denoising step."""
+    torch = require("torch")
+    from diffusers import UNet2DConditionModel
+
+    model = UNet2DConditionModel(**UNET).eval()
+    assert parameters == sum(p.numel() for p in model.parameters())
+    inputs = torch.tensor(latents), 10, torch.tensor(states)
+
+    @torch.no_grad()
+    def call():
+        model(*inputs)
+
+    return call
+
+
+def torch_vae(parameters: int, latents: np.ndarray):
+    """PyTorch's call of one decoding."""
+    torch = require("torch")
+    from diffusers import AutoencoderKL
+
+    model = AutoencoderKL(**VAE).eval()
+    assert parameters == sum(p.numel() for p in model.parameters())
+    inputs = torch.tensor(latents)
+
+    @torch.no_grad()
+    def call():
+        model.decode(inputs)
+
+    return call
+
+
+def unet(rng):
+    """(ours, PyTorch's) calls of one denoising step."""
+    from diffusers import FlaxUNet2DConditionModel
+
+    ours = FlaxUNet2DConditionModel(**UNET)
     latents = rng.normal(size=(BATCH, 4, SIZE, SIZE)).astype(np.float32)
     states = rng.normal(size=(BATCH, TOKENS, WIDTH)).astype(np.float32)
     params = jax.jit(ours.init_weights)(jax.random.key(0))
-    assert size(params) == sum(p.numel() for p in theirs.parameters())
 
     def step(params, batch):
         with cpu_attention():
@@ -55,48 +95,28 @@ def unet(torch, rng):
 
     batch = devices.put(devices.shard({"x": latents, "states": states}))
     run = functools.partial(devices.pmap(step), devices.replicate(params), batch)
-    inputs = torch.tensor(latents), 10, torch.tensor(states)
-
-    @torch.no_grad()
-    def rival():
-        theirs(*inputs)
-
-    return run, rival
+    return run, InOwnProcess(torch_unet, size(params), latents, states)
 
 
-def vae(torch, rng):
+def vae(rng):
     """(ours, PyTorch's) calls of one decoding."""
-    from diffusers import AutoencoderKL, FlaxAutoencoderKL
+    from diffusers import FlaxAutoencoderKL
 
-    config = {
-        "block_out_channels": CHANNELS,
-        "down_block_types": ("DownEncoderBlock2D",) * 3,
-        "up_block_types": ("UpDecoderBlock2D",) * 3,
-        "latent_channels": 4,
-        "sample_size": 4 * SIZE,
-    }
-    ours, theirs = FlaxAutoencoderKL(**config), AutoencoderKL(**config).eval()
+    ours = FlaxAutoencoderKL(**VAE)
     latents = rng.normal(size=(BATCH, 4, SIZE, SIZE)).astype(np.float32)
     params = jax.jit(ours.init_weights)(jax.random.key(0))
-    assert size(params) == sum(p.numel() for p in theirs.parameters())
 
     def decode(params, batch):
         return ours.apply({"params": params}, batch["x"], method=ours.decode).sample
 
     batch = devices.put(devices.shard({"x": latents}))
     run = functools.partial(devices.pmap(decode), devices.replicate(params), batch)
-    inputs = torch.tensor(latents)
-
-    @torch.no_grad()
-    def rival():
-        theirs.decode(inputs)
-
-    return run, rival
+    return run, InOwnProcess(torch_vae, size(params), latents)
 
 
 def main():
     args = parser(__doc__).parse_args()
-    torch = require("torch")
+    require("torch")
     devices.use_cores()
     rng = np.random.default_rng(0)
     sizes = {"channels": CHANNELS, "latents": (4, SIZE, SIZE), "batch": BATCH}
@@ -105,7 +125,7 @@ def main():
         ("unet", unet, "UNet denoising step"),
         ("vae", vae, "VAE decoding"),
     ):
-        ours, rival = make(torch, rng)
+        ours, rival = make(rng)
         title = f"{title}, {CHANNELS} channels, {SIZE}×{SIZE} latents, batch {BATCH}"
         contenders = {"dream_jax": ours, "PyTorch diffusers": rival}
         compare(name, title, contenders, args.rounds, sizes, (BATCH, "images"))

@@ -9,14 +9,17 @@ alike. The result is printed and written to `benchmarks/results/<name>.json`.
 """
 
 import argparse
+import contextlib
 import importlib
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,6 +47,34 @@ def require(package: str) -> ModuleType:
     except ModuleNotFoundError:
         print(f"{package} is missing: pip install -r benchmarks/requirements.txt", file=sys.stderr)
         sys.exit(2)
+
+
+class InOwnProcess:
+    """A contender that runs in a process of its own, as its users run it.
+
+    Two libraries in one process share memory allocator and cores, and the threads of one wait
+    actively where the other is to run.
+
+    Args:
+      make: a function of a module, called there with `arguments`; it returns the contender.
+    """
+
+    def __init__(self, make: Callable[..., Callable[[], Any]], *arguments: Any):
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(there, make, arguments), daemon=True)
+        self._process.start()
+
+    def __call__(self) -> Any:
+        self._here.send("run")
+        return self._here.recv()
+
+
+def _serve(pipe: Connection, make: Callable, arguments: tuple) -> None:
+    call = make(*arguments)
+    with contextlib.suppress(EOFError):  # the benchmark has ended
+        while pipe.recv():
+            pipe.send(call())
 
 
 def compare(

@@ -4,8 +4,8 @@
 
 ResNet-34 at batch 64 on 32×32 images, and the quickstart's small ResNet. A training step is the
 project's own (forward, gradients, batch statistics, SGD with momentum), on one device per core;
-PyTorch trains the same network with the same weights, in its own memory layout and in
-channels-last. The logits of both must agree.
+PyTorch, in a process of its own, trains the same network with the same weights, in its own memory
+layout and in channels-last. The logits of both must agree.
 """
 
 import functools
@@ -14,8 +14,8 @@ import jax
 import numpy as np
 import optax
 
-from benchmarks.paired import compare, parser
-from benchmarks.rivals import torch, torch_resnet
+from benchmarks import rivals
+from benchmarks.paired import InOwnProcess, compare, parser
 from dream_jax.models.resnet import STAGES, ResNet, init_model
 from dream_jax.training import devices
 from dream_jax.training.loop import Term, create_state, make_steps
@@ -54,26 +54,16 @@ def our_step(model, variables, images, labels):
     return call
 
 
-def torch_step(net, images, labels):
-    """The same in PyTorch."""
-    optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9)
-
-    def call():
-        net.train()
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(net(images), labels).backward()
-        optimizer.step()
-
-    return call
-
-
-def torch_forward(net, images):
-    @torch.no_grad()
-    def call():
-        net.eval()
-        return net(images).numpy()
-
-    return call
+def rival_shape(model, channels: int) -> dict:
+    """The arguments of the rivals' network that has the structure of ours."""
+    stride = 2 if model.stem == "stride2" else 1
+    return {
+        "stages": tuple(model.stages),
+        "width": model.width,
+        "channels": channels,
+        "stride": stride,
+        "outputs": model.outputs,
+    }
 
 
 def benchmark(title, rounds):
@@ -82,22 +72,17 @@ def benchmark(title, rounds):
     images = rng.random((batch, *shape), np.float32)
     labels = rng.integers(0, classes, batch)
     model = ResNet(STAGES[arch], width, stem, classes)
-    variables = init_model(model, jax.random.key(0), shape)
+    variables = jax.tree.map(np.asarray, init_model(model, jax.random.key(0), shape))
+    theirs = rival_shape(model, shape[-1]), variables
 
     forward = devices.pmap(lambda v, x: model.apply(v, x)[0])
     on_devices = devices.replicate(variables), devices.put(devices.shard({"x": images})["x"])
-    nets, inputs = {}, {}
-    for name, layout in (
-        ("PyTorch", torch.contiguous_format),
-        ("PyTorch, channels last", torch.channels_last),
-    ):
-        nets[name] = torch_resnet(model, variables, shape[-1]).to(memory_format=layout)
-        inputs[name] = torch.tensor(images).permute(0, 3, 1, 2).contiguous(memory_format=layout)
-
     ours = functools.partial(forward, *on_devices)
-    forwards = {"dream_jax": ours} | {n: torch_forward(nets[n], inputs[n]) for n in nets}
+    forwards = {"dream_jax": ours} | {
+        name: InOwnProcess(rivals.forward, *theirs, name, images, batch) for name in rivals.LAYOUTS
+    }
     expected = devices.unshard(ours(), batch)
-    for name in nets:
+    for name in rivals.LAYOUTS:
         np.testing.assert_allclose(forwards[name](), expected, atol=2e-3, err_msg=name)
     sizes = {"arch": arch, "width": width, "stem": stem, "image": shape, "batch": batch}
     sizes["devices"] = jax.local_device_count()
@@ -105,9 +90,10 @@ def benchmark(title, rounds):
     work = (batch, "images")
     compare(f"{arch}_forward", f"Forward pass of {what}", forwards, rounds, sizes, work)
 
-    target = torch.tensor(labels)
-    steps = {"dream_jax": our_step(model, variables, images, labels)}
-    steps |= {name: torch_step(nets[name], inputs[name], target) for name in nets}
+    steps = {"dream_jax": our_step(model, variables, images, labels)} | {
+        name: InOwnProcess(rivals.training_step, *theirs, name, images, labels)
+        for name in rivals.LAYOUTS
+    }
     compare(f"{arch}_training", f"Training step of {what}", steps, rounds, sizes, work)
 
 

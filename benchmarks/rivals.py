@@ -56,10 +56,21 @@ class ResNet(nn.Module):
         return self.head(self.blocks(x).mean((2, 3)))
 
 
-def torch_resnet(model: Any, variables: Mapping, channels: int) -> ResNet:
-    """A PyTorch network with the structure of a `dream_jax` ResNet and its weights."""
-    stride = 2 if model.stem == "stride2" else 1
-    net = ResNet(model.stages, model.width, channels, stride, model.outputs)
+LAYOUTS = {
+    "PyTorch": torch.contiguous_format,
+    "PyTorch, channels last": torch.channels_last,
+}
+
+
+def torch_resnet(shape: Mapping[str, Any], variables: Mapping, layout: str) -> ResNet:
+    """A PyTorch network with the structure of a `dream_jax` ResNet and its weights.
+
+    Args:
+      shape: arguments of `ResNet`.
+      variables: the Flax variables {"params", "batch_stats"} of ours.
+      layout: one of `LAYOUTS`.
+    """
+    net = ResNet(**shape)
     params, stats = variables["params"], variables["batch_stats"]
 
     def copy_conv(conv, kernel):
@@ -88,4 +99,35 @@ def torch_resnet(model: Any, variables: Mapping, channels: int) -> ResNet:
             copy_norm(norm, own[f"BatchNorm_{number}"], running[f"BatchNorm_{number}"])
     net.head.weight.data = torch.tensor(np.asarray(params["head"]["kernel"]).T.copy())
     net.head.bias.data = torch.tensor(np.asarray(params["head"]["bias"]))
-    return net
+    return net.to(memory_format=LAYOUTS[layout])
+
+
+def to_torch(images: np.ndarray, layout: str):
+    """(n, H, W, C) → a tensor (n, C, H, W) in a memory layout."""
+    return torch.tensor(images).permute(0, 3, 1, 2).contiguous(memory_format=LAYOUTS[layout])
+
+
+def forward(shape, variables, layout: str, images: np.ndarray, batch: int):
+    """A call of the bare forward pass, batch by batch: logits (n, classes)."""
+    net = torch_resnet(shape, variables, layout).eval()
+    batches = to_torch(images, layout).split(batch)
+
+    @torch.no_grad()
+    def call():
+        return torch.cat([net(images) for images in batches]).numpy()
+
+    return call
+
+
+def training_step(shape, variables, layout: str, images: np.ndarray, labels: np.ndarray):
+    """A call of one training step: forward, gradients, batch statistics, SGD with momentum."""
+    net = torch_resnet(shape, variables, layout).train()
+    images, labels = to_torch(images, layout), torch.tensor(labels)
+    optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9)
+
+    def call():
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(images), labels).backward()
+        optimizer.step()
+
+    return call

@@ -8,10 +8,11 @@ The rival is only the forward pass of the same network, on tensors that it has a
 
 import jax
 import numpy as np
+from scipy.special import logsumexp
 
-from benchmarks.paired import compare, parser
-from benchmarks.resnet import NETWORKS
-from benchmarks.rivals import torch, torch_resnet
+from benchmarks import rivals
+from benchmarks.paired import InOwnProcess, compare, parser
+from benchmarks.resnet import NETWORKS, rival_shape
 from dream_jax.detector.methods.energy import energy_score
 from dream_jax.models.resnet import STAGES, ResNet, init_model
 from dream_jax.training import devices
@@ -23,20 +24,16 @@ def benchmark(title, count, rounds):
     arch, width, stem, shape, classes, _ = NETWORKS[title]
     images = np.random.default_rng(0).random((count, *shape), np.float32)
     model = ResNet(STAGES[arch], width, stem, classes)
-    variables = init_model(model, jax.random.key(0), shape)
+    variables = jax.tree.map(np.asarray, init_model(model, jax.random.key(0), shape))
     mapped = devices.MappedFunction(lambda v, b: model.apply(v, b["images"])[0], variables, BATCH)
-    net = torch_resnet(model, variables, shape[-1]).eval()
-    tensors = torch.tensor(images).permute(0, 3, 1, 2).contiguous().split(BATCH)
+    bare_forward = InOwnProcess(
+        rivals.forward, rival_shape(model, shape[-1]), variables, "PyTorch", images, BATCH
+    )
 
     def ours():
         return np.asarray(energy_score(mapped({"images": images})))
 
-    @torch.no_grad()
-    def bare_forward():
-        return torch.cat([net(batch) for batch in tensors])
-
-    expected = torch.logsumexp(bare_forward(), -1).numpy()
-    np.testing.assert_allclose(ours(), expected, atol=2e-3)
+    np.testing.assert_allclose(ours(), logsumexp(bare_forward(), -1), atol=2e-3)
     compare(
         f"scoring_{arch}",
         f"Energy scores of {count} images by {title}",
