@@ -23,9 +23,9 @@ from dream_jax.training.cpu_convolution import cpu_convolutions
 AXIS = "devices"
 
 
-# On the CPU every core is a device, up to this many: two devices of one core each train a ResNet-34
-# 1.2 times as fast as one device of two cores, and run it forward 1.4 times as fast
-# (benchmarks/resnet.py), as XLA divides few operations among threads.
+# On the CPU every core is a device, up to this many, as XLA divides few operations among threads: two
+# devices of one core each trained a plain ResNet-34 1.2 times as fast as one device of two cores, and
+# ran it forward 1.5 times as fast. More than two were not measured.
 CPU_DEVICES = 4
 
 
