@@ -23,9 +23,9 @@ from dream_jax.training.cpu_convolution import cpu_convolutions
 AXIS = "devices"
 
 
-# On the CPU every core is a device, up to this many, as XLA divides few operations among threads: two
-# devices of one core each trained a plain ResNet-34 1.2 times as fast as one device of two cores, and
-# ran it forward 1.5 times as fast. More than two were not measured.
+# On the CPU every core is a device, up to this many, as XLA divides few operations among threads:
+# two devices of one core each trained a plain ResNet-34 1.2 times as fast as one device of two
+# cores, and ran it forward 1.5 times as fast. More than two were not measured.
 CPU_DEVICES = 4
 
 
