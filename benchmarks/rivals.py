@@ -119,15 +119,16 @@ def forward(shape, variables, layout: str, images: np.ndarray, batch: int):
     return call
 
 
-def training_step(shape, variables, layout: str, images: np.ndarray, labels: np.ndarray):
-    """A call of one training step: forward, gradients, batch statistics, SGD with momentum."""
+def training(shape, variables, layout: str, images: np.ndarray, labels: np.ndarray, steps: int):
+    """A call of some training steps: forward, gradients, batch statistics, SGD with momentum."""
     net = torch_resnet(shape, variables, layout).train()
     images, labels = to_torch(images, layout), torch.tensor(labels)
     optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9)
 
     def call():
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(net(images), labels).backward()
-        optimizer.step()
+        for _ in range(steps):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net(images), labels).backward()
+            optimizer.step()
 
     return call
