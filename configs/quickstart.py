@@ -59,6 +59,7 @@ def get_config() -> ConfigDict:
     config.sampling.scale = 0.2  # standard deviation of the noise around a boundary feature
     config.sampling.keep = 2  # candidates kept per boundary feature and round
     config.sampling.rounds = 5
+    config.sampling.selection = "paper"  # "published" repeats the choice of the published code
 
     # ③ decoding
     config.generator = ConfigDict()

@@ -15,6 +15,7 @@ from dream_jax.generator.load import SCHEDULERS, generator_folder
 from dream_jax.models.resnet import STAGES as ARCHITECTURES
 from dream_jax.models.resnet import STEMS
 from dream_jax.records import flatten
+from dream_jax.sampling.boundary import SELECTIONS
 
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -86,6 +87,7 @@ RULES: dict[str, Rule] = {
     "sampling.scale": _number(0, open_low=True),
     "sampling.keep": _whole(1),
     "sampling.rounds": _whole(1),
+    "sampling.selection": _one_of(SELECTIONS),
     "generator.path": (lambda v: isinstance(v, str) and bool(v), "a folder"),
     "generator.scheduler": _one_of(SCHEDULERS),
     "decoding.prompts": (

@@ -21,6 +21,7 @@ from dream_jax.knn import kth_smallest, kth_sq_distance
 from dream_jax.training.devices import fold_keys, pmap, shard, unshard
 
 FEATURES_AT_ONCE = 20  # features whose similarities are counted in one step
+SELECTIONS = ("paper", "published")
 HALVINGS = 23  # of a range of cosines of length 2, which leaves 2.4e-7, a float32's rounding
 
 
@@ -38,6 +39,8 @@ class SamplerSettings:
       rounds: number of rounds.
       largest: True for outliers, which keep the largest d_k around the boundary set; False for
         inliers, which keep the smallest around any feature.
+      selection: "paper" keeps for each drawn feature its own best candidates; "published" is the
+        choice of the published code, see `published_round`.
 
     Raises:
       UserError: if a value is out of range; the message names it as `sampling.<attribute>`.
@@ -51,6 +54,7 @@ class SamplerSettings:
     keep: int = 2
     rounds: int = 100
     largest: bool = True
+    selection: str = "paper"
 
     def __post_init__(self):
         for name in ("k", "boundary", "per_round", "candidates", "keep", "rounds"):
@@ -61,6 +65,10 @@ class SamplerSettings:
                 )
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise UserError(f"sampling.scale must be positive and finite, not {self.scale}")
+        if self.selection not in SELECTIONS:
+            raise UserError(
+                f"sampling.selection is {self.selection!r}; allowed: {', '.join(SELECTIONS)}"
+            )
         if self.keep > self.candidates:
             raise UserError(
                 f"sampling.keep is {self.keep}, more than the {self.candidates} of "
@@ -193,9 +201,43 @@ def sample_round(
     return _normalise(boundary_features[:, None] + scale * noise[best_first])
 
 
+def published_round(
+    features: jax.Array,
+    boundary_features: jax.Array,
+    noise: jax.Array,
+    k: int,
+    scale: float,
+    keep: int,
+    largest: bool = True,
+    count: int | jax.Array | None = None,
+) -> jax.Array:
+    """One round with the choice of the published code, to repeat its numbers.
+
+    That code computes d_k of the candidates as a table (p, L), reads it as (L, p), and gives the
+    i-th feature the noise vectors with the best entries in column i: of other features' distances,
+    for the most part, so that the choice is close to a random one. For one point per feature it
+    also takes all of them around the first feature.
+
+    Arguments and result are those of `sample_round`; the order within a feature is by the misread
+    distances.
+    """
+    padding = jnp.arange(len(features)) >= (len(features) if count is None else count)
+
+    def distances(boundary_feature):
+        candidates = _normalise(boundary_feature + scale * noise)
+        opposition = -jnp.matmul(candidates, features.T, precision="highest")
+        return kth_smallest(jnp.where(padding, jnp.inf, opposition), k)  # increases with d_k
+
+    misread = jax.lax.map(distances, boundary_features).reshape(len(noise), -1)
+    chosen = jax.lax.top_k(misread.T if largest else -misread.T, keep)[1]  # (p, keep)
+    around = boundary_features if keep > 1 else boundary_features[jnp.zeros_like(chosen[:, 0])]
+    return _normalise(around[:, None] + scale * noise[chosen])
+
+
 @functools.lru_cache
 def _mapped_rounds(settings: SamplerSettings) -> Callable:
     """The compiled rounds of one class, kept so that classes of the same size share them."""
+    one_round = sample_round if settings.selection == "paper" else published_round
 
     def draw(keys, eligible):
         # A number per feature from its own key, the largest win: equal whatever the padding.
@@ -214,7 +256,7 @@ def _mapped_rounds(settings: SamplerSettings) -> Callable:
             draw_key, noise_key = jax.random.split(jax.random.fold_in(key, number))
             drawn = features[draw(fold_keys(draw_key, index), eligible)]
             noise = jax.random.normal(noise_key, (settings.candidates, features.shape[1]))
-            return sample_round(
+            return one_round(
                 features,
                 drawn,
                 noise,

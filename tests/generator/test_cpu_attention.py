@@ -1,5 +1,7 @@
 """The CPU's attention against the plain formula and diffusers' own layer."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,19 +57,14 @@ def test_other_backends_get_the_program_of_plain_diffusers(monkeypatch):
     x = jnp.zeros((2, 1024, 32))
     variables = layer.init(jax.random.key(0), x)
 
-    def lowered():
+    def lowered(context):
         def program(variables, x):
-            with cpu_attention():
+            with context():
                 return layer.apply(variables, x)
 
         return jax.jit(program).trace(variables, x).lower(lowering_platforms=("tpu",)).as_text()
 
-    def plain():
-        def program(variables, x):
-            return layer.apply(variables, x)
-
-        return jax.jit(program).trace(variables, x).lower(lowering_platforms=("tpu",)).as_text()
-
-    assert lowered() != plain()
+    plain = lowered(contextlib.nullcontext)
+    assert lowered(cpu_attention) != plain
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    assert lowered() == plain()
+    assert lowered(cpu_attention) == plain

@@ -17,6 +17,7 @@ from dream_jax.sampling import boundary
 from dream_jax.sampling.boundary import (
     SamplerSettings,
     boundary_set,
+    published_round,
     sample_embeddings,
     sample_round,
 )
@@ -91,37 +92,38 @@ def test_golden_round_is_the_best_by_definition(golden):
     assert_same_up_to_ties(sample_round(*arguments), *arguments)
 
 
-def test_golden_points_are_the_published_choice_among_the_same_candidates(golden):
-    """The published code reads its list of p × L distances as (L, p), so it mixes candidates up.
-
-    With p boundary features and L noise vectors, it gives the i-th feature the noise vectors with
-    the best entries in column i of that misread table. For one point per feature it also takes
-    all of them around the first feature. We keep what the paper describes, but the same misreading
-    of our distances must lead to its points: all of them, for no two distances there are tied.
-    """
-    features, noise = golden["features"], golden["noise"]
-    scale, keep = float(golden["noise_scale"]), int(golden["points_per_boundary"])
-    candidates = unit(golden["boundary"][:, None] + scale * noise)  # (p, L, d)
+def test_golden_points_are_those_of_the_published_round(golden):
+    """All of them, for no two distances there are tied, group by group in the file's order."""
+    features, noise, boundary_features = (golden[n] for n in ("features", "noise", "boundary"))
+    k, scale = int(golden["k"]), float(golden["noise_scale"])
+    keep, largest = int(golden["points_per_boundary"]), bool(golden["largest"])
+    # Which candidate a golden point is tells in which random order the features were drawn.
+    candidates = unit(boundary_features[:, None] + scale * noise)
     p, length, d = candidates.shape
-    flat = candidates.reshape(-1, d)
-    similarity = golden["points"] @ flat.T
-    source, number = np.divmod(similarity.argmax(axis=1), length)  # of each golden point
+    similarity = golden["points"] @ candidates.reshape(-1, d).T
     assert similarity.max(axis=1).min() > 1 - 1e-6
-    distance = np.asarray(kth_sq_distance(flat, features, int(golden["k"]))).reshape(p, length)
-
-    if golden["largest"]:
-        order = list(dict.fromkeys(source))  # the random order of the features is that of groups
-        misread = distance[order].reshape(length, p)
-        chosen = np.argsort(-misread, axis=0)[:keep].T  # (p, keep)
-        np.testing.assert_array_equal(source, np.repeat(order, keep))
-        np.testing.assert_array_equal(number, chosen.ravel())
+    source, number = np.divmod(similarity.argmax(axis=1), length)
+    if largest:
+        order = list(dict.fromkeys(source))
+        assert sorted(order) == list(range(p))
+        round_of = published_round(features, boundary_features[order], noise, k, scale, keep)
+        np.testing.assert_allclose(round_of.reshape(-1, d), golden["points"], atol=2e-6)
     else:
-        # p = L here, so that column i holds noise vector i and the row is a feature, in an order
-        # that the file tells only in part: the same feature must always have the same place.
-        nearest = distance.argmin(axis=0)
-        assert len(set(source)) == 1
-        pairs = set(zip(nearest.tolist(), number.tolist(), strict=True))
-        assert len(pairs) == len(set(nearest.tolist())) == len(set(number.tolist()))
+        # p = L and one point per feature, all around the feature drawn first. Column i of the
+        # misread table belongs to noise vector i and its rows to the features, so the file tells
+        # the order of those only in part: the features that are nearest to some noise vector.
+        assert (length, keep, len(set(source))) == (p, 1, 1)
+        distance = kth_sq_distance(candidates.reshape(-1, d), features, k).reshape(p, length)
+        order = np.full(p, -1)
+        order[number] = np.asarray(distance).argmin(axis=0)
+        assert order[0] in (-1, source[0])
+        order[0] = source[0]
+        rest = iter(np.setdiff1d(np.arange(p), order))
+        order = [place if place >= 0 else next(rest) for place in order]
+        round_of = published_round(
+            features, boundary_features[order], noise, k, scale, keep, largest=False
+        )
+        np.testing.assert_allclose(round_of.reshape(-1, d), golden["points"], atol=2e-6)
 
 
 @pytest.mark.parametrize("largest", [True, False])

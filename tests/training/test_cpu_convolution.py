@@ -1,5 +1,7 @@
 """The CPU's convolutions against `lax`, over random shapes and over the modules that use them."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,7 +58,7 @@ def random_case(seed):
     return (images, *size.tolist(), channels[0]), (*kernel, *channels), strides, padding
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", range(9))
 def test_random_shapes(seed):
     check(*random_case(seed))
 
@@ -65,7 +67,7 @@ def test_random_shapes(seed):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_what_resnets_and_diffusers_use(kernel, stride, padding):
-    check((6, 12, 12, 64), (kernel, kernel, 64, 96), (stride, stride), padding)
+    check((2, 12, 12, 64), (kernel, kernel, 64, 96), (stride, stride), padding)
 
 
 @pytest.mark.parametrize("padding", [((2, 2), (2, 2)), ((3, 0), (0, 4))])
@@ -87,49 +89,37 @@ def test_many_images(images):
     check((images, 32, 32, 3), (3, 3, 3, 64), (1, 1), "SAME")
 
 
-def test_winograd_is_taken_and_far_cheaper():
-    """Operations that XLA counts in the compiled program."""
-
-    def flops(function, n, channels):
+def test_winograd_is_taken_where_it_pays():
+    def convolves(function, n, channels):
         x, w = jnp.zeros((n, 8, 8, channels)), jnp.zeros((3, 3, channels, channels))
-        compiled = jax.jit(lambda x, w: function(x, w, (1, 1), "SAME", dimension_numbers=NUMBERS))
-        text = compiled.lower(x, w).as_text()
-        return "convolution" in text
+        program = jax.jit(lambda x, w: function(x, w, (1, 1), "SAME", dimension_numbers=NUMBERS))
+        return "convolution" in program.lower(x, w).as_text()
 
-    assert not flops(convolution, 8, 128)
-    assert flops(convolution, 8, 32)  # too few channels
-    assert flops(convolution, 1, 512)  # too few tiles
-    assert flops(lax.conv_general_dilated, 8, 128)
+    assert not convolves(convolution, 8, 128)
+    assert convolves(convolution, 8, 32)  # too few channels
+    assert convolves(convolution, 1, 512)  # too few tiles
+    assert convolves(lax.conv_general_dilated, 8, 128)
 
 
-def lowered(module, x, backend=None):
-    """StableHLO of the gradient of a module, as the project's programs are traced."""
+def lowered(module, x, platform, context):
+    """StableHLO of the gradient of a module that is traced within a context."""
     variables = module.init(jax.random.key(0), x)
 
     def program(variables, x):
-        with cpu_convolutions():
+        with context():
             return jax.grad(lambda v: module.apply(v, x).sum())(variables)
 
-    return jax.jit(program).trace(variables, x).lower(lowering_platforms=backend).as_text()
-
-
-def plain(module, x, backend=None):
-    variables = module.init(jax.random.key(0), x)
-
-    def program(variables, x):
-        return jax.grad(lambda v: module.apply(v, x).sum())(variables)
-
-    return jax.jit(program).trace(variables, x).lower(lowering_platforms=backend).as_text()
+    return jax.jit(program).trace(variables, x).lower(lowering_platforms=platform).as_text()
 
 
 @pytest.mark.parametrize("platform", ["tpu", "gpu"])
 def test_other_backends_get_the_program_of_plain_flax(monkeypatch, platform):
     lowering = ("tpu",) if platform == "tpu" else ("cuda",)
     module, x = nn.Conv(64, (3, 3)), jnp.zeros((4, 8, 8, 64))
-    on_cpu = lowered(module, x, lowering)
+    plain = lowered(module, x, lowering, contextlib.nullcontext)
+    assert lowered(module, x, lowering, cpu_convolutions) != plain  # the comparison can tell
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
-    assert lowered(module, x, lowering) == plain(module, x, lowering)
-    assert on_cpu != plain(module, x, lowering)  # the comparison can tell
+    assert lowered(module, x, lowering, cpu_convolutions) == plain
 
 
 def test_third_parties_convolutions_are_reached(monkeypatch):
