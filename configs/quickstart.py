@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
     config.model.arch = "resnet8"
     config.model.width = 24
     config.model.stem = "stride2"
+    config.model.precision = "float32"  # bfloat16 is faster on TPU and GPU
 
     # ① the text-conditioned latent space
     config.latent_space = ConfigDict()

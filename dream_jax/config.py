@@ -12,8 +12,8 @@ from dream_jax.data.registry import ID_SETS, OOD_SETS, DataOptions
 from dream_jax.detector.methods import METHODS
 from dream_jax.errors import UserError
 from dream_jax.generator.load import SCHEDULERS, generator_folder
+from dream_jax.models.resnet import PRECISIONS, STEMS
 from dream_jax.models.resnet import STAGES as ARCHITECTURES
-from dream_jax.models.resnet import STEMS
 from dream_jax.records import flatten
 from dream_jax.sampling.boundary import SELECTIONS
 
@@ -74,6 +74,7 @@ RULES: dict[str, Rule] = {
     "model.arch": _one_of(ARCHITECTURES),
     "model.width": _whole(1),
     "model.stem": _one_of(STEMS),
+    "model.precision": _one_of(PRECISIONS),
     "latent_space.epochs": _whole(1),
     "latent_space.batch_size": _whole(1),
     "latent_space.temperature": _number(0, open_low=True),

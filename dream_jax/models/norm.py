@@ -11,7 +11,8 @@ class BatchNorm(nn.Module):
     """Batch norm whose statistics are those of the unpadded global batch (Ioffe & Szegedy, 2015).
 
     Flax's own averages per-device means, which is off when padding leaves devices with unequal
-    numbers of rows. Statistics are kept in the collection `batch_stats`.
+    numbers of rows. Statistics are kept in the collection `batch_stats`, and computed in float32
+    whatever the input's type, which the output has too.
     """
 
     momentum: float = 0.9
@@ -20,7 +21,8 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
         """x: (n, ..., channels); mask: (n,) 1 for real rows, needed in training."""
-        channels = x.shape[-1]
+        channels, dtype = x.shape[-1], x.dtype
+        x = x.astype(jnp.float32)
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         mean = self.variable("batch_stats", "mean", lambda: jnp.zeros(channels))
@@ -41,4 +43,4 @@ class BatchNorm(nn.Module):
                 mean.value = self.momentum * mean.value + (1 - self.momentum) * m
                 var.value = self.momentum * var.value + (1 - self.momentum) * v
         factor = scale * jax.lax.rsqrt(v + self.epsilon)
-        return x * factor + (bias - m * factor)
+        return (x * factor + (bias - m * factor)).astype(dtype)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,9 +12,23 @@ from ml_collections import ConfigDict
 from dream_jax.models.norm import BatchNorm
 
 # Blocks per stage; each stage after the first halves the image and doubles the channels.
-STAGES = {"resnet8": (1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
+STAGES = {
+    "resnet8": (1, 1, 1),
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+}
+BOTTLENECK = ("resnet50",)
 # small: 3×3; stride2: 3×3 with stride 2, a quarter of the work; imagenet: 7×7 stride 2, max-pool.
 STEMS = ("small", "stride2", "imagenet")
+# What convolutions and activations are computed in; parameters, statistics of batch norm, pooled
+# features and outputs are float32 always.
+PRECISIONS = ("float32", "bfloat16")
+
+
+def _conv(features: int, kernel: int, stride: int, dtype, name: str) -> nn.Conv:
+    size, padding = (kernel, kernel), kernel // 2
+    return nn.Conv(features, size, stride, padding, use_bias=False, dtype=dtype, name=name)
 
 
 class BasicBlock(nn.Module):
@@ -21,17 +36,40 @@ class BasicBlock(nn.Module):
 
     channels: int
     stride: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x, train, mask):
         residual = x
-        conv = lambda kernel, stride, name: nn.Conv(  # noqa: E731
-            self.channels, (kernel, kernel), stride, padding=kernel // 2, use_bias=False, name=name
-        )
-        y = nn.relu(BatchNorm()(conv(3, self.stride, "conv1")(x), train, mask))
-        y = BatchNorm()(conv(3, 1, "conv2")(y), train, mask)
+        conv = partial(_conv, dtype=self.dtype)
+        y = nn.relu(BatchNorm()(conv(self.channels, 3, self.stride, name="conv1")(x), train, mask))
+        y = BatchNorm()(conv(self.channels, 3, 1, name="conv2")(y), train, mask)
         if residual.shape != y.shape:
-            residual = BatchNorm()(conv(1, self.stride, "shortcut")(x), train, mask)
+            shortcut = conv(self.channels, 1, self.stride, name="shortcut")
+            residual = BatchNorm()(shortcut(x), train, mask)
+        return nn.relu(residual + y)
+
+
+class BottleneckBlock(nn.Module):
+    """1×1, 3×3 and 1×1 convolutions to four times the channels, and a shortcut.
+
+    The 3×3 convolution has the stride ("ResNet v1.5", as in torchvision), not the first one.
+    """
+
+    channels: int
+    stride: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train, mask):
+        residual = x
+        conv = partial(_conv, dtype=self.dtype)
+        y = nn.relu(BatchNorm()(conv(self.channels, 1, 1, name="conv1")(x), train, mask))
+        y = nn.relu(BatchNorm()(conv(self.channels, 3, self.stride, name="conv2")(y), train, mask))
+        y = BatchNorm()(conv(4 * self.channels, 1, 1, name="conv3")(y), train, mask)
+        if residual.shape != y.shape:
+            shortcut = conv(4 * self.channels, 1, self.stride, name="shortcut")
+            residual = BatchNorm()(shortcut(x), train, mask)
         return nn.relu(residual + y)
 
 
@@ -43,12 +81,16 @@ class ResNet(nn.Module):
       width: channels of the first stage.
       stem: one of `STEMS`.
       outputs: size of the last linear layer: classes, or the anchor dimension.
+      block: `BasicBlock` or `BottleneckBlock`.
+      dtype: what convolutions and activations are computed in.
     """
 
     stages: Sequence[int]
     width: int
     stem: str
     outputs: int
+    block: type[nn.Module] = BasicBlock
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, mask: jax.Array | None = None):
@@ -57,23 +99,24 @@ class ResNet(nn.Module):
             kernel, stride = 7, 2
         else:
             kernel, stride = 3, 2 if self.stem == "stride2" else 1
-        x = nn.Conv(
-            self.width, (kernel, kernel), stride, padding=kernel // 2, use_bias=False, name="stem"
-        )(2 * images - 1)
+        x = _conv(self.width, kernel, stride, self.dtype, "stem")(2 * images - 1)
         x = nn.relu(BatchNorm()(x, train, mask))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         for stage, blocks in enumerate(self.stages):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
-                x = BasicBlock(self.width * 2**stage, stride)(x, train, mask)
-        pooled = jnp.mean(x, axis=(1, 2))
+                x = self.block(self.width * 2**stage, stride, self.dtype)(x, train, mask)
+        pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         return nn.Dense(self.outputs, name="head")(pooled), pooled
 
 
 def build_model(config: ConfigDict, outputs: int) -> ResNet:
-    """The network of `config.model`: `arch` of `STAGES`, `width`, `stem` of `STEMS`."""
-    return ResNet(STAGES[config.arch], config.width, config.stem, outputs)
+    """The network of `config.model`: `arch` of `STAGES`, `width`, `stem` of `STEMS`, `precision`
+    of `PRECISIONS`."""
+    block = BottleneckBlock if config.arch in BOTTLENECK else BasicBlock
+    dtype = jnp.dtype(config.precision)
+    return ResNet(STAGES[config.arch], config.width, config.stem, outputs, block, dtype)
 
 
 def init_model(model: ResNet, key: jax.Array, image_shape: tuple[int, int, int]) -> dict:

@@ -92,34 +92,73 @@ def test_evaluation_mode_is_that_of_flax():
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
+def network(arch, stem="small", width=8, outputs=7, precision="float32"):
+    settings = {"arch": arch, "width": width, "stem": stem, "precision": precision}
+    return build_model(ConfigDict(settings), outputs)
+
+
+def shapes(model, channels=3):
+    init = lambda key: init_model(model, key, (32, 32, channels))  # noqa: E731
+    return jax.eval_shape(init, jax.random.key(0))
+
+
 @pytest.mark.parametrize("stem", STEMS)
 @pytest.mark.parametrize("arch", STAGES)
 def test_resnet_shapes(arch, stem):
-    model = build_model(ConfigDict({"arch": arch, "width": 8, "stem": stem}), outputs=7)
-    made = jax.eval_shape(lambda key: init_model(model, key, (32, 32, 3)), jax.random.key(0))
+    model = network(arch, stem)
+    made = shapes(model)
     batch = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     outputs, pooled = jax.eval_shape(model.apply, made, batch)
-    stages = STAGES[arch]
+    stages, expansion = STAGES[arch], 4 if arch == "resnet50" else 1
     assert outputs.shape == (2, 7)
-    assert pooled.shape == (2, 8 * 2 ** (len(stages) - 1))
+    assert pooled.shape == (2, expansion * 8 * 2 ** (len(stages) - 1))
     kernel = 7 if stem == "imagenet" else 3
     assert made["params"]["stem"]["kernel"].shape == (kernel, kernel, 3, 8)
-    assert sum("BasicBlock" in name for name in made["params"]) == sum(stages)
+    assert sum("Block" in name for name in made["params"]) == sum(stages)
 
 
 @pytest.mark.parametrize(("stem", "size"), [("small", 8), ("stride2", 4), ("imagenet", 2)])
 def test_resnet_size_of_the_last_feature_map(stem, size):
-    model = build_model(ConfigDict({"arch": "resnet8", "width": 4, "stem": stem}), outputs=2)
-    x = jnp.zeros((1, 32, 32, 1))
-    made = jax.eval_shape(lambda key: init_model(model, key, x.shape[1:]), jax.random.key(0))
-    capture = lambda v: model.apply(v, x, capture_intermediates=True)[1]  # noqa: E731
-    blocks = jax.eval_shape(capture, made)["intermediates"]
+    model = network("resnet8", stem, width=4, outputs=2)
+    capture = lambda v: model.apply(v, jnp.zeros((1, 32, 32, 1)), capture_intermediates=True)[1]  # noqa: E731
+    blocks = jax.eval_shape(capture, shapes(model, channels=1))["intermediates"]
     assert blocks["BasicBlock_2"]["__call__"][0].shape == (1, size, size, 16)
 
 
-def test_resnet34_is_the_papers():
-    """As many parameters as torchvision's resnet34 with its 1,000 classes."""
-    model = build_model(ConfigDict({"arch": "resnet34", "width": 64, "stem": "imagenet"}), 1000)
-    made = jax.eval_shape(lambda key: init_model(model, key, (32, 32, 3)), jax.random.key(0))
-    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(made["params"]))
-    assert count == 21_797_672
+@pytest.mark.parametrize(
+    ("arch", "parameters"),
+    [("resnet18", 11_689_512), ("resnet34", 21_797_672), ("resnet50", 25_557_032)],
+)
+def test_resnets_are_the_papers(arch, parameters):
+    """As many parameters as torchvision's, with its 1,000 classes."""
+    made = shapes(network(arch, "imagenet", width=64, outputs=1000))
+    assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(made["params"])) == parameters
+
+
+@pytest.mark.parametrize("arch", ["resnet8", "resnet50"])
+def test_bfloat16_computes_and_float32_keeps(arch):
+    model, half = network(arch), network(arch, precision="bfloat16")
+    variables = init_model(model, jax.random.key(0), (32, 32, 3))
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(lambda a: a.shape, shapes(half))
+    x, mask = np.random.default_rng(0).random((16, 32, 32, 3), np.float32), jnp.ones(16)
+
+    def run(model):
+        apply = lambda x: model.apply(  # noqa: E731
+            variables,
+            x,
+            True,
+            mask,
+            mutable=["batch_stats", "intermediates"],
+            capture_intermediates=True,
+        )
+        outputs, state = jax.vmap(apply, axis_name=devices.AXIS)(x[None])
+        return outputs, state["batch_stats"], state["intermediates"]["stem"]["__call__"][0]
+
+    (expected, _), _, full_stem = run(model)
+    (logits, pooled), statistics, stem = run(half)
+    assert (full_stem.dtype, stem.dtype) == (jnp.float32, jnp.bfloat16)
+    assert {a.dtype for a in jax.tree.leaves((logits, pooled, statistics))} == {
+        jnp.dtype("float32")
+    }
+    # Batch norm over few random images enlarges roundings, so the mean is compared.
+    assert 0 < np.abs(logits - expected).mean() < 0.15 * np.abs(expected).mean()
