@@ -16,6 +16,9 @@ def get_config() -> ConfigDict:
     config.name = "quickstart"
     config.seed = 0
     config.methods = ("energy", "dream_ood")
+    # From what Dream-OOD starts to train: fresh weights if empty, "energy" for the plain classifier
+    # of this run, or a folder classifier/<method>/checkpoints of another; then fine_tune holds.
+    config.init_from = ""
     config.save_every = 100  # training steps between checkpoints
     config.eval_batch_size = 250
 
@@ -100,5 +103,10 @@ def get_config() -> ConfigDict:
             "momentum": 0.9,
             "weight_decay": 5e-4,
         }
+    )
+
+    # in place of the classifier's settings, where init_from is set
+    config.fine_tune = ConfigDict(
+        {"epochs": 2, "batch_size": 64, "outlier_batch_size": 32, "learning_rate": 0.01}
     )
     return config

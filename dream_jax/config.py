@@ -59,6 +59,7 @@ RULES: dict[str, Rule] = {
     "name": (lambda v: isinstance(v, str) and bool(v), "a text"),
     "seed": _whole(0),
     "methods": _some_of(METHODS),
+    "init_from": (lambda v: isinstance(v, str), "a text"),
     "save_every": _whole(1),
     "eval_batch_size": _whole(1),
     "data.id": _one_of(ID_SETS),
@@ -120,6 +121,10 @@ RULES: dict[str, Rule] = {
     "classifier.collapse_below": _SHARE,
     "classifier.collapse_after": _SHARE,
     **{f"classifier.optimizer.{name}": rule for name, rule in _OPTIMIZER.items()},
+    "fine_tune.epochs": _whole(1),
+    "fine_tune.batch_size": _whole(1),
+    "fine_tune.outlier_batch_size": _whole(1),
+    "fine_tune.learning_rate": _number(0, open_low=True),
 }
 
 
@@ -153,11 +158,19 @@ def check_config(config: ConfigDict) -> None:
             f"config.sampling.keep is {sampling.keep}; it must be at most sampling.candidates = "
             f"{sampling.candidates}"
         )
+    plain = "energy"
+    if config.init_from in METHODS and config.init_from != plain:
+        raise UserError(
+            f"config.init_from is {config.init_from!r}; allowed: empty, {plain!r}, or a folder of "
+            f"checkpoints"
+        )
     for method in config.methods:
-        if METHODS[method].uses_decoded and "energy" not in config.methods:
+        elsewhere = config.init_from not in ("", plain)
+        if METHODS[method].uses_decoded and plain not in config.methods and not elsewhere:
             raise UserError(
-                f"config.methods is {tuple(config.methods)}; with {method} it must hold energy, "
-                f"the plain classifier by which imagined outliers are judged"
+                f"config.methods is {tuple(config.methods)}; with {method} it must hold {plain}, "
+                f"the plain classifier by which imagined outliers are judged, unless "
+                f"config.init_from gives a trained one"
             )
     if config.classifier.by_name_share > 0 and config.decoding.by_name == 0:
         raise UserError(

@@ -87,7 +87,8 @@ class Pipeline:
         }
         plain = [*shared, "classifier"]
         for method in config.methods:
-            needed = [*decode, "classifier"] if METHODS[method].uses_decoded else plain
+            needed = [*plain, *decode, "init_from", "fine_tune"]
+            needed = needed if METHODS[method].uses_decoded else plain
             self.records[f"train {method}"] = self._stage(
                 f"train {method}", f"classifier/{method}", needed
             )
@@ -128,6 +129,8 @@ class Pipeline:
             raise UserError(
                 f"config.data.ood is {tuple(self.config.data.ood)}; none of these sets is here"
             )
+        if "train" in stages:
+            _ = self.start  # whether its shapes fit shows before any work
         if overwrite:
             for stage in chosen:
                 stage.clear()
@@ -165,6 +168,18 @@ class Pipeline:
     def tokens(self) -> list[str]:
         """Per class the word whose token stands for it."""
         return [self.config.data.class_tokens.get(name, name) for name in self.class_names]
+
+    @cached_property
+    def start(self) -> dict | None:
+        """The trained network of another run from which Dream-OOD starts (`init_from`), if any."""
+        start = self.config.init_from
+        return None if start in ("", *METHODS) else self._network(Path(start))
+
+    def _network(self, checkpoints: Path) -> dict:
+        from dream_jax.detector.train import load_network
+
+        shape = self.id_data[0].images.shape[1:]
+        return load_network(self.config, shape, len(self.class_names), checkpoints)
 
     @property
     def features(self) -> dict[str, np.ndarray]:
@@ -280,7 +295,7 @@ class Pipeline:
 
     def train(self) -> None:
         """④ A classifier per method; the plain one first, which judges the outliers."""
-        from dream_jax.detector.train import train_classifier
+        from dream_jax.detector.train import fine_tuned, train_classifier
 
         train, _ = self.id_data
         for name in sorted(self.config.methods, key=lambda m: METHODS[m].uses_decoded):
@@ -288,8 +303,14 @@ class Pipeline:
             if stage.done:
                 continue
             with stage.running():
-                decoded = self._decoded(stage.folder) if METHODS[name].uses_decoded else None
-                train_classifier(self.config, METHODS[name], train, decoded, stage.folder)
+                method, decoded, network = METHODS[name], None, None
+                if method.uses_decoded:
+                    decoded, network = self._decoded(stage.folder), self.start
+                    if self.config.init_from in METHODS:
+                        plain = self.records[f"train {self.config.init_from}"].folder
+                        network = self._network(plain / "checkpoints")
+                config = fine_tuned(self.config, method)
+                train_classifier(config, method, train, decoded, stage.folder, network)
 
     def _decoded(self, folder: Path):
         """The decoded images for training; the judgement of the outliers is kept in `folder`."""
@@ -298,7 +319,7 @@ class Pipeline:
 
         outliers, labels = self.images("outliers")
         judgement = judge_outliers(
-            self.logits_of("energy")(outliers), labels, self.config.classifier.filter_confidence
+            self.plain_logits(outliers), labels, self.config.classifier.filter_confidence
         )
         write_json(
             folder / "outliers.json",
@@ -325,20 +346,29 @@ class Pipeline:
     def _legible(self) -> float:
         """Share of the images sampled by name that the plain classifier reads as asked."""
         images, labels = self.images("by_name_test")
-        return float(np.mean(self.logits_of("energy")(images).argmax(-1) == labels))
+        return float(np.mean(self.plain_logits(images).argmax(-1) == labels))
+
+    @cached_property
+    def plain_logits(self):
+        """Images → logits of the plain classifier, which judges what was decoded."""
+        from dream_jax.detector.train import logits_of_network
+
+        if "energy" in self.config.methods:
+            return self.logits_of("energy")
+        return logits_of_network(self.config, self.start, len(self.class_names))
 
     def logits_of(self, method: str):
         """Images → logits of a method's trained classifier."""
-        from dream_jax.detector.train import load_classifier, training_steps
+        from dream_jax.detector.train import fine_tuned, load_classifier, training_steps
 
-        images = self.id_data[0].images
+        images, config = self.id_data[0].images, fine_tuned(self.config, METHODS[method])
         return load_classifier(
-            self.config,
+            config,
             METHODS[method],
             images.shape[1:],
             len(self.class_names),
             self.records[f"train {method}"].folder,
-            training_steps(self.config, len(images)),
+            training_steps(config, len(images)),
         )
 
     def evaluate(self) -> None:

@@ -3,12 +3,16 @@
 import json
 import os
 import re
+import shutil
 import time
 
+import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from dream_jax import pipeline
+from dream_jax.errors import UserError
 from dream_jax.images import read_folder, read_image
 from dream_jax.records import read_json, read_npz
 
@@ -273,3 +277,64 @@ def test_a_deleted_result_is_made_again(toy, toy_run, copied_run, lost):
     assert_same_numbers(
         read_json(workdir / "metrics.json"), read_json(toy_run.workdir / "metrics.json"), 0.02
     )
+
+
+def network_of(folder) -> dict[str, np.ndarray]:
+    """The newest checkpoint's network: parameters and statistics by name."""
+    manager = ocp.CheckpointManager(
+        folder / "checkpoints", item_handlers=ocp.StandardCheckpointHandler()
+    )
+    state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore())
+    manager.close()
+    tree = {"params": state["params"]["network"], **state["model_state"]}
+    return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree.leaves_with_path(tree)}
+
+
+def test_dream_ood_starts_from_a_trained_network(toy, toy_run, copied_run, tmp_path):
+    workdir = copied_run("classifier/dream_ood", "evaluation", "report", "metrics.json")
+    config = toy.config()
+    config.init_from = "energy"
+    config.fine_tune.update(epochs=1, batch_size=40, learning_rate=1e-9)
+    config.classifier.optimizer.final_learning_rate = 1e-9
+    with pytest.raises(UserError, match=r"classifier.optimizer.final_learning_rate"):
+        pipeline.run(config, workdir, ["train"])
+    shutil.rmtree(workdir / "classifier" / "energy")
+    pipeline.run(config, workdir, ["train"])
+    plain, tuned = (network_of(workdir / "classifier" / name) for name in METHODS)
+    for name, value in plain.items():
+        if "batch_stats" not in name:
+            np.testing.assert_allclose(tuned[name], value, atol=1e-6, err_msg=name)
+    steps = os.listdir(workdir / "classifier" / "dream_ood" / "checkpoints")
+    assert max(map(int, steps)) == 10  # 400 images in batches of 40
+
+    # The same from the folder of another run, without a plain classifier of its own.
+    config.methods = ("dream_ood",)
+    config.init_from = str(workdir / "classifier" / "energy" / "checkpoints")
+    other = tmp_path / "other"
+    for part in ("latent_space", "embeddings", "images", "config.json"):
+        copy = shutil.copytree if (workdir / part).is_dir() else shutil.copy
+        other.mkdir(exist_ok=True)
+        copy(workdir / part, other / part)
+    pipeline.run(config, other)
+    again = network_of(other / "classifier" / "dream_ood")
+    for name, value in tuned.items():
+        np.testing.assert_allclose(again[name], value, atol=1e-6, err_msg=name)
+    assert list(read_json(other / "metrics.json")["methods"]) == ["dream_ood"]
+
+
+@pytest.mark.parametrize("lost", ["folder", "checkpoint", "shape"])
+def test_a_start_that_does_not_fit_is_refused_before_any_work(toy, toy_run, tmp_path, lost):
+    config = toy.config()
+    config.init_from = str(toy_run.workdir / "classifier" / "energy" / "checkpoints")
+    expected = "BasicBlock_0.BatchNorm_0.mean has shape (8,), the configuration's model has (12,)"
+    if lost == "folder":
+        config.init_from, expected = str(tmp_path / "nowhere"), "there is no folder"
+    elif lost == "checkpoint":
+        (tmp_path / "empty").mkdir()
+        config.init_from, expected = str(tmp_path / "empty"), "holds no checkpoint"
+    else:
+        config.model.width = 12
+    with pytest.raises(UserError, match=re.escape(expected)) as raised:
+        pipeline.run(config, tmp_path / "run")
+    assert str(raised.value).startswith("config.init_from")
+    assert not list((tmp_path / "run").rglob("*.npz"))

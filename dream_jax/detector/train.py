@@ -112,6 +112,41 @@ def _table(*parts: tuple[np.ndarray, np.ndarray, int]) -> dict[str, Any]:
     }
 
 
+def fine_tuned(config: ConfigDict, method: Method) -> ConfigDict:
+    """The configuration of one method's training.
+
+    Where `init_from` is set, the methods that use imagined outliers start from a trained network,
+    and `fine_tune` holds their epochs, batch sizes and learning rate in place of `classifier`'s.
+    """
+    if not (config.init_from and method.uses_decoded):
+        return config
+    config = config.copy_and_resolve_references()
+    own = config.fine_tune
+    config.classifier.update(
+        epochs=own.epochs, batch_size=own.batch_size, outlier_batch_size=own.outlier_batch_size
+    )
+    config.classifier.optimizer.learning_rate = own.learning_rate
+    return config
+
+
+def load_network(config: ConfigDict, image_shape: tuple[int, ...], classes: int, folder: Path):
+    """Variables of the network that a training left in `folder` (an Orbax `checkpoints/`).
+
+    Raises:
+      UserError: there is none, or it is not the network of this configuration; names the first
+        leaf that differs.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"config.init_from: there is no folder {str(folder)!r}; allowed: empty, a method of "
+            f"this run, or a folder classifier/<method>/checkpoints of another run"
+        )
+    model = build_model(config.model, classes)
+    like = jax.eval_shape(lambda key: init_model(model, key, image_shape), jax.random.key(0))
+    with Checkpoints(folder) as checkpoints:
+        return checkpoints.restore_network(like)
+
+
 def _initial_state(
     config: ConfigDict, method: Method, image_shape: tuple[int, ...], classes: int, steps: int
 ):
@@ -136,12 +171,14 @@ def train_classifier(
     train: ImageSet,
     decoded: DecodedImages | None,
     folder: Path,
+    network: dict | None = None,
 ) -> None:
     """Trains a classifier, which stays in `folder` (see `load_classifier`).
 
     Args:
-      config: the whole configuration; `model`, `classifier` and `seed` are used.
+      config: of this method, see `fine_tuned`; `model`, `classifier` and `seed` are used.
       decoded: what the method's batches need of it, or None.
+      network: variables to start from, see `load_network`; fresh ones if None.
       folder: for `checkpoints/`; an interrupted training continues from there.
 
     Raises:
@@ -152,6 +189,10 @@ def train_classifier(
     model, state, optimizer = _initial_state(
         config, method, train.images.shape[1:], len(train.class_names), steps
     )
+    if network is not None:
+        network = dict(network)
+        params = state.params | {"network": network.pop("params")}
+        state = state.replace(params=params, model_state=network)
 
     def watch(step: int, means: dict) -> None:
         if step > steps * settings.collapse_after and means["accuracy"] < settings.collapse_below:
@@ -189,7 +230,7 @@ def load_classifier(
     Raises:
       UserError: its checkpoint is missing, or cannot be read.
     """
-    model, state, _ = _initial_state(config, method, image_shape, classes, steps)
+    _, state, _ = _initial_state(config, method, image_shape, classes, steps)
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = checkpoints.restore(state)
     found = -1 if state is None else int(state.step)
@@ -199,9 +240,19 @@ def load_classifier(
             f"trained classifier's is {steps}; redo it with --stages=train --overwrite"
         )
 
+    return logits_of_network(
+        config, {"params": state.params["network"], **state.model_state}, classes
+    )
+
+
+def logits_of_network(
+    config: ConfigDict, variables: dict, classes: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A network in evaluation mode: images (n, H, W, C) → logits (n, classes) float32."""
+    model = build_model(config.model, classes)
+
     def forward(variables, batch):
         return model.apply(variables, batch["images"])[0]
 
-    variables = {"params": state.params["network"], **state.model_state}
     mapped = MappedFunction(forward, variables, config.eval_batch_size)
     return lambda images: mapped({"images": images})

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from dream_jax.errors import UserError
@@ -43,24 +44,61 @@ class Checkpoints:
         step = self._manager.latest_step()
         if step is None:
             return None
-        place = self.folder / str(step)
         saved = self._saved_shapes(step)
         for name, shape in _shapes(like).items():
             if saved and saved.get(name) != shape:
                 raise UserError(
-                    f"checkpoint {place}: {name} has shape {saved.get(name, 'none (is missing)')}, "
+                    f"checkpoint {self.folder / str(step)}: {name} has shape "
+                    f"{saved.get(name, 'none (is missing)')}, "
                     f"the configuration's model has {shape}; use another folder, or delete "
                     f"{self.folder} to begin anew"
                 )
+        return self._restore(step, like)
+
+    def _restore(self, step: int, like: Any) -> Any:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
             return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
         except Exception as error:  # Orbax, tensorstore and zarr raise many kinds
             reason = str(error).strip().split("\n")[0][:200]
             raise UserError(
-                f"checkpoint {place}: cannot be read ({type(error).__name__}: {reason}); "
-                f"delete this folder to continue from the checkpoint before it"
+                f"checkpoint {self.folder / str(step)}: cannot be read ({type(error).__name__}: "
+                f"{reason}); delete this folder to continue from the checkpoint before it"
             ) from error
+
+    def restore_network(self, like: dict) -> dict:
+        """The network of the newest state, whatever else that holds: to start another training.
+
+        Args:
+          like: Flax variables {"params": ..., other collections}, of arrays or of their shapes.
+
+        Raises:
+          UserError: there is no checkpoint, it cannot be read, or holds another network.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            raise UserError(
+                f"config.init_from: {self.folder} holds no checkpoint; allowed: a folder "
+                f"classifier/<method>/checkpoints of a run"
+            )
+        place = f"config.init_from: checkpoint {self.folder / str(step)}"
+        like = dict(like)
+        wanted = {"params": {"network": like.pop("params")}, "model_state": like}
+        saved = self._saved_shapes(step)
+        if not saved:
+            raise UserError(f"{place} cannot be read; give that of another run")
+        for name, shape in _shapes(wanted).items():
+            if saved.get(name) != shape:
+                raise UserError(
+                    f"{place}: {name} has shape {saved.get(name, 'none (is missing)')}, the "
+                    f"configuration's model has {shape}; model.* and the classes must be the same"
+                )
+        whole = jax.tree.map(
+            lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape),
+            self._manager.item_metadata(step).tree,
+        )
+        state = self._restore(step, whole)
+        return {"params": state["params"]["network"], **state["model_state"]}
 
     def _saved_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
         """Names and shapes of a checkpoint's arrays; empty where it is damaged."""
