@@ -51,7 +51,11 @@ def download(name: str, revision: str) -> Path:
         branch, or a part has no weights that can be read.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     api = HfApi()
     where = f"generator.path: {name!r} at generator.revision {revision!r}"
