@@ -1,15 +1,16 @@
 """Stable Diffusion v1.4 at its real size, with random weights: one image of 512×512 on the CPU.
 
-    JAX_NUM_CPU_DEVICES=1 python -m benchmarks.full_size [--precision float32]
+    python -m benchmarks.full_size [--precision float32]
 
 Builds the text encoder (CLIP ViT-L/14's), the UNet and the VAE with the sizes of v1.4's published
 configuration, and runs the project's own decoding with classifier-free guidance: two denoising
 steps of DDIM at 64×64 latents. Prints and writes to `benchmarks/results/full_size.json`, per part:
 
-- `parameters`, and `flops` of one run of the part for one image by XLA's own count, in the plain
-  form of the program (without this project's CPU forms), a multiplication and an addition each 1;
+- `parameters`, and `flops` by XLA's own count, a multiplication and an addition each 1, of the
+  plain form of the program (without this project's CPU forms); the UNet's are those of one step;
 - `seconds` of a run after compilation, and `compile_seconds`;
 - `program_bytes`: XLA's arguments, results and temporaries;
+- `plain_temporary_bytes`: XLA's temporaries in the plain form, as an accelerator would run it;
 - `peak_bytes`: the process's most memory until the part's end, compiling included.
 """
 
@@ -100,10 +101,12 @@ def draw(shapes: dict, dtype: np.dtype, rng: np.random.Generator) -> dict:
     return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
-def plain_flops(function, *arguments) -> float:
-    """XLA's count for a program as plain Flax writes it, without a loop, which it counts once."""
+def plain(function, *arguments) -> dict[str, float]:
+    """XLA's figures for a program as plain Flax writes it, without a loop, which it counts once."""
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), arguments)
-    return jax.jit(function).lower(*shapes).cost_analysis()["flops"]
+    lowered = jax.jit(function).lower(*shapes)
+    temporaries = lowered.compile().memory_analysis().temp_size_in_bytes
+    return {"flops": lowered.cost_analysis()["flops"], "plain_temporary_bytes": temporaries}
 
 
 def peak_memory() -> int:
@@ -136,8 +139,7 @@ def main():
     )
     flags.add_argument("--precision", choices=PRECISIONS, default="float32")
     dtype = jnp.dtype(flags.parse_args().precision)
-    if jax.local_device_count() != 1:
-        flags.error("one device holds the model: set JAX_NUM_CPU_DEVICES=1")
+    jax.config.update("jax_num_cpu_devices", 1)  # each device holds the whole model
     rng = np.random.default_rng(0)
     pipeline, shapes, state = build(dtype)
     state = devices.put(jax.tree.map(lambda a: np.asarray(a)[None], state))
@@ -146,13 +148,13 @@ def main():
     weights = {name: draw(tree, dtype, rng) for name, tree in shapes.items()}
     print(f"random weights: {time.perf_counter() - begin:.0f} s, {peak_memory() / 1e9:.2f} GB")
 
-    def part(name: str, title: str, function, flops, *arguments):
+    def part(name: str, title: str, function, plain_figures, *arguments):
         params = weights[name]
         result, figures = measure(function, params, *arguments)
         parts[title] = {
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-            "flops": flops(params),
             **figures,
+            **plain_figures(params),
         }
         row = parts[title]
         print(
@@ -171,7 +173,7 @@ def main():
         "text_encoder",
         "text encoder, prompt and empty one",
         encode,
-        lambda params: plain_flops(encode, params, ids, own),
+        lambda params: plain(encode, params, ids, own),
         ids,
         own,
     )
@@ -192,7 +194,7 @@ def main():
         "unet",
         f"UNet, {STEPS} steps with guidance",
         run,
-        lambda params: STEPS * plain_flops(evaluate, params, both, states),
+        lambda params: plain(evaluate, params, both, states),
         state,
         states[:, :1],
         states[:, 1:],
@@ -206,7 +208,7 @@ def main():
         "vae",
         "VAE decoder",
         functools.partial(decode_latents, pipeline, rows=1, image_shape=None),
-        lambda params: plain_flops(plain_decode, params, latents),
+        lambda params: plain(plain_decode, params, latents),
         latents,
     )
     assert images.shape == (1, 1, 512, 512, 3) and bool(jnp.isfinite(images).all())

@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-Path = tuple[str, ...]  # of a leaf, from the root of a parameter tree
+LeafPath = tuple[str, ...]  # from the root of a parameter tree
 
 WEIGHTS = ("kernel", "scale", "embedding")  # what PyTorch's `weight` is called in Flax
 # The attention of the autoencoder, in PyTorch's present names; its former ones are Flax's.
@@ -17,7 +17,7 @@ VAE_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out_0": "p
 BUFFERS = ("text_model.embeddings.position_ids", "embeddings.position_ids")  # no parameters
 
 
-def flax_path(name: str, leaves: Collection[Path]) -> Path | None:
+def flax_path(name: str, leaves: Collection[LeafPath]) -> LeafPath | None:
     """Where a PyTorch weight stands in a Flax tree.
 
     Args:
@@ -40,7 +40,7 @@ def flax_path(name: str, leaves: Collection[Path]) -> Path | None:
     return next((path for path in paths if path in leaves), None)
 
 
-def flax_layout(array: np.ndarray, path: Path, dimensions: int) -> np.ndarray:
+def flax_layout(array: np.ndarray, path: LeafPath, dimensions: int) -> np.ndarray:
     """A PyTorch weight with its axes in Flax's order.
 
     A 1×1 convolution and a matrix are the same map, and checkpoints have either where the model

@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import safe_open
 
 from dream_jax.errors import UserError
-from dream_jax.generator import torch_weights
+from dream_jax.generator.torch_weights import BUFFERS, LeafPath, flax_layout, flax_path
 
 STEMS = {  # of the files in Flax and in PyTorch layout
     "text_encoder": ("flax_model", "model"),
@@ -133,8 +133,8 @@ def read_weights(folder: Path, part: str, shapes: Mapping, dtype: np.dtype) -> d
 
 
 def _leaves(
-    file: Path, wanted: Mapping[torch_weights.Path, tuple[int, ...]]
-) -> Iterator[tuple[str, torch_weights.Path | None, np.ndarray]]:
+    file: Path, wanted: Mapping[LeafPath, tuple[int, ...]]
+) -> Iterator[tuple[str, LeafPath | None, np.ndarray]]:
     """(name in the file, path in the model or None, array in Flax's layout) of each leaf."""
     if file.suffix == ".msgpack":
         for path, array in flatten_dict(msgpack_restore(file.read_bytes())).items():
@@ -142,9 +142,9 @@ def _leaves(
         return
     with safe_open(file, "np") as tensors:
         for name in tensors.keys():  # noqa: SIM118, the file is no dict
-            if name in torch_weights.BUFFERS:
+            if name in BUFFERS:
                 continue
-            path, array = torch_weights.flax_path(name, wanted), tensors.get_tensor(name)
+            path, array = flax_path(name, wanted), tensors.get_tensor(name)
             if path is not None:
-                array = torch_weights.flax_layout(array, path, len(wanted[path]))
+                array = flax_layout(array, path, len(wanted[path]))
             yield name, path, array

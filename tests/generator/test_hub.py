@@ -1,5 +1,6 @@
 """Pipelines by name: the hub's own client against a small server on this machine."""
 
+import functools
 import hashlib
 import http.server
 import json
@@ -74,10 +75,13 @@ def repository(toy_folder, tmp_path):
 @pytest.fixture
 def at(monkeypatch, tmp_path):
     """`at(endpoint)`: where the client finds the hub, with an empty cache."""
+    import huggingface_hub
     from huggingface_hub import constants
 
+    api = huggingface_hub.HfApi
+
     def use(endpoint: str) -> None:
-        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(huggingface_hub, "HfApi", functools.partial(api, endpoint=endpoint))
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
 
     return use
