@@ -71,11 +71,12 @@ def download(name: str, revision: str) -> Path:
             f"licence and logged in (hf auth login)"
         ) from error
     except Exception as error:  # of the network, of many kinds
+        folders = " ".join(f"'{part}/*'" for part in PARTS)
         raise UserError(
             f"{where} is not whole in the local cache, and {api.endpoint} cannot be reached "
             f"({_first_line(error)}); where it can, run: hf download {name} --revision {revision} "
-            f"--local-dir FOLDER --include model_index.json {' '.join(f"'{p}/*'" for p in PARTS)} "
-            f"--exclude '*.bin', and give FOLDER as generator.path"
+            f"--local-dir FOLDER --include model_index.json {folders} --exclude '*.bin', and give "
+            f"FOLDER as generator.path"
         ) from error
     if any(branch.name == revision for branch in refs.branches):
         raise UserError(
