@@ -74,7 +74,7 @@ def download(name: str, revision: str) -> Path:
         folders = " ".join(f"'{part}/*'" for part in PARTS)
         raise UserError(
             f"{where} is not whole in the local cache, and {api.endpoint} cannot be reached "
-            f"({_first_line(error)}); where it can, run: hf download {name} --revision {revision} "
+            f"({_reason(error)}); where it can, run: hf download {name} --revision {revision} "
             f"--local-dir FOLDER --include model_index.json {folders} --exclude '*.bin', and give "
             f"FOLDER as generator.path"
         ) from error
@@ -106,7 +106,7 @@ def download(name: str, revision: str) -> Path:
         try:
             return Path(api.snapshot_download(name, revision=revision, allow_patterns=wanted))
         except Exception as error:  # of the network and of the disk, of many kinds
-            raise UserError(f"{where}: the download broke off: {_first_line(error)}") from error
+            raise UserError(f"{where}: the download broke off: {_reason(error)}") from error
 
     folder = get(small)
     if indices:
@@ -115,8 +115,10 @@ def download(name: str, revision: str) -> Path:
     return folder
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]
+def _reason(error: Exception) -> str:
+    """An error's kind, with its text where that is short: those of connections are stacks."""
+    text, kind = str(error).strip(), type(error).__name__
+    return f"{kind}: {text}" if text and len(text) < 100 and "\n" not in text else kind
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:
