@@ -10,7 +10,9 @@ import threading
 import time
 
 import pytest
+import toy as toy_module
 
+from dream_jax import pipeline
 from dream_jax.errors import UserError
 from dream_jax.generator import hub
 from dream_jax.generator.load import check_generator, generator_folder
@@ -176,3 +178,13 @@ def test_hub_that_does_not_answer(at, monkeypatch):
         begin = time.perf_counter()
         assert "no answer within 1 seconds" in refusal(generator_folder, NAME, "v1")
         assert time.perf_counter() - begin < 4
+
+
+def test_run_ends_before_any_work(at, tmp_path):
+    config = toy_module.get_config()
+    config.generator.path, config.generator.revision = NAME, "v1"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        at(f"http://127.0.0.1:{unused.getsockname()[1]}")
+        assert "cannot be reached" in refusal(pipeline.run, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
