@@ -20,7 +20,7 @@ SHARED = os.environ.get("DREAM_JAX_SHARED")
 def given_noise(monkeypatch, latents: np.ndarray) -> jax.Array:
     """Keys for `decode` with which its images start from the latents, one after the other."""
     monkeypatch.setattr(decoding, "draw_noise", lambda _, keys: jnp.asarray(latents)[keys[:, 1]])
-    return jax.random.wrap_key_data(jnp.arange(len(latents), dtype=jnp.uint32)[:, None] * [0, 1])
+    return jax.random.wrap_key_data(np.uint32([(0, index) for index in range(len(latents))]))
 
 
 @pytest.mark.skipif(not SHARED, reason="DREAM_JAX_SHARED does not name the folder with the weights")
