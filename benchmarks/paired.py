@@ -123,9 +123,7 @@ def compare(
         "rounds": rounds,
         "seconds": seconds,
         "ratios": dict(list(zip(contenders, ratios, strict=True))[1:]),
-        "backend": jax.default_backend(),
-        "machine": {"cpu": _cpu_model(), "cores": os.cpu_count()},
-        "versions": _versions(),
+        **environment(),
     }
     if work:
         amount, unit = work
@@ -135,6 +133,15 @@ def compare(
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
+
+
+def environment() -> dict[str, Any]:
+    """Where a result was measured: `backend`, `machine` and the packages' `versions`."""
+    return {
+        "backend": jax.default_backend(),
+        "machine": {"cpu": _cpu_model(), "cores": os.cpu_count()},
+        "versions": _versions(),
+    }
 
 
 def _cpu_model() -> str:
@@ -194,4 +201,5 @@ def _significant(value: float, digits: int = 3) -> str:
 
 if __name__ == "__main__":
     argparse.ArgumentParser(description="Prints the results as a Markdown table.").parse_args()
-    print(table([json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]))
+    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    print(table([result for result in results if "ratios" in result]))  # those with a rival

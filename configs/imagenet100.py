@@ -4,7 +4,8 @@
 
 Published (Du et al., NeurIPS 2023, table 1), FPR95 / AUROC in %: iNaturalist 24.10 / 96.10, Places
 39.87 / 93.11, SUN 36.88 (FPR95); the energy score of the plain classifier: 32.50 / 94.82, 50.80 /
-90.76, 47.60. Not repeated here: this project was built without accelerators (README, "Paper scale").
+90.76, 47.60. Not repeated here: this project was built without accelerators (README, "Paper
+scale").
 
 `data.folder` has `train/<wnid>/*.JPEG` and `val/<wnid>/*.JPEG`; of its classes the hundred below
 are used. The OOD sets are flat folders of images, as MOS (Huang & Li, CVPR 2021) published them.

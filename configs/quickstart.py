@@ -67,8 +67,10 @@ def get_config() -> ConfigDict:
 
     # ③ decoding
     config.generator = ConfigDict()
-    config.generator.path = "dream_jax/generator/weights/glyphs"
+    config.generator.path = "dream_jax/generator/weights/glyphs"  # a folder, or owner/name (hub)
+    config.generator.revision = ""  # of a name on the hub: a commit or a tag
     config.generator.scheduler = "dpmsolver++"
+    config.generator.precision = "float32"  # bfloat16 or float16: half the memory
     config.decoding = ConfigDict()
     config.decoding.prompts = ("the symbol {name}",)  # of outliers; several are taken in turn
     config.decoding.id_prompt = "a handwritten {name}"  # of images of the plain classes

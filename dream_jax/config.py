@@ -11,9 +11,10 @@ from dream_jax.data.augment import AUGMENTATIONS
 from dream_jax.data.registry import ID_SETS, OOD_SETS, DataOptions
 from dream_jax.detector.methods import METHODS
 from dream_jax.errors import UserError
-from dream_jax.generator.load import SCHEDULERS, generator_folder
-from dream_jax.models.resnet import PRECISIONS, STEMS
+from dream_jax.generator.load import PRECISIONS, SCHEDULERS, check_generator
+from dream_jax.models.resnet import PRECISIONS as MODEL_PRECISIONS
 from dream_jax.models.resnet import STAGES as ARCHITECTURES
+from dream_jax.models.resnet import STEMS
 from dream_jax.records import flatten
 from dream_jax.sampling.boundary import SELECTIONS
 
@@ -75,7 +76,7 @@ RULES: dict[str, Rule] = {
     "model.arch": _one_of(ARCHITECTURES),
     "model.width": _whole(1),
     "model.stem": _one_of(STEMS),
-    "model.precision": _one_of(PRECISIONS),
+    "model.precision": _one_of(MODEL_PRECISIONS),
     "latent_space.epochs": _whole(1),
     "latent_space.batch_size": _whole(1),
     "latent_space.temperature": _number(0, open_low=True),
@@ -90,7 +91,9 @@ RULES: dict[str, Rule] = {
     "sampling.keep": _whole(1),
     "sampling.rounds": _whole(1),
     "sampling.selection": _one_of(SELECTIONS),
-    "generator.path": (lambda v: isinstance(v, str) and bool(v), "a folder"),
+    "generator.path": (lambda v: isinstance(v, str) and bool(v), "a folder, or owner/name"),
+    "generator.revision": (lambda v: isinstance(v, str), "a commit or tag, empty for a folder"),
+    "generator.precision": _one_of(PRECISIONS),
     "generator.scheduler": _one_of(SCHEDULERS),
     "decoding.prompts": (
         lambda v: isinstance(v, tuple | list) and len(v) > 0 and all("{name}" in p for p in v),
@@ -177,7 +180,7 @@ def check_config(config: ConfigDict) -> None:
             f"config.decoding.by_name is 0; with classifier.by_name_share = "
             f"{config.classifier.by_name_share} it must be above 0"
         )
-    generator_folder(config.generator.path)
+    check_generator(config.generator.path, config.generator.revision)
 
 
 def check_class_sizes(config: ConfigDict, labels: np.ndarray, class_names: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from dream_jax import config as configuration
 from dream_jax.data.registry import ImageSet, check_available, load_id, load_ood
 from dream_jax.detector.methods import METHODS
 from dream_jax.errors import DataUnavailable, UserError
+from dream_jax.generator.load import generator_folder
 from dream_jax.images import read_folder
 from dream_jax.records import (
     Stage,
@@ -77,7 +78,7 @@ class Pipeline:
         }
         data = [f"data.{name}" for name in ("id", "image_size", "channels", "class_tokens")]
         shared = ["seed", *data, "model"]
-        learn = [*shared, "latent_space", "generator.path"]
+        learn = [*shared, "latent_space", "generator.path", "generator.revision"]
         sample = [*learn, "sampling"]
         decode = [*sample, "generator", "decoding"]
         self.records = {
@@ -123,6 +124,9 @@ class Pipeline:
                 )
         if not overwrite and all(stage.done for stage in chosen):
             return
+        generating = [self.records[name] for name in ("learn", "decode")]
+        if any(stage in chosen and (overwrite or not stage.done) for stage in generating):
+            generator_folder(self.config.generator.path, self.config.generator.revision)
         train, _ = self.id_data
         configuration.check_class_sizes(self.config, train.labels, train.class_names)
         if "evaluate" in stages and not self.ood_names:
@@ -158,7 +162,7 @@ class Pipeline:
     def generator(self):
         from dream_jax.generator.load import load_generator
 
-        return load_generator(self.config.generator.path, self.config.generator.scheduler)
+        return load_generator(**self.config.generator)
 
     @property
     def class_names(self) -> tuple[str, ...]:

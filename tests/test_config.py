@@ -69,6 +69,8 @@ def test_quickstart_and_toy_pass(toy):
         ("sampling.scale", -0.1, "above 0"),
         ("sampling.scale", float("nan"), "a number"),
         ("generator.scheduler", "euler", "ddim"),
+        ("generator.revision", 1, "a commit or tag"),
+        ("generator.precision", "float64", "bfloat16, float16, float32"),
         ("decoding.prompts", ("a digit",), "{name}"),
         ("decoding.guidance", -1.0, "at least 0"),
         ("decoding.batch_size", 0, "at least 1"),
@@ -128,7 +130,7 @@ def test_missing_section_is_named_by_its_first_field(toy):
         ("unet", "lacks the part unet"),
         ("tokenizer", "lacks the part tokenizer"),
         ("model_index.json", "lacks model_index.json"),
-        ("vae/diffusion_flax_model.msgpack", "lacks Flax weights"),
+        ("vae/diffusion_flax_model.msgpack", "lacks weights"),
         ("text_encoder/config.json", "config.json cannot be read"),
     ],
 )
@@ -141,6 +143,13 @@ def test_incomplete_generator_folder(toy, tmp_path, lost, named):
     assert message.startswith("generator.path: ")
     assert str(folder) in message
     assert named in message
+
+
+def test_generator_by_name_needs_a_pinned_revision(toy):
+    config = with_value(toy.config(), "generator.path", "someone/something")
+    message = refusal(config)
+    assert message.startswith("generator.revision is empty")
+    check_config(with_value(config, "generator.revision", "v1"))  # downloaded when it is run
 
 
 def test_generator_whose_parts_do_not_fit(toy, tmp_path):

@@ -74,7 +74,7 @@ def decode(
 class Decoder:
     """A generator on all devices, for batches of one size: text encoder, UNet and VAE in turn.
 
-    What passes between the three mapped functions stays on the devices. The unconditional
+    What passes between the mapped functions stays on the devices. The unconditional
     branch's text is encoded once, here.
     """
 
@@ -95,6 +95,7 @@ class Decoder:
             return devices.pmap(functools.partial(function, pipeline, **settings))
 
         self._encode = mapped(encode_prompts)
+        self._noise = mapped(draw_noise)
         self._denoise = mapped(denoise, steps=steps, guidance=guidance)
         self._decode_latents = mapped(decode_latents, rows=vae_rows, image_shape=image_shape)
         self._params = devices.replicate(generator.params)
@@ -121,7 +122,11 @@ class Decoder:
         params = self._params
         states = self._encode(params["text_encoder"], batch["ids"], batch["embeddings"])
         latents = self._denoise(
-            params["unet"], params["scheduler"], states, self._unconditional, batch["keys"]
+            params["unet"],
+            params["scheduler"],
+            states,
+            self._unconditional,
+            self._noise(batch["keys"]),
         )
         return self._decode_latents(params["vae"], latents)
 
@@ -155,10 +160,25 @@ def encode_prompts(pipeline: Any, params: dict, ids: jax.Array, embeddings: jax.
         looked_up = table(*args, **kwargs)
         if (context.module.name, context.method_name) != ("token_embedding", "__call__"):
             return looked_up
-        return jnp.where(placeholder[..., None], embeddings[:, None], looked_up)
+        given = embeddings[:, None].astype(looked_up.dtype)
+        return jnp.where(placeholder[..., None], given, looked_up)
 
     with nn.intercept_methods(look_up):
         return encoder(jnp.where(placeholder, 0, ids), params=params)[0]
+
+
+def draw_noise(pipeline: Any, keys: jax.Array) -> jax.Array:
+    """Standard normal latents, each of its own key.
+
+    Args:
+      keys: (rows, 2) uint32 data of the random keys, one per image.
+
+    Returns:
+      float32 (rows, channels, height, width).
+    """
+    config = pipeline.unet.config
+    shape = (config.in_channels, config.sample_size, config.sample_size)
+    return jax.vmap(lambda key: jax.random.normal(jax.random.wrap_key_data(key), shape))(keys)
 
 
 def denoise(
@@ -167,24 +187,25 @@ def denoise(
     scheduler_state: Any,
     states: jax.Array,
     unconditional: jax.Array,
-    keys: jax.Array,
+    noise: jax.Array,
     *,
     steps: int,
     guidance: float,
 ) -> jax.Array:
-    """Latents from noise by classifier-free guidance, step by step as the stock pipeline does.
+    """Latents from noise by classifier-free guidance, at each of the scheduler's timesteps.
+
+    PLMS has one timestep more than `steps`, as its first step is taken twice. PyTorch's pipeline
+    and the published code take them all; the stock Flax pipeline leaves out the last.
 
     Args:
       states: (rows, positions, width) hidden states of the prompts.
       unconditional: (1, positions, width), those of the empty prompt.
-      keys: (rows, 2) uint32 data of the random keys, one per image.
+      noise: float32 (rows, channels, height, width), see `draw_noise`.
 
     Returns:
-      (rows, channels, height, width), in the UNet's scale.
+      float32 (rows, channels, height, width), in the UNet's scale.
     """
     scheduler, unet = pipeline.scheduler, pipeline.unet
-    shape = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-    noise = jax.vmap(lambda key: jax.random.normal(jax.random.wrap_key_data(key), shape))(keys)
     context = jnp.concatenate([jnp.broadcast_to(unconditional, states.shape), states])
     scheduler_state = scheduler.set_timesteps(
         scheduler_state, num_inference_steps=steps, shape=noise.shape
@@ -201,12 +222,12 @@ def denoise(
                 jnp.broadcast_to(timestep, len(both)),
                 encoder_hidden_states=context,
             ).sample
-        without, with_text = jnp.split(output, 2)
+        without, with_text = jnp.split(output.astype(jnp.float32), 2)
         guided = without + guidance * (with_text - without)
         return scheduler.step(state, guided, timestep, latents).to_tuple()
 
     start = noise * scheduler_state.init_noise_sigma
-    return jax.lax.fori_loop(0, steps, step, (start, scheduler_state))[0]
+    return jax.lax.fori_loop(0, len(scheduler_state.timesteps), step, (start, scheduler_state))[0]
 
 
 def decode_latents(
@@ -242,8 +263,8 @@ def decode_latents(
 
 
 def _vae_decode(vae: Any, params: dict, latents: jax.Array) -> jax.Array:
-    """(n, channels, height, width) latents in the VAE's scale → (n, H, W, C) images in [0, 1]."""
-    pixels = vae.apply({"params": params}, latents, method=vae.decode).sample
+    """(n, channels, height, width) latents in the VAE's scale → float32 (n, H, W, C) in [0, 1]."""
+    pixels = vae.apply({"params": params}, latents, method=vae.decode).sample.astype(jnp.float32)
     return jnp.transpose((pixels / 2 + 0.5).clip(0, 1), (0, 2, 3, 1))
 
 

@@ -1,6 +1,8 @@
-"""Loading a Stable Diffusion folder as a stock Flax pipeline."""
+"""Loading Stable Diffusion, from a folder or the hub, as a stock Flax pipeline."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,33 @@ import jax
 import numpy as np
 
 from dream_jax.errors import UserError
+from dream_jax.generator import hub
+from dream_jax.generator.hub import PARTS
+from dream_jax.generator.weight_files import (
+    PICKLES,
+    STEMS,
+    check_weights,
+    read_weights,
+    refused_pickle,
+)
 
-PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
-WEIGHTS = {
-    "text_encoder": "flax_model",
-    "unet": "diffusion_flax_model",
-    "vae": "diffusion_flax_model",
-}
 SCHEDULERS = ("dpmsolver++", "ddim", "plms")
+PRECISIONS = ("float32", "bfloat16", "float16")
+PIPELINES = ("FlaxStableDiffusionPipeline", "StableDiffusionPipeline")
+# What PyTorch's models can be told to do otherwise, and Flax's always do like this.
+FIXED = {
+    "unet": {
+        "norm_num_groups": 32,
+        "norm_eps": 1e-5,
+        "act_fn": "silu",
+        "center_input_sample": False,
+        "class_embed_type": None,
+        "encoder_hid_dim_type": None,
+        "resnet_time_scale_shift": "default",
+    },
+    "vae": {"act_fn": "silu", "latents_mean": None, "latents_std": None, "shift_factor": None},
+    "scheduler": {"rescale_betas_zero_snr": False},
+}
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -26,8 +47,9 @@ class Generator:
 
     Attributes:
       pipeline: a FlaxStableDiffusionPipeline.
-      params: its parameters in float32, in the host's memory, with the scheduler's state.
-      table: (vocabulary, width) token-embedding table of the text encoder.
+      params: its parameters in the precision asked for, in the host's memory, with the
+        scheduler's state, which is float32.
+      table: (vocabulary, width) token-embedding table of the text encoder, always float32.
     """
 
     pipeline: Any
@@ -45,46 +67,109 @@ class Generator:
         return (self.pipeline.unet.config.in_channels, size, size)
 
 
-def generator_folder(path: str) -> Path:
-    """`path` as it is, else below the project's own folder, checked to hold every part.
+def generator_folder(path: str, revision: str = "") -> Path:
+    """The folder of a pipeline, checked to hold every part; a hub's is downloaded.
+
+    Args:
+      path: a folder as it is, else below the project's own folder, else owner/name on the hub.
+      revision: of a name on the hub, where it must be a commit or a tag.
 
     Raises:
-      UserError: the folder or a part of it is missing, or parts do not fit together.
+      UserError: the folder or a part of it is missing, parts do not fit together, weights are
+        pickles, or the hub has none or cannot be reached.
     """
-    folder = next((p for p in (Path(path), REPOSITORY / path) if p.is_dir()), None)
+    folder = check_generator(path, revision)
     if folder is None:
+        folder = hub.download(path, revision)
+        check_folder(folder)
+    return folder
+
+
+def check_generator(path: str, revision: str = "") -> Path | None:
+    """As `generator_folder`, without any download: None where one is needed."""
+    folder = next((p for p in (Path(path), REPOSITORY / path) if p.is_dir()), None)
+    if folder is None and Path(path).is_file():
+        if path.endswith(PICKLES):
+            raise refused_pickle(Path(path), Path(path))
+        raise UserError(f"generator.path: {path} is a file; it must be a pipeline's folder")
+    if folder is None and hub.is_name(path):
+        hub.check_revision(path, revision)
+        folder = hub.cached(path, revision)
+        if folder is None or not _is_whole(folder):
+            return None
+    elif folder is None:
         raise UserError(f"generator.path: there is no folder {path!r}; it must hold a pipeline")
-    if not (folder / "model_index.json").is_file():
+    check_folder(folder)
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a download has brought every file: a hub's cache shows only those that are whole."""
+    try:
+        check_folder(folder)
+    except UserError:
+        return False
+    return True
+
+
+def check_folder(folder: Path) -> None:
+    """Checks that a folder holds every part of a pipeline and that the parts fit together.
+
+    Raises:
+      UserError: see `generator_folder`.
+    """
+    index = folder / "model_index.json"
+    if not index.is_file():
         raise UserError(
             f"generator.path: {folder} lacks model_index.json, so is no pipeline folder"
         )
+    name = _read_json(index).get("_class_name")
+    if name not in PIPELINES:
+        raise UserError(f"generator.path: {index} is of a {name}; allowed: {', '.join(PIPELINES)}")
     for part in PARTS:
         if not (folder / part).is_dir() or not any((folder / part).iterdir()):
             raise UserError(
                 f"generator.path: {folder} lacks the part {part}; allowed: a folder with "
                 f"{', '.join(PARTS)}"
             )
-    for part, stem in WEIGHTS.items():
-        if not any((folder / part).glob(f"{stem}*.msgpack*")):
-            raise UserError(f"generator.path: {folder / part} lacks Flax weights ({stem}.msgpack)")
-    text, unet = (_read_config(folder / part) for part in ("text_encoder", "unet"))
+    for part in STEMS:
+        check_weights(folder, part)
+    configs = {part: _read_config(folder, part) for part in (*STEMS, "scheduler")}
+    text, unet = configs["text_encoder"], configs["unet"]
     if text.get("hidden_size") != unet.get("cross_attention_dim"):
         raise UserError(
             f"generator.path: {folder}: the text encoder's hidden_size {text.get('hidden_size')} "
             f"is not the UNet's cross_attention_dim {unet.get('cross_attention_dim')}"
         )
-    return folder
+    for part, fixed in FIXED.items():
+        for field, value in fixed.items():
+            found = configs[part].get(field, value)
+            if found != value:
+                raise UserError(
+                    f"generator.path: {folder / part}: {field} is {found!r}; Flax's models can "
+                    f"only do {value!r}"
+                )
+    prediction = configs["scheduler"].get("prediction_type", "epsilon")
+    if prediction not in ("epsilon", "v_prediction"):
+        raise UserError(
+            f"generator.path: {folder / 'scheduler'}: prediction_type is {prediction!r}; allowed: "
+            f"epsilon, v_prediction"
+        )
 
 
-def _read_config(part: Path) -> dict:
-    path = part / "config.json"
+def _read_config(folder: Path, part: str) -> dict:
+    name = "scheduler_config.json" if part == "scheduler" else "config.json"
+    return _read_json(folder / part / name)
+
+
+def _read_json(path: Path) -> dict:
     try:
-        config = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"generator.path: {path} cannot be read: {error}") from error
-    if not isinstance(config, dict):
+    if not isinstance(content, dict):
         raise UserError(f"generator.path: {path} cannot be read: it holds no JSON object")
-    return config
+    return content
 
 
 def make_scheduler(name: str, config: dict):
@@ -121,29 +206,64 @@ def make_scheduler(name: str, config: dict):
     return scheduler, scheduler.create_state()
 
 
-def load_generator(path: str, scheduler: str) -> Generator:
-    """Loads a pipeline folder in Flax layout.
+def load_generator(
+    path: str, scheduler: str, precision: str = "float32", revision: str = ""
+) -> Generator:
+    """Loads a pipeline in Flax or PyTorch layout; torch is not needed for either.
 
     Args:
-      path: see `generator_folder`.
+      path, revision: see `generator_folder`.
       scheduler: one of `SCHEDULERS`, with the folder's noise schedule.
+      precision: one of `PRECISIONS`, in which the parameters are held and text encoder, UNet and
+        VAE compute. Latents and the scheduler's arithmetic are float32 in any case.
 
     Raises:
-      UserError: the folder is incomplete or a file in it cannot be read.
+      UserError: see `generator_folder`; a file cannot be read or its weights are not the model's.
     """
-    from diffusers import FlaxStableDiffusionPipeline
+    from diffusers import FlaxAutoencoderKL, FlaxStableDiffusionPipeline, FlaxUNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTokenizer, FlaxCLIPTextModel
 
-    folder = generator_folder(path)
-    try:
-        pipeline, params = FlaxStableDiffusionPipeline.from_pretrained(
-            str(folder), safety_checker=None, feature_extractor=None
+    folder = generator_folder(path, revision)
+    dtype = jax.numpy.dtype(precision)
+    params = {}
+    with _reading(folder, "text_encoder"):
+        config = CLIPTextConfig(**_read_config(folder, "text_encoder"))
+        text_encoder = FlaxCLIPTextModel(config, dtype=dtype, _do_init=False)
+        text = read_weights(folder, "text_encoder", text_encoder.params_shape_tree, np.float32)
+        table = text["text_model"]["embeddings"]["token_embedding"]["embedding"]
+        params["text_encoder"] = jax.tree.map(lambda leaf: leaf.astype(dtype), text)
+    with _reading(folder, "tokenizer"):
+        tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
+    models = {}
+    for part, kind in (("unet", FlaxUNet2DConditionModel), ("vae", FlaxAutoencoderKL)):
+        with _reading(folder, part):
+            models[part] = kind.from_config(_read_config(folder, part), dtype=dtype)
+            shapes = jax.eval_shape(models[part].init_weights, jax.random.key(0))
+            params[part] = read_weights(folder, part, shapes, dtype)
+    with _reading(folder, "scheduler"):
+        scheduler, params["scheduler"] = make_scheduler(
+            scheduler, _read_config(folder, "scheduler")
         )
-    except Exception as error:  # diffusers and transformers raise many kinds
-        reason = str(error).strip().split("\n")[0][:200]
-        raise UserError(f"generator.path: {folder} cannot be loaded: {reason}") from error
-    pipeline.scheduler, state = make_scheduler(scheduler, dict(pipeline.scheduler.config))
-    params = {name: tree for name, tree in params.items() if tree is not None}
-    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params)
-    params["scheduler"] = state
-    table = params["text_encoder"]["text_model"]["embeddings"]["token_embedding"]["embedding"]
-    return Generator(pipeline, params, np.asarray(table))
+    pipeline = FlaxStableDiffusionPipeline(
+        models["vae"],
+        text_encoder,
+        tokenizer,
+        models["unet"],
+        scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        dtype=dtype,
+    )
+    return Generator(pipeline, params, table)
+
+
+@contextlib.contextmanager
+def _reading(folder: Path, part: str) -> Iterator[None]:
+    """Names the part whose files diffusers, transformers and the readers of weights complain of."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # of many kinds
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0][:200]
+        raise UserError(f"generator.path: {folder / part} cannot be loaded: {reason}") from error

@@ -54,9 +54,17 @@ def test_images_are_in_range_and_differ(decoded):
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_images_are_those_of_the_stock_pipeline(toy, toy_folder, scheduler):
-    """Of `pipeline(...)` itself, from the same noise."""
+def test_images_are_those_of_the_stock_pipeline(toy, toy_folder, scheduler, monkeypatch):
+    """Of `pipeline(...)` itself, from the same noise, at all the timesteps of the scheduler."""
     generator = load_generator(str(toy_folder), scheduler)
+    stock, loops = generator.pipeline.scheduler.set_timesteps, 6
+    if scheduler == "plms":  # 7 timesteps for 6 steps: the stock pipeline takes as many as steps
+        loops = 7
+        monkeypatch.setattr(
+            generator.pipeline.scheduler,
+            "set_timesteps",
+            lambda state, num_inference_steps, shape: stock(state, 6, shape),
+        )
     _, _, keys = pictures(toy)
     plain = np.stack([prompt_ids(toy.tokenizer, PROMPT, name) for name in NAMES[:3]])
     noise = [jax.random.normal(key, generator.latent_shape) for key in keys[:3]]
@@ -64,7 +72,7 @@ def test_images_are_those_of_the_stock_pipeline(toy, toy_folder, scheduler):
         plain[None],
         devices.replicate(generator.params),
         jax.random.split(jax.random.key(0), 1),  # unused: the latents are given
-        num_inference_steps=6,
+        num_inference_steps=loops,
         guidance_scale=4.0,
         latents=np.stack(noise)[None],
         jit=True,
@@ -170,6 +178,24 @@ def test_four_devices_give_the_images_of_one(toy_folder, decoded, on_devices):
     np.testing.assert_allclose(four["images"], decoded, atol=1e-4)
 
 
+@pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.1), ("float16", 0.01)])
+def test_half_precision_is_near_float32(toy_folder, toy, precision, tolerance):
+    generator = load_generator(str(toy_folder), "ddim", precision)
+    held = [
+        leaf
+        for part in ("unet", "vae", "text_encoder")
+        for leaf in jax.tree.leaves(generator.params[part])
+    ]
+    assert {leaf.dtype.name for leaf in held} == {precision}
+    assert generator.table.dtype == np.float32
+    full = load_generator(str(toy_folder), "ddim")
+    expected = images(full, *pictures(toy), steps=5)
+    out = images(generator, *pictures(toy), steps=5)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, expected, atol=tolerance)
+    assert np.abs(out - expected).max() > 1e-5  # computed otherwise
+
+
 def test_embeddings_of_another_width_is_refused(toy):
     ids, embeddings, keys = pictures(toy)
     with pytest.raises(UserError, match=r"16 wide, .* outliers 15") as caught:
@@ -231,7 +257,7 @@ def test_folder_that_lacks_a_part(copy, part):
 @pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
 def test_part_that_lacks_weights(copy, part):
     next((copy / part).glob("*.msgpack")).unlink()
-    assert_refused(copy, copy / part, "lacks Flax weights")
+    assert_refused(copy, copy / part, "lacks weights")
 
 
 def test_folder_that_is_none(tmp_path):

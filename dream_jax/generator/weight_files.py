@@ -1,0 +1,150 @@
+"""The weights of a pipeline's parts: which file holds them, and reading it. Never from a pickle.
+
+A part has them in Flax layout (msgpack) or in PyTorch layout (safetensors), in one file or in
+several with an index.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path, PurePath
+
+import jax.numpy as jnp
+import numpy as np
+from flax.serialization import msgpack_restore
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import safe_open
+
+from dream_jax.errors import UserError
+from dream_jax.generator.torch_weights import BUFFERS, LeafPath, flax_layout, flax_path
+
+STEMS = {  # of the files in Flax and in PyTorch layout
+    "text_encoder": ("flax_model", "model"),
+    "unet": ("diffusion_flax_model", "diffusion_pytorch_model"),
+    "vae": ("diffusion_flax_model", "diffusion_pytorch_model"),
+}
+PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+CONVERT = (
+    'python -c "from diffusers import StableDiffusionPipeline as P; '
+    "P.{load}('{source}').save_pretrained('{target}')\""
+)
+
+
+def weights_file(part: str, names: Collection[str]) -> str | None:
+    """The file of a part's weights, or of their index, among the names in its folder.
+
+    Flax's own layout first, then full precision before halves; None if there is none.
+    """
+    flax, torch = STEMS[part]
+    wanted = [f"{flax}.msgpack", f"{flax}.msgpack.index.json"]
+    for variant in ("", ".fp16", ".bf16"):
+        wanted += [f"{torch}{variant}.safetensors", f"{torch}.safetensors.index{variant}.json"]
+    return next((name for name in wanted if name in names), None)
+
+
+def check_weights(folder: Path, part: str) -> None:
+    """Refuses a part without weights that can be read.
+
+    Raises:
+      UserError: names the pickle and how to convert it, or the file that is not there.
+    """
+    names = sorted(path.name for path in (folder / part).iterdir())
+    name = weights_file(part, names)
+    if name is None:
+        pickle = next((n for n in names if n.endswith(PICKLES)), None)
+        if pickle:
+            raise refused_pickle(folder / part / pickle, folder)
+        flax, torch = STEMS[part]
+        raise UserError(
+            f"generator.path: {folder / part} lacks weights; allowed: {flax}.msgpack (Flax) or "
+            f"{torch}.safetensors (PyTorch)"
+        )
+    for path in shards(folder / part / name):
+        if not path.is_file():
+            raise UserError(f"generator.path: {path} is missing, which {name} names")
+
+
+def refused_pickle(path: Path, source: Path) -> UserError:
+    """The refusal of a pickle, with the line that converts `source`, a folder or a single file."""
+    load = "from_pretrained" if source.is_dir() else "from_single_file"
+    target = source.with_name(f"{source.stem}-safetensors")
+    command = CONVERT.format(load=load, source=source, target=target)
+    return UserError(
+        f"generator.path: {path} is a pickle, which may run any code and is never loaded; where "
+        f"torch is installed, convert it by {command} and give {target}"
+    )
+
+
+def shards(path: Path) -> list[Path]:
+    """The files of weights behind `path`: itself, or those that it names as an index.
+
+    Raises:
+      UserError: the index cannot be read.
+    """
+    if path.suffix != ".json":
+        return [path]
+    try:
+        names = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+        if any(PurePath(name).name != name for name in names):
+            raise ValueError("it names files outside of its folder")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"generator.path: {path} cannot be read as an index: {error}") from error
+    return [path.with_name(name) for name in names]
+
+
+def read_weights(folder: Path, part: str, shapes: Mapping, dtype: np.dtype) -> dict:
+    """The parameters of a part.
+
+    Args:
+      folder: the pipeline's; see `check_weights`.
+      shapes: the model's parameter tree, of anything with a `shape`.
+      dtype: of the result; each leaf is converted as soon as it is read.
+
+    Returns:
+      A tree of NumPy arrays like `shapes`.
+
+    Raises:
+      UserError: names the first leaf that is missing, unexpected, of another shape or no float.
+    """
+    wanted = {path: leaf.shape for path, leaf in flatten_dict(shapes).items()}
+    names = [path.name for path in (folder / part).iterdir()]
+    params = {}
+    for file in shards(folder / part / weights_file(part, names)):
+        for name, path, array in _leaves(file, wanted):
+            if path is None:
+                raise UserError(f"generator.path: {file}: the model has no {name!r}")
+            if array.shape != wanted[path]:
+                raise UserError(
+                    f"generator.path: {file}: {name!r} is {array.shape} in Flax's layout, the "
+                    f"model needs {wanted[path]}"
+                )
+            if not jnp.issubdtype(array.dtype, jnp.floating):
+                raise UserError(
+                    f"generator.path: {file}: {name!r} is {array.dtype}; allowed: float32, "
+                    f"float16, bfloat16"
+                )
+            params[path] = np.asarray(array, dtype, order="C")
+    missing = next((path for path in wanted if path not in params), None)
+    if missing:
+        raise UserError(
+            f"generator.path: {folder / part}: its weights lack {'.'.join(missing)!r}, which its "
+            f"config.json asks for"
+        )
+    return unflatten_dict(params)
+
+
+def _leaves(
+    file: Path, wanted: Mapping[LeafPath, tuple[int, ...]]
+) -> Iterator[tuple[str, LeafPath | None, np.ndarray]]:
+    """(name in the file, path in the model or None, array in Flax's layout) of each leaf."""
+    if file.suffix == ".msgpack":
+        for path, array in flatten_dict(msgpack_restore(file.read_bytes())).items():
+            yield ".".join(path), path if path in wanted else None, array
+        return
+    with safe_open(file, "np") as tensors:
+        for name in tensors.keys():  # noqa: SIM118, the file is no dict
+            if name in BUFFERS:
+                continue
+            path, array = flax_path(name, wanted), tensors.get_tensor(name)
+            if path is not None:
+                array = flax_layout(array, path, len(wanted[path]))
+            yield name, path, array
