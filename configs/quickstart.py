@@ -29,7 +29,12 @@ def get_config() -> ConfigDict:
     config.data.channels = 1
     config.data.ood_count = 1000  # images per OOD set, where it has as many
     config.data.tfds_dir = ""  # prepared TFDS sets; TFDS_DATA_DIR or ~/tensorflow_datasets if empty
+    config.data.folder = ""  # of data.id = "imagefolder": train/<class>/*, test/<class>/*
+    config.data.class_names = ConfigDict()  # folder or label → class name; selects, if not empty
     config.data.class_tokens = ConfigDict()  # class name → the word whose token stands for it
+    config.data.unreadable = "stop"  # at an image that cannot be read, or "skip" it
+    config.data.hold_bytes = 2**30  # larger sets, as float32, are read from files as needed
+    config.data.workers = 0  # processes that do so for training; 0: threads
 
     config.model = ConfigDict()
     config.model.arch = "resnet8"

@@ -8,7 +8,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dream_jax.data.augment import AUGMENTATIONS
-from dream_jax.data.registry import ID_SETS, OOD_SETS, DataOptions
+from dream_jax.data.registry import (
+    UNREADABLE,
+    DataOptions,
+    check_name,
+    set_title,
+)
 from dream_jax.detector.methods import METHODS
 from dream_jax.errors import UserError
 from dream_jax.generator.load import PRECISIONS, SCHEDULERS, check_generator
@@ -63,8 +68,12 @@ RULES: dict[str, Rule] = {
     "init_from": (lambda v: isinstance(v, str), "a text"),
     "save_every": _whole(1),
     "eval_batch_size": _whole(1),
-    "data.id": _one_of(ID_SETS),
-    "data.ood": _some_of(OOD_SETS),
+    "data.id": (lambda v: isinstance(v, str) and bool(v), "the name of an ID set"),
+    "data.ood": (
+        lambda v: isinstance(v, tuple | list) and len(v) > 0 and all(isinstance(x, str) for x in v),
+        "one or more of the OOD sets' names",
+    ),
+    "data.folder": (lambda v: isinstance(v, str), "a folder for data.id=imagefolder, else empty"),
     "data.image_size": _whole(28),
     "data.channels": _one_of((1, 3)),
     "data.ood_count": _whole(1),
@@ -73,6 +82,13 @@ RULES: dict[str, Rule] = {
         lambda v: isinstance(v, ConfigDict) and all(isinstance(t, str) and t for t in v.values()),
         "a word for each of some class names",
     ),
+    "data.class_names": (
+        lambda v: isinstance(v, ConfigDict) and all(isinstance(t, str) and t for t in v.values()),
+        "a class name for each of some folders or labels, or empty",
+    ),
+    "data.unreadable": _one_of(UNREADABLE),
+    "data.hold_bytes": _whole(0),
+    "data.workers": _whole(0),
     "model.arch": _one_of(ARCHITECTURES),
     "model.width": _whole(1),
     "model.stem": _one_of(STEMS),
@@ -147,8 +163,9 @@ def check_config(config: ConfigDict) -> None:
             raise UserError(f"config.{field} is {value!r}; it must be {allowed}")
     known = tuple(RULES)
     for field in flatten(config.to_dict()):
-        if field not in known and not field.startswith("data.class_tokens"):
+        if field not in known and not field.startswith(("data.class_tokens.", "data.class_names.")):
             raise UserError(f"config.{field} is no setting; allowed: {', '.join(sorted(known))}")
+    _check_sets(config)
     sampling = config.sampling
     for field in ("k", "boundary"):
         if sampling[field] > config.latent_space.features_per_class:
@@ -183,6 +200,33 @@ def check_config(config: ConfigDict) -> None:
     check_generator(config.generator.path, config.generator.revision)
 
 
+# What results call the other sets that they hold.
+_RESERVED = ("id", "mean", "round_trips", "sampled_by_name", "file")
+
+
+def _check_sets(config: ConfigDict) -> None:
+    """Checks the names of the image sets; whether they are here is seen later."""
+    options = data_options(config)
+    for field, names, kind in (
+        ("id", [config.data.id], "ID"),
+        ("ood", config.data.ood, "OOD"),
+    ):
+        for name in names:
+            try:
+                check_name(name, options, kind)
+            except UserError as error:
+                raise UserError(f"config.data.{field} is {config.data[field]!r}; {error}") from None
+    if config.data.id == "imagefolder" and not config.data.folder:
+        raise UserError("config.data.folder is ''; with data.id = imagefolder it must be a folder")
+    titles = [set_title(name) for name in config.data.ood]
+    for title in titles:
+        if titles.count(title) > 1 or title in _RESERVED:
+            raise UserError(
+                f"config.data.ood is {tuple(config.data.ood)!r}; each set must have a name of its "
+                f"own, other than {', '.join(_RESERVED)}, and {title!r} is not"
+            )
+
+
 def check_class_sizes(config: ConfigDict, labels: np.ndarray, class_names: Sequence[str]) -> None:
     """Checks the settings that depend on how many images each class has."""
     if not class_names:
@@ -210,4 +254,8 @@ def data_options(config: ConfigDict) -> DataOptions:
         channels=config.data.channels,
         tfds_dir=config.data.tfds_dir or None,
         count=config.data.ood_count,
+        folder=config.data.folder or None,
+        class_names=config.data.class_names.to_dict(),
+        unreadable=config.data.unreadable,
+        hold_bytes=config.data.hold_bytes,
     )

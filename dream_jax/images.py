@@ -43,15 +43,20 @@ def write_metadata(folder: Path, rows: list[dict]) -> None:
     os.replace(partial, folder / "metadata.jsonl")
 
 
+def read_metadata(folder: Path) -> list[dict]:
+    """The rows of metadata.jsonl. Raises UserError if they cannot be read."""
+    listing = folder / "metadata.jsonl"
+    try:
+        return [json.loads(line) for line in listing.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{listing}: cannot be read ({error}); redo with --overwrite") from error
+
+
 def read_folder(folder: Path, channels: int) -> tuple[np.ndarray, list[dict]]:
     """All images that metadata.jsonl lists: (n, H, W, channels) and their rows.
 
     Raises:
       UserError: the list or one of the images cannot be read.
     """
-    listing = folder / "metadata.jsonl"
-    try:
-        rows = [json.loads(line) for line in listing.read_text().splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{listing}: cannot be read ({error}); redo with --overwrite") from error
+    rows = read_metadata(folder)
     return np.stack([read_image(folder / row["file_name"], channels) for row in rows]), rows

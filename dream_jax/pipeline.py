@@ -13,11 +13,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dream_jax import config as configuration
-from dream_jax.data.registry import ImageSet, check_available, load_id, load_ood
+from dream_jax.data.registry import ImageSet, check_available, load_id, load_ood, set_title
+from dream_jax.data.streamed import Files, Stored, StreamedImages, subset
 from dream_jax.detector.methods import METHODS
 from dream_jax.errors import DataUnavailable, UserError
 from dream_jax.generator.load import generator_folder
-from dream_jax.images import read_folder
+from dream_jax.images import read_folder, read_metadata
 from dream_jax.records import (
     Stage,
     flatten,
@@ -25,6 +26,7 @@ from dream_jax.records import (
     read_npz,
     write_json,
     write_npz,
+    write_rows,
 )
 
 STAGES = ("learn", "sample", "decode", "train", "evaluate", "report")
@@ -36,6 +38,7 @@ _NEUTRAL = (
     "decoding.batch_size",
     "decoding.vae_batch_size",
     "data.tfds_dir",
+    "data.workers",
 )
 
 
@@ -76,7 +79,8 @@ class Pipeline:
             for name, value in flatten(config.to_dict()).items()
             if not name.startswith(_NEUTRAL)
         }
-        data = [f"data.{name}" for name in ("id", "image_size", "channels", "class_tokens")]
+        of_images = ("id", "folder", "image_size", "channels", "unreadable", "hold_bytes")
+        data = [f"data.{name}" for name in (*of_images, "class_names", "class_tokens")]
         shared = ["seed", *data, "model"]
         learn = [*shared, "latent_space", "generator.path", "generator.revision"]
         sample = [*learn, "sampling"]
@@ -147,16 +151,20 @@ class Pipeline:
         return load_id(self.config.data.id, configuration.data_options(self.config))
 
     @cached_property
-    def ood_names(self) -> list[str]:
-        """The configured OOD sets that are on this machine; the others are named once."""
-        names = []
+    def ood_sets(self) -> dict[str, str]:
+        """Title → setting of the OOD sets that are on this machine; the others are named once."""
+        sets = {}
         for name in self.config.data.ood:
             try:
                 check_available(name, configuration.data_options(self.config))
-                names.append(name)
+                sets[set_title(name)] = name
             except DataUnavailable as error:
                 print(f"skipped OOD set: {error}", flush=True)
-        return names
+        return sets
+
+    @property
+    def ood_names(self) -> list[str]:
+        return list(self.ood_sets)
 
     @cached_property
     def generator(self):
@@ -193,9 +201,25 @@ class Pipeline:
     def embeddings(self) -> np.ndarray:
         return read_npz(self.records["sample"].folder / "outliers.npz")["embeddings"]
 
-    def images(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    @property
+    def streams(self) -> bool:
+        """Whether the ID training images are read from files as needed; then all others are."""
+        return isinstance(self.id_data[0].images, StreamedImages)
+
+    def _streamed(self, source) -> StreamedImages:
+        """What stage decode made, at its own size."""
+        data = self.config.data
+        rows = np.arange(len(source))
+        return StreamedImages(source, rows, data.image_size, data.channels, crop=False)
+
+    def images(self, kind: str) -> tuple[np.ndarray | StreamedImages, np.ndarray]:
         """Decoded images of a kind with the labels of their classes."""
-        images, rows = read_folder(self.records["decode"].folder / kind, self.config.data.channels)
+        folder = self.records["decode"].folder / kind
+        if self.streams:
+            rows = read_metadata(folder)
+            images = self._streamed(Files(str(folder), [row["file_name"] for row in rows]))
+        else:
+            images, rows = read_folder(folder, self.config.data.channels)
         return images, np.asarray([row["label"] for row in rows])
 
     # The stages.
@@ -225,7 +249,8 @@ class Pipeline:
                 len(anchors),
                 config.seed,
             )
-            features = extract_features(config, variables, train.images[rows], anchors.shape[1])
+            images = subset(train.images, rows)
+            features = extract_features(config, variables, images, anchors.shape[1])
             write_npz(
                 stage.folder / "features.npz",
                 features=features,
@@ -258,7 +283,7 @@ class Pipeline:
         stage = self.records["decode"]
         if stage.done:
             return
-        from dream_jax.generator.decode import release, round_trip
+        from dream_jax.generator.decode import release
         from dream_jax.generator.imagine import plan_pictures, write_pictures
 
         embeddings, decoding = self.embeddings, self.config.decoding
@@ -284,18 +309,33 @@ class Pipeline:
                     stage.folder / kind,
                 )
             release()
-            for part, data in zip(("train", "test"), self.id_data, strict=True):
-                path = stage.folder / f"round_trips_{part}.npz"
-                if not path.exists():
-                    images = round_trip(
-                        self.generator, data.images, decoding.vae_batch_size, f"round trips, {part}"
-                    )
-                    write_npz(path, images=np.round(images * 255).astype(np.uint8))
+            for part in self._round_trips_needed:
+                self._write_round_trips(part)
 
-    def round_trips(self, part: str) -> np.ndarray:
+    @property
+    def _round_trips_needed(self) -> tuple[str, ...]:
+        """Those of the training images take as long as an epoch, and their space on the disk."""
+        return ("train", "test") if self.config.classifier.round_trip_share else ("test",)
+
+    def _write_round_trips(self, part: str) -> None:
+        """Makes the file of `round_trips` if it is not there, a batch at a time."""
+        from dream_jax.generator.decode import round_trip
+
+        path = self.records["decode"].folder / f"round_trips_{part}.npy"
+        if path.exists():
+            return
+        images = self.id_data[("train", "test").index(part)].images
+        batches = round_trip(
+            self.generator, images, self.config.decoding.vae_batch_size, f"round trips, {part}"
+        )
+        write_rows(path, images.shape, (np.round(b * 255).astype(np.uint8) for b in batches))
+
+    def round_trips(self, part: str) -> np.ndarray | StreamedImages:
         """The training or test images through the autoencoder and back: (n, H, W, C)."""
-        path = self.records["decode"].folder / f"round_trips_{part}.npz"
-        return read_npz(path)["images"].astype(np.float32) / 255
+        self._write_round_trips(part)
+        stored = Stored(str(self.records["decode"].folder / f"round_trips_{part}.npy"))
+        images = self._streamed(stored)
+        return images if self.streams else images[:]
 
     def train(self) -> None:
         """④ A classifier per method; the plain one first, which judges the outliers."""
@@ -343,9 +383,8 @@ class Pipeline:
         by_name, by_name_labels = (
             self.images("by_name") if self.config.decoding.by_name else 2 * (None,)
         )
-        return DecodedImages(
-            outliers[judgement.kept], self.round_trips("train"), by_name, by_name_labels
-        )
+        round_trips = self.round_trips("train") if "train" in self._round_trips_needed else None
+        return DecodedImages(subset(outliers, judgement.kept), round_trips, by_name, by_name_labels)
 
     def _legible(self) -> float:
         """Share of the images sampled by name that the plain classifier reads as asked."""
@@ -384,8 +423,8 @@ class Pipeline:
 
         _, test = self.id_data
         sets = {"id": test.images}
-        for name in self.ood_names:
-            sets[name] = load_ood(name, configuration.data_options(self.config)).images
+        for title, name in self.ood_sets.items():
+            sets[title] = load_ood(name, configuration.data_options(self.config)).images
         kept = {
             "round_trips": self.round_trips("test"),
             "sampled_by_name": self.images("by_name_test")[0],

@@ -49,6 +49,25 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
     write_whole(path, write)
 
 
+def write_rows(path: Path, shape: tuple[int, ...], batches: Iterable[np.ndarray]) -> None:
+    """Batches of rows one after the other as a uint8 .npy file, written whole.
+
+    shape: of all of them, which never are in memory together.
+    """
+
+    def write(partial: Path) -> None:
+        out = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+        start = 0
+        for batch in batches:
+            out[start : start + len(batch)] = batch
+            start += len(batch)
+        if start != len(out):
+            raise ValueError(f"{path}: {start} rows came, {len(out)} were announced")
+        out.flush()
+
+    write_whole(path, write)
+
+
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Raises UserError where a file is damaged. Pickled objects are never loaded."""
     try:

@@ -1,7 +1,12 @@
 """Augmentations on the device, one random key per image."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from dream_jax.data.framing import CROP_AREA, CROP_ASPECT, CROP_TRIES
 
 
 def affine(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -32,7 +37,49 @@ def crop_flip(key: jax.Array, image: jax.Array) -> jax.Array:
     return jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
 
 
-AUGMENTATIONS = {"none": lambda key, image: image, "affine": affine, "crop_flip": crop_flip}
+def random_resized_crop(key: jax.Array, image: jax.Array) -> jax.Array:
+    """A random part scaled to the whole image, flipped half of the time (ImageNet's usual).
+
+    Areas and aspect ratios are those of `framing.random_resized_crop`, by which the worker
+    processes crop images that are not held in memory, from their files' full resolution.
+    """
+    area_key, aspect_key, place_key, flip_key = jax.random.split(key, 4)
+    size = jnp.array(image.shape[:2], jnp.float32)
+    low, high = np.log(CROP_ASPECT)
+    area = jax.random.uniform(area_key, (CROP_TRIES,), minval=CROP_AREA[0], maxval=CROP_AREA[1])
+    aspect = jnp.exp(jax.random.uniform(aspect_key, (CROP_TRIES,), minval=low, maxval=high))
+    area = area * jnp.prod(size)
+    parts = jnp.stack([jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)], 1)
+    fits = jnp.all(parts <= size, axis=1)
+    part = jnp.where(fits.any(), parts[jnp.argmax(fits)], size)
+    corner = jax.random.uniform(place_key, (2,)) * (size - part)
+    scale = size / part
+    image = jax.image.scale_and_translate(
+        image, image.shape, (0, 1), scale, -corner * scale, "linear", antialias=True
+    )
+    return jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
+
+
+AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "none": lambda key, image: image,
+    "affine": affine,
+    "crop_flip": crop_flip,
+    "random_resized_crop": random_resized_crop,
+}
+# Done where files are read, if the set is not held: its frames no longer have the resolution.
+WHILE_READING = ("random_resized_crop",)
+
+
+def augment(name: str, key: jax.Array, image: jax.Array) -> jax.Array:
+    """One of `AUGMENTATIONS` on the device: float (H, W, C) in [0, 1] → the same.
+
+    An image of bytes comes from `StreamedImages.draw`: it is scaled to [0, 1], and what was done
+    while reading is not done again.
+    """
+    if image.dtype == jnp.uint8:
+        image = image.astype(jnp.float32) / 255
+        name = "none" if name in WHILE_READING else name
+    return AUGMENTATIONS[name](key, image)
 
 
 def zoom(key: jax.Array, image: jax.Array, most: float) -> jax.Array:

@@ -1,5 +1,8 @@
 """The image sets by name: in-distribution (ID) sets to train on, OOD sets to be tested against.
 
+A name is that of a set registered here, or else of a set in TensorFlow Datasets (`cifar10`,
+`cifar10_corrupted/gaussian_noise_1`). OOD sets may also be folders of images, `name=folder`.
+
 Adding a set is adding a function and, for a new file, naming that file in the last import::
 
     @ood_set("snow")
@@ -7,28 +10,31 @@ Adding a set is adding a function and, for a new file, naming that file in the l
 """
 
 import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from dream_jax.errors import DataUnavailable, UserError
 
+UNREADABLE = ("stop", "skip")
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images held in memory.
+    """Images and their labels.
 
     Attributes:
-      name: the name it is registered under.
-      images: float32 (n, H, W, C), values in [0, 1].
+      name: the name it is asked for by.
+      images: float32 (n, H, W, C), values in [0, 1]: an array, or `StreamedImages`, which gives the
+        rows asked for.
       labels: int32 (n,), indices into `class_names`; None for an OOD set.
       class_names: one name per class; empty for an OOD set.
     """
 
     name: str
-    images: np.ndarray
+    images: Any
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
 
@@ -47,9 +53,14 @@ class DataOptions:
         are compared must meet the same test images. ID splits never depend on it.
       tfds_dir: folder of prepared TFDS sets; None means TFDS_DATA_DIR, else ~/tensorflow_datasets.
       count: images per OOD set, fewer where the source has fewer.
+      folder: of the ID set `imagefolder`.
+      class_names: folder name or TFDS label → class name; if not empty, it selects the classes.
+      unreadable: "stop" or "skip": what an image that cannot be read does.
+      hold_bytes: sets up to this size, as float32, are held in memory; larger ones are read from
+        their files as they are needed.
 
     Raises:
-      UserError: for a size or count below 1, or channels other than 1 and 3.
+      UserError: for a size or count below 1, channels other than 1 and 3, or another `unreadable`.
     """
 
     image_size: int = 32
@@ -57,13 +68,31 @@ class DataOptions:
     seed: int = 0
     tfds_dir: str | None = None
     count: int = 1000
+    folder: str | None = None
+    class_names: Mapping[str, str] = field(default_factory=dict)
+    unreadable: str = "stop"
+    hold_bytes: int = 2**30
 
     def __post_init__(self):
-        for field in ("image_size", "count"):
-            if getattr(self, field) < 1:
-                raise UserError(f"data.{field} is {getattr(self, field)}; it must be at least 1")
+        for name in ("image_size", "count"):
+            if getattr(self, name) < 1:
+                raise UserError(f"data.{name} is {getattr(self, name)}; it must be at least 1")
         if self.channels not in (1, 3):
             raise UserError(f"data.channels is {self.channels}; allowed: 1, 3")
+        if self.unreadable not in UNREADABLE:
+            raise UserError(
+                f"data.unreadable is {self.unreadable!r}; allowed: {', '.join(UNREADABLE)}"
+            )
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What `streamed.load_images` is asked for."""
+        return {
+            "size": self.image_size,
+            "channels": self.channels,
+            "hold_bytes": self.hold_bytes,
+            "unreadable": self.unreadable,
+        }
 
 
 @dataclass(frozen=True)
@@ -118,34 +147,77 @@ def load_id(name: str, options: DataOptions) -> tuple[ImageSet, ImageSet]:
     """The train and test split of an ID set.
 
     Raises:
-      UserError: if no ID set has that name.
+      UserError: if no ID set has that name, or an image is unreadable.
       DataUnavailable: if its data is not on this machine.
     """
-    source = _find("ID", ID_SETS, name)
-    source.check(options)
-    return source.load(options)
+    if name in ID_SETS:
+        ID_SETS[name].check(options)
+        return ID_SETS[name].load(options)
+    check_name(name, options, "ID")
+    return tfds_sets.load_id(name, options)
 
 
 def load_ood(name: str, options: DataOptions) -> ImageSet:
     """An OOD set of up to `options.count` images; the same options give the same images.
 
+    Args:
+      name: of a registered set or a TFDS set, or "name=folder".
+
     Raises:
-      UserError: if no OOD set has that name.
+      UserError: if no OOD set has that name, or an image is unreadable.
       DataUnavailable: if its data is not on this machine.
     """
-    source = _find("OOD", OOD_SETS, name)
-    source.check(options)
-    return source.load(options)
+    title, is_folder, folder = name.partition("=")
+    if is_folder:
+        folders.check_folder(folder)
+        return folders.load_folder(title, folder, options)
+    if name in OOD_SETS:
+        OOD_SETS[name].check(options)
+        return OOD_SETS[name].load(options)
+    check_name(name, options, "OOD")
+    return tfds_sets.load_ood(name, options)
 
 
 def check_available(name: str, options: DataOptions) -> None:
     """Returns if the ID or OOD set can be loaded, without reading its images.
 
+    A TFDS set that is not prepared is, if this machine can do it.
+
     Raises:
       UserError: if no set has that name.
       DataUnavailable: if its data is not on this machine; the message says how to get it.
     """
-    _find("image", ID_SETS | OOD_SETS, name).check(options)
+    _, is_folder, folder = name.partition("=")
+    registered = ID_SETS | OOD_SETS
+    if is_folder:
+        folders.check_folder(folder)
+    elif name in registered:
+        registered[name].check(options)
+    else:
+        check_name(name, options, "image")
+        tfds_sets.prepare(name, options)
+
+
+def check_name(name: str, options: DataOptions, kind: str) -> None:
+    """Raises UserError unless there is a set of that name; whether it is here is not looked at.
+
+    Args:
+      kind: "ID", "OOD" or "image" for both.
+    """
+    registered = {"ID": ID_SETS, "OOD": OOD_SETS, "image": ID_SETS | OOD_SETS}[kind]
+    title, is_folder, folder = name.partition("=")
+    if is_folder and kind != "ID" and title and folder:
+        return
+    if is_folder or (name not in registered and not tfds_sets.known(name, options)):
+        forms = "a name in TFDS" + (", name=folder" if kind != "ID" else "")
+        raise UserError(
+            f"there is no {kind} set {name!r}; allowed: {', '.join(sorted(registered))}, {forms}"
+        )
+
+
+def set_title(name: str) -> str:
+    """What results call an OOD set: its name without the folder."""
+    return name.partition("=")[0]
 
 
 def package_check(module: str, package: str) -> Callable[[DataOptions], None]:
@@ -160,11 +232,12 @@ def package_check(module: str, package: str) -> Callable[[DataOptions], None]:
     return check
 
 
-def _find(kind: str, sets: dict[str, Source], name: str) -> Source:
-    if name not in sets:
-        raise UserError(f"there is no {kind} set {name!r}; allowed: {', '.join(sorted(sets))}")
-    return sets[name]
-
-
 # Last, because these files register themselves with the decorators above.
-from dream_jax.data import digits, letters, noise, photographs, prepared  # noqa: E402, F401
+from dream_jax.data import (  # noqa: E402
+    digits,  # noqa: F401
+    folders,
+    letters,  # noqa: F401
+    noise,  # noqa: F401
+    photographs,  # noqa: F401
+    tfds_sets,
+)

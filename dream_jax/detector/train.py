@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from dream_jax.data.augment import AUGMENTATIONS, degrade, zoom
+from dream_jax.data.augment import augment, degrade, zoom
 from dream_jax.data.registry import ImageSet
+from dream_jax.data.streamed import for_training
 from dream_jax.detector.methods import Method
 from dream_jax.errors import UserError
 from dream_jax.keys import stage_key
@@ -26,26 +27,27 @@ from dream_jax.training.optimizers import sgd
 class DecodedImages:
     """What the generator made for the training of a classifier; images (n, H, W, C) in [0, 1].
 
+    Arrays, or all `StreamedImages` where the ID images are.
+
     Attributes:
       outliers: imagined outliers.
       round_trips: the ID training images through the autoencoder, row by row, or None.
       by_name: images sampled by the classes' plain names, with `by_name_labels`, or None.
     """
 
-    outliers: np.ndarray
-    round_trips: np.ndarray | None = None
-    by_name: np.ndarray | None = None
+    outliers: Any
+    round_trips: Any = None
+    by_name: Any = None
     by_name_labels: np.ndarray | None = None
 
 
 def make_objective(model, method: Method, config: ConfigDict) -> Objective:
     """One forward pass over ID images and outliers together, so that batch norm sees both."""
     settings = config.classifier
-    augment = AUGMENTATIONS[settings.augment]
 
     def prepare(key, image, is_id):
         affine_key, zoom_key, degrade_key = jax.random.split(key, 3)
-        image = augment(affine_key, image)
+        image = augment(settings.augment, affine_key, image)
         image = jnp.where(is_id > 0, image, zoom(zoom_key, image, settings.outlier_zoom))
         return degrade(degrade_key, image, settings.degrade)
 
@@ -71,10 +73,11 @@ def make_batches(config: ConfigDict, train: ImageSet, decoded: DecodedImages | N
     ID images too, and cannot take them for the mark of an outlier.
     """
     settings, seed = config.classifier, config.seed
-    size = settings.batch_size
+    size, workers = settings.batch_size, config.data.workers
+    real_count = len(train)
     if decoded is None:
-        table = _table((train.images, train.labels, 1))
-        return Batches(table, lambda step: epoch_index(len(train), step, size, seed))
+        table = _table(config, (train.images, train.labels, 1))
+        return Batches(table, lambda step: epoch_index(real_count, step, size, seed), workers)
 
     by_name = round(size * settings.by_name_share) if decoded.by_name is not None else 0
     parts = [(train.images, train.labels, 1)]
@@ -84,27 +87,33 @@ def make_batches(config: ConfigDict, train: ImageSet, decoded: DecodedImages | N
         parts.append((decoded.by_name, decoded.by_name_labels, 1))
     parts.append((decoded.outliers, np.zeros(len(decoded.outliers), np.int32), 0))
     first_outlier = sum(len(images) for images, _, _ in parts[:-1])
+    # `rows` goes to the workers, and must not take the images along.
+    round_trips = decoded.round_trips is not None
+    by_name_count, outlier_count = len(decoded.by_name) if by_name else 0, len(decoded.outliers)
 
     def rows(step: int) -> np.ndarray:
-        real = epoch_index(len(train), step, size - by_name, seed)
-        if decoded.round_trips is not None:
+        real = epoch_index(real_count, step, size - by_name, seed)
+        if round_trips:
             rng = np.random.default_rng((seed, 1, step))
-            real = real + len(train) * (rng.random(len(real)) < settings.round_trip_share)
+            real = real + real_count * (rng.random(len(real)) < settings.round_trip_share)
         chosen = [real]
         if by_name:
-            index = epoch_index(len(decoded.by_name), step, by_name, seed + 1)
-            chosen.append(first_outlier - len(decoded.by_name) + index)
-        count = len(decoded.outliers)
-        index = epoch_index(count, step, settings.outlier_batch_size, seed + 2)
+            index = epoch_index(by_name_count, step, by_name, seed + 1)
+            chosen.append(first_outlier - by_name_count + index)
+        index = epoch_index(outlier_count, step, settings.outlier_batch_size, seed + 2)
         chosen.append(first_outlier + index)
         return np.concatenate(chosen)
 
-    return Batches(_table(*parts), rows)
+    return Batches(_table(config, *parts), rows, workers)
 
 
-def _table(*parts: tuple[np.ndarray, np.ndarray, int]) -> dict[str, Any]:
+def _table(config: ConfigDict, *parts: tuple[Any, np.ndarray, int]) -> dict[str, Any]:
     """Images, their labels and whether they are ID, of several sources one behind the other."""
     images, labels, is_id = zip(*parts, strict=True)
+    images = [
+        for_training(part, config.classifier.augment, config.seed + index)
+        for index, part in enumerate(images)
+    ]
     return {
         "images": Stacked(images),
         "labels": np.concatenate(labels),

@@ -268,8 +268,10 @@ def _vae_decode(vae: Any, params: dict, latents: jax.Array) -> jax.Array:
     return jnp.transpose((pixels / 2 + 0.5).clip(0, 1), (0, 2, 3, 1))
 
 
-def round_trip(generator: Generator, images: np.ndarray, batch_size: int, progress: str):
-    """Images through the autoencoder and back: (n, H, W, C) in [0, 1] → the same.
+def round_trip(
+    generator: Generator, images: Any, batch_size: int, progress: str
+) -> Iterator[np.ndarray]:
+    """Images through the autoencoder and back: (n, H, W, C) in [0, 1] → batches of the same.
 
     Where the generator's pictures have another size they are resized for it (bilinear) and back,
     and grey images repeat their channel for an autoencoder of RGB pictures.
@@ -286,7 +288,7 @@ def round_trip(generator: Generator, images: np.ndarray, batch_size: int, progre
         return with_channels(resize(decoded, shape[:2]), shape[-1])
 
     run = devices.MappedFunction(forward, generator.params["vae"], batch_size)
-    return run({"images": images}, progress)
+    yield from run.batches({"images": images}, progress)
 
 
 def resize(images: jax.Array, size: tuple[int, int]) -> jax.Array:

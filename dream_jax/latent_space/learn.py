@@ -1,6 +1,8 @@
 """① Learning the text-conditioned latent space and extracting its features."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,9 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from dream_jax.data.augment import AUGMENTATIONS
+from dream_jax.data.augment import augment
 from dream_jax.data.registry import ImageSet
+from dream_jax.data.streamed import for_training
 from dream_jax.keys import stage_key
 from dream_jax.models.resnet import build_model, init_model
 from dream_jax.training.checkpoints import Checkpoints
@@ -26,10 +29,9 @@ def cosine_logits(features: jax.Array, anchors: jax.Array, temperature: float) -
 
 def make_objective(model, anchors: np.ndarray, config: ConfigDict) -> Objective:
     """Cross-entropy over the cosine logits, with the training accuracy beside it."""
-    augment = AUGMENTATIONS[config.augment]
 
     def objective(params, model_state, batch, keys):
-        images = jax.vmap(augment)(keys, batch["images"])
+        images = jax.vmap(partial(augment, config.augment))(keys, batch["images"])
         (features, _), model_state = model.apply(
             {"params": params, **model_state},
             images,
@@ -66,9 +68,11 @@ def learn_latent_space(
     optimizer = sgd(settings.optimizer, steps)
     state = create_state(init_model(model, key, train.images.shape[1:]), optimizer, key)
 
+    images, count = for_training(train.images, settings.augment, config.seed), len(train)
     batches = Batches(
-        {"images": train.images, "labels": train.labels},
-        lambda step: epoch_index(len(train), step, settings.batch_size, config.seed),
+        {"images": images, "labels": train.labels},
+        lambda step: epoch_index(count, step, settings.batch_size, config.seed),
+        config.data.workers,
     )
 
     with Checkpoints(folder / "checkpoints") as checkpoints:
@@ -85,8 +89,11 @@ def learn_latent_space(
     return {"params": state.params, **state.model_state}
 
 
-def extract_features(config: ConfigDict, variables: dict, images: np.ndarray, width: int):
-    """Features h(x) in evaluation mode: (n, H, W, C) images → (n, width) float32."""
+def extract_features(config: ConfigDict, variables: dict, images: Any, width: int) -> np.ndarray:
+    """Features h(x) in evaluation mode: (n, H, W, C) images → (n, width) float32.
+
+    images: an array, or `StreamedImages`.
+    """
     model = build_model(config.model, width)
 
     def forward(variables, batch):

@@ -147,11 +147,19 @@ class MappedFunction:
         self._function = pmap(function)
 
     def batches(self, arrays: dict[str, np.ndarray], progress: str | None = None) -> Iterable[Any]:
-        """Yields the outputs (NumPy, padding dropped) of one batch after the other."""
+        """Yields the outputs (NumPy, padding dropped) of one batch after the other.
+
+        arrays: of equal length; only slices are asked for, so they may lie in files.
+        """
         count = len(next(iter(arrays.values())))
         starts = range(0, count, self.batch_size)
-        for start in tqdm(starts, desc=progress, disable=progress is None, leave=True):
-            part = {name: a[start : start + self.batch_size] for name, a in arrays.items()}
+
+        def read(start: int) -> dict[str, np.ndarray]:
+            return {name: a[start : start + self.batch_size] for name, a in arrays.items()}
+
+        # Columns may be read from files: in a thread, while the devices are at the last batch.
+        parts = prefetch(read, starts, ahead=1)
+        for part in tqdm(parts, progress, len(starts), disable=progress is None, leave=True):
             rows = len(next(iter(part.values())))
             out = self._function(self._variables, shard(part, rows=self.batch_size))
             yield jax.tree.map(lambda leaf, rows=rows: unshard(leaf, rows), out)

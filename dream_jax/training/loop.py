@@ -16,6 +16,7 @@ from tqdm import tqdm
 from dream_jax.errors import UserError
 from dream_jax.training import devices
 from dream_jax.training.checkpoints import Checkpoints
+from dream_jax.training.streaming import stream
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -64,13 +65,28 @@ class Stacked:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """(batch,) row numbers → (batch, ...)."""
+        return self._gather(rows, lambda part, rows: part[rows])
+
+    def draw(self, rows: np.ndarray, step: int) -> np.ndarray:
+        """As indexing, but by `draw` where a part has it; see `Batches`."""
+        return self._gather(rows, lambda part, rows: _draw(part, rows, step))
+
+    def _gather(self, rows: np.ndarray, read: Callable[[Any, np.ndarray], np.ndarray]):
         part_of = np.searchsorted(self._starts, rows, side="right") - 1
-        found = {p: self.parts[p][rows[part_of == p] - self._starts[p]] for p in np.unique(part_of)}
-        shape = next(iter(found.values())).shape[1:]
-        out = np.empty((len(rows), *shape), np.result_type(*found.values()))
+        found = {
+            p: read(self.parts[p], rows[part_of == p] - self._starts[p]) for p in np.unique(part_of)
+        }
+        first = next(iter(found.values()))
+        if any(values.dtype != first.dtype for values in found.values()):
+            raise TypeError("parts of a column are bytes and floats; read all or hold all")
+        out = np.empty((len(rows), *first.shape[1:]), first.dtype)
         for p, values in found.items():
             out[part_of == p] = values
         return out
+
+
+def _draw(column: Any, rows: np.ndarray, step: int) -> np.ndarray:
+    return column.draw(rows, step) if hasattr(column, "draw") else column[rows]
 
 
 class Batches(NamedTuple):
@@ -83,13 +99,17 @@ class Batches(NamedTuple):
     Attributes:
       table: equally long columns, by name: arrays (n, ...), or anything else with a length that
         gives the rows asked for, `column[rows]`, as an array. A column is held only if it has
-        `nbytes`, so what is read from files row by row is not.
+        `nbytes`, so what is read from files row by row is not. Where it has `draw(rows, step)`,
+        that gives the rows for a step, perhaps with random changes drawn from it.
       rows: step → the rows (batch,) of its global batch, as many for every step. A pure function,
-        so that a resumed run sees the same data; it is called in a thread.
+        so that a resumed run sees the same data; it is called in a thread, and in the workers: it
+        should hold on to no images.
+      workers: processes that make the batches of a table that is not held; 0 for threads.
     """
 
     table: dict[str, Any]
     rows: Callable[[int], np.ndarray]
+    workers: int = 0
 
     @property
     def fit_on_device(self) -> bool:
@@ -102,7 +122,7 @@ class Batches(NamedTuple):
     def at(self, step: int) -> dict[str, np.ndarray]:
         """The global batch of a step."""
         rows = self.rows(step)
-        return {name: column[rows] for name, column in self.table.items()}
+        return {name: _draw(column, rows, step) for name, column in self.table.items()}
 
 
 def create_state(
@@ -177,19 +197,29 @@ def transfer_calls(
 ) -> Iterator[tuple[int, dict]]:
     """Yields how many steps are done after each call, and its batches, already on the devices.
 
-    A thread prepares them and starts their transfer, up to two calls ahead.
+    A thread prepares them and starts their transfer, up to two calls ahead. What is not held is
+    gathered before that, by threads or worker processes of its own.
 
     Args:
-      calls: the steps of each call.
+      calls: the steps of each call, which follow on each other.
       hold: whether the table is on the devices and a batch is only the numbers of its rows.
     """
 
+    calls = list(calls)
+    steps = range(calls[0].start, calls[-1].stop)
+    made = (
+        ({"rows": batches.rows(step)} for step in steps)
+        if hold
+        else stream(batches.at, steps, batches.workers)
+    )
+
     def prepare(call: range) -> tuple[int, dict]:
-        parts = [{"rows": batches.rows(step)} if hold else batches.at(step) for step in call]
+        parts = [next(made) for _ in call]
         stacked = jax.tree.map(lambda *a: np.stack(a, 1), *map(devices.shard, parts))
         return call.stop, devices.put(stacked)
 
-    return devices.prefetch(prepare, calls)
+    with closing(made):
+        yield from devices.prefetch(prepare, calls)
 
 
 def fit(
