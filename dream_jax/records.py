@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dream_jax.errors import UserError
+from dream_jax.training import hosts
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -72,6 +73,8 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
 class Stage:
     """A stage's folder and its record `stage.json`: settings, whether done, time and memory.
 
+    Of several processes the main one writes the record, and all learn from it what is done.
+
     Args:
       name: as shown to the user.
       folder: where its results go.
@@ -100,6 +103,11 @@ class Stage:
     def done(self) -> bool:
         return self._record.exists() and read_json(self._record)["done"]
 
+    def _write(self, done: bool, seconds: float, **more: Any) -> None:
+        if hosts.is_main():
+            content = {"settings": self.settings, "done": done, "seconds": seconds}
+            write_json(self._record, content | more)
+
     @property
     def record(self) -> dict:
         return read_json(self._record)
@@ -109,30 +117,26 @@ class Stage:
 
     @contextmanager
     def running(self) -> Iterable[None]:
-        """Records the settings at the start, and at the end that the stage is done."""
+        """Records the settings at the start, and at the end that the stage is done.
+
+        All processes enter and leave together.
+        """
         interrupted = self._record.exists() and not self.done
         spent = self.record.get("seconds", 0.0) if interrupted else 0.0
         begin = time.perf_counter()
-        write_json(self._record, {"settings": self.settings, "done": False, "seconds": spent})
+        hosts.barrier(f"begin {self.name}")
+        self._write(False, spent)
         print(f"── {self.name}", flush=True)
         try:
             yield
         except BaseException:
-            spent += time.perf_counter() - begin
-            unfinished = {"settings": self.settings, "done": False, "seconds": round(spent, 2)}
-            write_json(self._record, unfinished)
+            self._write(False, round(spent + time.perf_counter() - begin, 2))
             raise
+        hosts.barrier(f"end {self.name}")
         seconds = spent + time.perf_counter() - begin
-        write_json(
-            self._record,
-            {
-                "settings": self.settings,
-                "done": True,
-                "seconds": round(seconds, 2),
-                "peak_memory_mb": round(peak_memory_mb()),
-            },
-        )
+        self._write(True, round(seconds, 2), peak_memory_mb=round(peak_memory_mb()))
         print(f"   done in {seconds:.0f} s", flush=True)
+        hosts.barrier(f"recorded {self.name}")
 
 
 def peak_memory_mb() -> float:

@@ -101,7 +101,22 @@ class Batches(NamedTuple):
 
     def at(self, step: int) -> dict[str, np.ndarray]:
         """The global batch of a step."""
-        rows = self.rows(step)
+        return self._gathered(self.rows(step))
+
+    def share(self, step: int, hold: bool) -> dict[str, np.ndarray]:
+        """This process's part of a step's batch (see `devices.shard_rows`), read no further.
+
+        Args:
+          hold: whether the table is on the devices and the part is only the numbers of its rows.
+        """
+        part = devices.shard_rows(self.rows(step))
+        if hold:
+            return part
+        rows = part.pop("rows")
+        columns = self._gathered(rows.ravel())
+        return part | {n: c.reshape(*rows.shape, *c.shape[1:]) for n, c in columns.items()}
+
+    def _gathered(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {name: column[rows] for name, column in self.table.items()}
 
 
@@ -169,7 +184,7 @@ def make_steps(
 
         return jax.lax.scan(step, state, batches)
 
-    return devices.pmap(steps, donate_argnums=(1,))
+    return devices.pmap(steps, all_processes=True, donate_argnums=(1,))
 
 
 def transfer_calls(
@@ -185,8 +200,8 @@ def transfer_calls(
     """
 
     def prepare(call: range) -> tuple[int, dict]:
-        parts = [{"rows": batches.rows(step)} if hold else batches.at(step) for step in call]
-        stacked = jax.tree.map(lambda *a: np.stack(a, 1), *map(devices.shard, parts))
+        parts = [batches.share(step, hold) for step in call]
+        stacked = jax.tree.map(lambda *a: np.stack(a, 1), *parts)
         return call.stop, devices.put(stacked)
 
     return devices.prefetch(prepare, calls)
@@ -214,7 +229,7 @@ def fit(
 
     Args:
       objective: per-row loss terms, see `Objective`. Its batch has the table's columns, and `mask`
-        and `position` of `devices.shard`.
+        and `position` of `devices.shard_rows`.
       state: the state to start from where there is no checkpoint.
       batches: the table and the rows of each step.
       steps: total number of steps.
