@@ -113,7 +113,6 @@ def get_config() -> ConfigDict:
     config.decoding.outliers = 100_000
     config.decoding.by_name = 0
     config.decoding.by_name_test = 1000
-    config.decoding.round_trips = False
 
     # ④ classifiers
     config.classifier = ConfigDict()

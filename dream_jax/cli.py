@@ -2,6 +2,8 @@
 
 import os
 import sys
+import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,11 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file with get_config().")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/<config.name> if not set.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, 'Of several processes: host:port of process 0; "auto" lets JAX find all.'
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this process, from 0.")
 
 
 def use_compilation_cache() -> None:
@@ -57,11 +64,26 @@ def _read_config() -> ConfigDict:
     return config
 
 
+def _leave(status: int) -> None:
+    """Ends the process, and with it the others, which may be waiting for it.
+
+    An ordinary end would first wait for the others. They get a moment to say what they found.
+    """
+    from dream_jax.training import hosts
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if hosts.is_main():
+        time.sleep(1)
+    os._exit(status)
+
+
 def main(run: Callable[[ConfigDict, Path], None]) -> None:
     """Parses the flags and calls `run(config, workdir)`; a UserError ends with status 2."""
 
     def guarded(argv: list[str]) -> None:
         logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it writes
+        connected = False
         try:
             if len(argv) > 1:
                 raise UserError(
@@ -69,14 +91,26 @@ def main(run: Callable[[ConfigDict, Path], None]) -> None:
                 )
             config = _read_config()
             workdir = Path(_WORKDIR.value or Path("runs") / config.name)
-            from dream_jax.training.devices import use_cores  # JAX is not needed for --help
+            import jax  # not needed for --help
+
+            from dream_jax.training import hosts
+            from dream_jax.training.devices import use_cores
 
             use_compilation_cache()
             use_cores()
+            hosts.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
+            connected = jax.distributed.is_initialized()
+            if connected and not hosts.is_main():
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115 until the end; process 0 speaks
             run(config, workdir)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            _leave(2) if connected else sys.exit(2)
+        except BaseException:
+            if not connected:
+                raise
+            traceback.print_exc()
+            _leave(1)
 
     flags.mark_flag_as_required("config")
     app.run(guarded, flags_parser=_parse)

@@ -1,6 +1,9 @@
 """The order of the stages, and what of them is done already.
 
 learn → sample → decode → train → evaluate → report
+
+Of several processes (see training/hosts.py) all go through the stages together; process 0 decides
+what is done, and writes the files of which a run has one.
 """
 
 import json
@@ -18,16 +21,18 @@ from dream_jax.data.streamed import Files, Stored, StreamedImages, subset
 from dream_jax.detector.methods import METHODS
 from dream_jax.errors import DataUnavailable, UserError
 from dream_jax.generator.load import generator_folder
-from dream_jax.images import read_folder, read_metadata
+from dream_jax.images import Pixels, read_folder, read_listing
 from dream_jax.records import (
     Stage,
     flatten,
     read_json,
+    read_npy,
     read_npz,
     write_json,
     write_npz,
     write_rows,
 )
+from dream_jax.training import hosts
 
 STAGES = ("learn", "sample", "decode", "train", "evaluate", "report")
 # Settings that change how a result is reached and not the result, and those of display.
@@ -61,6 +66,7 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str] = STAGES, overw
     if unknown or not stages:
         raise UserError(f"--stages names {unknown or 'nothing'}; allowed: {', '.join(STAGES)}")
     configuration.check_config(config)
+    hosts.check_same([config.to_dict(), list(stages), overwrite], "settings")
     pipeline = Pipeline(config, workdir)
     pipeline.begin(stages, overwrite)
     for name in STAGES:
@@ -126,7 +132,7 @@ class Pipeline:
                     f"--stages starts at {STAGES[first]}, which needs stage {name!r}; it is not "
                     f"done in {self.workdir}"
                 )
-        if not overwrite and all(stage.done for stage in chosen):
+        if not overwrite and all(self._done(stage) for stage in chosen):
             return
         generating = [self.records[name] for name in ("learn", "decode")]
         if any(stage in chosen and (overwrite or not stage.done) for stage in generating):
@@ -139,10 +145,17 @@ class Pipeline:
             )
         if "train" in stages:
             _ = self.start  # whether its shapes fit shows before any work
-        if overwrite:
-            for stage in chosen:
-                stage.clear()
-        write_json(record, self.config.to_dict())
+        hosts.barrier("settings checked")
+        if hosts.is_main():
+            if overwrite:
+                for stage in chosen:
+                    stage.clear()
+            write_json(record, self.config.to_dict())
+        hosts.barrier("begun")
+
+    def _done(self, stage: Stage) -> bool:
+        """Whether a stage is done: the same in all processes."""
+        return hosts.from_main(lambda: stage.done)
 
     # What the stages share: data, the generator and earlier results, each loaded when first used.
 
@@ -153,14 +166,18 @@ class Pipeline:
     @cached_property
     def ood_sets(self) -> dict[str, str]:
         """Title → setting of the OOD sets that are on this machine; the others are named once."""
-        sets = {}
-        for name in self.config.data.ood:
-            try:
-                check_available(name, configuration.data_options(self.config))
-                sets[set_title(name)] = name
-            except DataUnavailable as error:
-                print(f"skipped OOD set: {error}", flush=True)
-        return sets
+
+        def available() -> dict[str, str]:
+            sets = {}
+            for name in self.config.data.ood:
+                try:
+                    check_available(name, configuration.data_options(self.config))
+                    sets[set_title(name)] = name
+                except DataUnavailable as error:
+                    print(f"skipped OOD set: {error}", flush=True)
+            return sets
+
+        return hosts.from_main(available)
 
     @property
     def ood_names(self) -> list[str]:
@@ -212,14 +229,14 @@ class Pipeline:
         rows = np.arange(len(source))
         return StreamedImages(source, rows, data.image_size, data.channels, crop=False)
 
-    def images(self, kind: str) -> tuple[np.ndarray | StreamedImages, np.ndarray]:
+    def images(self, kind: str) -> tuple[Pixels | StreamedImages, np.ndarray]:
         """Decoded images of a kind with the labels of their classes."""
-        folder = self.records["decode"].folder / kind
+        folder, count = self.records["decode"].folder / kind, self.config.decoding[kind]
         if self.streams:
-            rows = read_metadata(folder)
-            images = self._streamed(Files(str(folder), [row["file_name"] for row in rows]))
+            names, rows = zip(*read_listing(folder, count), strict=True)
+            images = self._streamed(Files(str(folder), names))
         else:
-            images, rows = read_folder(folder, self.config.data.channels)
+            images, rows = read_folder(folder, self.config.data.channels, count)
         return images, np.asarray([row["label"] for row in rows])
 
     # The stages.
@@ -227,7 +244,7 @@ class Pipeline:
     def learn(self) -> None:
         """① Anchors, the network h, and the features of the training images."""
         stage = self.records["learn"]
-        if stage.done:
+        if self._done(stage):
             return
         from dream_jax.generator.prompts import name_ids
         from dream_jax.latent_space.anchors import compute_anchors
@@ -251,18 +268,19 @@ class Pipeline:
             )
             images = subset(train.images, rows)
             features = extract_features(config, variables, images, anchors.shape[1])
-            write_npz(
-                stage.folder / "features.npz",
-                features=features,
-                labels=train.labels[rows],
-                rows=rows,
-                anchors=anchors,
-            )
+            if hosts.is_main():
+                write_npz(
+                    stage.folder / "features.npz",
+                    features=features,
+                    labels=train.labels[rows],
+                    rows=rows,
+                    anchors=anchors,
+                )
 
     def sample(self) -> None:
         """② Outlier embeddings at the edge of each class."""
         stage = self.records["sample"]
-        if stage.done:
+        if self._done(stage):
             return
         from dream_jax.sampling.classes import sample_classes
 
@@ -271,17 +289,18 @@ class Pipeline:
             embeddings = sample_classes(
                 self.config, known["features"], known["labels"], known["anchors"], stage.folder
             )
-            write_npz(
-                stage.folder / "outliers.npz",
-                embeddings=embeddings,
-                parameters=np.array(json.dumps(stage.settings)),
-                seed=np.array(self.config.seed),
-            )
+            if hosts.is_main():
+                write_npz(
+                    stage.folder / "outliers.npz",
+                    embeddings=embeddings,
+                    parameters=np.array(json.dumps(stage.settings)),
+                    seed=np.array(self.config.seed),
+                )
 
     def decode(self) -> None:
         """③ Outlier images; images of the plain class names; round trips of the ID images."""
         stage = self.records["decode"]
-        if stage.done:
+        if self._done(stage):
             return
         from dream_jax.generator.decode import release
         from dream_jax.generator.imagine import plan_pictures, write_pictures
@@ -321,21 +340,21 @@ class Pipeline:
         """Makes the file of `round_trips` if it is not there, a batch at a time."""
         from dream_jax.generator.decode import round_trip
 
-        path = self.records["decode"].folder / f"round_trips_{part}.npy"
-        if path.exists():
+        path = self._round_trips_file(part)
+        if hosts.from_main(path.exists):
             return
         images = self.id_data[("train", "test").index(part)].images
-        batches = round_trip(
-            self.generator, images, self.config.decoding.vae_batch_size, f"round trips, {part}"
-        )
-        write_rows(path, images.shape, (np.round(b * 255).astype(np.uint8) for b in batches))
+        rows, title = self.config.decoding.vae_batch_size, f"round trips, {part}"
+        write_rows(path, images.shape, round_trip(self.generator, images, rows, title))
 
-    def round_trips(self, part: str) -> np.ndarray | StreamedImages:
+    def _round_trips_file(self, part: str) -> Path:
+        return self.records["decode"].folder / f"round_trips_{part}.npy"
+
+    def round_trips(self, part: str) -> Pixels | StreamedImages:
         """The training or test images through the autoencoder and back: (n, H, W, C)."""
         self._write_round_trips(part)
-        stored = Stored(str(self.records["decode"].folder / f"round_trips_{part}.npy"))
-        images = self._streamed(stored)
-        return images if self.streams else images[:]
+        path = self._round_trips_file(part)
+        return self._streamed(Stored(str(path))) if self.streams else Pixels(read_npy(path))
 
     def train(self) -> None:
         """④ A classifier per method; the plain one first, which judges the outliers."""
@@ -344,7 +363,7 @@ class Pipeline:
         train, _ = self.id_data
         for name in sorted(self.config.methods, key=lambda m: METHODS[m].uses_decoded):
             stage = self.records[f"train {name}"]
-            if stage.done:
+            if self._done(stage):
                 continue
             with stage.running():
                 method, decoded, network = METHODS[name], None, None
@@ -365,16 +384,15 @@ class Pipeline:
         judgement = judge_outliers(
             self.plain_logits(outliers), labels, self.config.classifier.filter_confidence
         )
-        write_json(
-            folder / "outliers.json",
-            {
-                "outliers": len(labels),
-                "in_class": judgement.in_class,
-                "in_any_class": judgement.in_any_class,
-                "used": len(judgement.kept),
-                "legible": self._legible(),
-            },
-        )
+        summary = {
+            "outliers": len(labels),
+            "in_class": judgement.in_class,
+            "in_any_class": judgement.in_any_class,
+            "used": len(judgement.kept),
+            "legible": self._legible(),
+        }
+        if hosts.is_main():
+            write_json(folder / "outliers.json", summary)
         print(
             f"   the plain classifier is sure of the class of {judgement.in_class:.1%} of the "
             f"outliers; {len(judgement.kept)} of {len(labels)} are used",
@@ -417,7 +435,7 @@ class Pipeline:
     def evaluate(self) -> None:
         """⑤ Scores and measures of every method on the same images."""
         stage = self.records["evaluate"]
-        if stage.done and self._evaluated == self.ood_names:
+        if self._done(stage) and hosts.from_main(lambda: self._evaluated) == self.ood_names:
             return
         from dream_jax.evaluation.evaluate import measure, score_sets
 
@@ -435,12 +453,14 @@ class Pipeline:
                 scores, accuracy = score_sets(
                     self.logits_of(name), METHODS[name].score, test.labels, sets | kept
                 )
-                write_npz(stage.folder / f"scores_{name}.npz", **scores)
-                methods[name] = measure(scores, accuracy, self.ood_names, list(kept))
-            write_json(
-                self.workdir / "metrics.json",
-                {"methods": methods, "seed": self.config.seed, "config": self.config.name},
-            )
+                if hosts.is_main():
+                    write_npz(stage.folder / f"scores_{name}.npz", **scores)
+                    methods[name] = measure(scores, accuracy, self.ood_names, list(kept))
+            if hosts.is_main():
+                write_json(
+                    self.workdir / "metrics.json",
+                    {"methods": methods, "seed": self.config.seed, "config": self.config.name},
+                )
 
     @property
     def _evaluated(self) -> list[str]:
@@ -452,14 +472,23 @@ class Pipeline:
         return [name for name in first["ood"] if name != "mean"]
 
     def report(self) -> None:
-        """The figures, the table and the page that holds them."""
+        """The figures, the table and the page that holds them: drawn by process 0."""
         stage = self.records["report"]
         page = stage.folder / "index.html"
         metrics = self.workdir / "metrics.json"
-        if not metrics.exists():
-            raise UserError(f"{metrics}: is not there; run stage evaluate first")
-        if stage.done and page.exists() and os.path.getmtime(page) >= os.path.getmtime(metrics):
+
+        def newer_than_metrics() -> bool:
+            if not metrics.exists():
+                raise UserError(f"{metrics}: is not there; run stage evaluate first")
+            return page.exists() and os.path.getmtime(page) >= os.path.getmtime(metrics)
+
+        if hosts.from_main(newer_than_metrics) and self._done(stage):
             return
+        with stage.running():
+            if hosts.is_main():
+                self._draw(stage.folder)
+
+    def _draw(self, folder: Path) -> None:
         from dream_jax.evaluation.page import RunResults, make_page
 
         train, test = self.id_data
@@ -469,36 +498,35 @@ class Pipeline:
         ]
         outliers, outlier_labels = self.images("outliers")
         by_name, by_name_labels = self.images("by_name_test")
-        with stage.running():
-            results = RunResults(
-                name=self.config.name,
-                config_json=json.dumps(self.config.to_dict(), indent=2),
-                metrics=read_json(metrics),
-                class_names=self.class_names,
-                features=self.features,
-                embeddings=self.embeddings,
-                train_images=train.images,
-                train_labels=train.labels,
-                test_images=test.images,
-                outliers=outliers,
-                outlier_labels=outlier_labels,
-                round_trips=self.round_trips("test"),
-                by_name=by_name,
-                by_name_labels=by_name_labels,
-                scores={
-                    name: read_npz(self.records["evaluate"].folder / f"scores_{name}.npz")
-                    for name in self.config.methods
-                },
-                titles={name: METHODS[name].title for name in self.config.methods},
-                judgement=judgements[0] if judgements else None,
-                stages=[
-                    {"stage": name, **{k: r.record[k] for k in ("seconds", "peak_memory_mb")}}
-                    for name, r in self.records.items()
-                    if r.done
-                ],
-                seed=self.config.seed,
-            )
-            make_page(results, stage.folder)
+        results = RunResults(
+            name=self.config.name,
+            config_json=json.dumps(self.config.to_dict(), indent=2),
+            metrics=read_json(self.workdir / "metrics.json"),
+            class_names=self.class_names,
+            features=self.features,
+            embeddings=self.embeddings,
+            train_images=train.images,
+            train_labels=train.labels,
+            test_images=test.images,
+            outliers=outliers,
+            outlier_labels=outlier_labels,
+            round_trips=self.round_trips("test"),
+            by_name=by_name,
+            by_name_labels=by_name_labels,
+            scores={
+                name: read_npz(self.records["evaluate"].folder / f"scores_{name}.npz")
+                for name in self.config.methods
+            },
+            titles={name: METHODS[name].title for name in self.config.methods},
+            judgement=judgements[0] if judgements else None,
+            stages=[
+                {"stage": name, **{k: r.record[k] for k in ("seconds", "peak_memory_mb")}}
+                for name, r in self.records.items()
+                if r.done
+            ],
+            seed=self.config.seed,
+        )
+        make_page(results, folder)
 
     def show(self) -> Path:
         """Prints the table and where the report is."""

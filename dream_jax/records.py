@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dream_jax.errors import UserError
+from dream_jax.training import hosts
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -50,22 +51,36 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
 
 
 def write_rows(path: Path, shape: tuple[int, ...], batches: Iterable[np.ndarray]) -> None:
-    """Batches of rows one after the other as a uint8 .npy file, written whole.
+    """Rows as a uint8 .npy file, written whole; each process gives the batches of its share.
 
-    shape: of all of them, which never are in memory together.
+    shape: of all rows, which never are in memory together.
     """
+    partial = path.with_name(f".partial-{path.name}")
+    if hosts.is_main():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.lib.format.open_memmap(partial, "w+", np.uint8, shape).flush()
+    hosts.barrier(f"{path.name} begun")
+    out = np.lib.format.open_memmap(partial, "r+")
+    share = hosts.share_of(len(out))
+    start = share.start
+    for batch in batches:
+        out[start : start + len(batch)] = batch
+        start += len(batch)
+    if start != share.stop:
+        raise ValueError(f"{path}: rows up to {start} came, {share.stop} were announced")
+    out.flush()
+    hosts.barrier(f"{path.name} written")
+    if hosts.is_main():
+        os.replace(partial, path)
+    hosts.barrier(f"{path.name} whole")
 
-    def write(partial: Path) -> None:
-        out = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
-        start = 0
-        for batch in batches:
-            out[start : start + len(batch)] = batch
-            start += len(batch)
-        if start != len(out):
-            raise ValueError(f"{path}: {start} rows came, {len(out)} were announced")
-        out.flush()
 
-    write_whole(path, write)
+def read_npy(path: Path) -> np.ndarray:
+    """An array whose rows are read when they are used. Raises UserError where it is damaged."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy and the system raise many kinds
+        raise UserError(f"{path}: cannot be read ({error}); delete it to redo its stage") from error
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -90,6 +105,8 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
 
 class Stage:
     """A stage's folder and its record `stage.json`: settings, whether done, time and memory.
+
+    Of several processes the main one writes the record, and all learn from it what is done.
 
     Args:
       name: as shown to the user.
@@ -119,6 +136,11 @@ class Stage:
     def done(self) -> bool:
         return self._record.exists() and read_json(self._record)["done"]
 
+    def _write(self, done: bool, seconds: float, **more: Any) -> None:
+        if hosts.is_main():
+            content = {"settings": self.settings, "done": done, "seconds": seconds}
+            write_json(self._record, content | more)
+
     @property
     def record(self) -> dict:
         return read_json(self._record)
@@ -128,30 +150,26 @@ class Stage:
 
     @contextmanager
     def running(self) -> Iterable[None]:
-        """Records the settings at the start, and at the end that the stage is done."""
+        """Records the settings at the start, and at the end that the stage is done.
+
+        All processes enter and leave together.
+        """
         interrupted = self._record.exists() and not self.done
         spent = self.record.get("seconds", 0.0) if interrupted else 0.0
         begin = time.perf_counter()
-        write_json(self._record, {"settings": self.settings, "done": False, "seconds": spent})
+        hosts.barrier(f"begin {self.name}")
+        self._write(False, spent)
         print(f"── {self.name}", flush=True)
         try:
             yield
         except BaseException:
-            spent += time.perf_counter() - begin
-            unfinished = {"settings": self.settings, "done": False, "seconds": round(spent, 2)}
-            write_json(self._record, unfinished)
+            self._write(False, round(spent + time.perf_counter() - begin, 2))
             raise
+        hosts.barrier(f"end {self.name}")
         seconds = spent + time.perf_counter() - begin
-        write_json(
-            self._record,
-            {
-                "settings": self.settings,
-                "done": True,
-                "seconds": round(seconds, 2),
-                "peak_memory_mb": round(peak_memory_mb()),
-            },
-        )
+        self._write(True, round(seconds, 2), peak_memory_mb=round(peak_memory_mb()))
         print(f"   done in {seconds:.0f} s", flush=True)
+        hosts.barrier(f"recorded {self.name}")
 
 
 def peak_memory_mb() -> float:

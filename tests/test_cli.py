@@ -180,7 +180,7 @@ def test_damaged_features_are_named(toy, copied_run):
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n cut short", b"no image at all"])
 def test_unreadable_image_is_named(toy, copied_run, content):
     workdir = copied_run("classifier/dream_ood", "evaluation", "report")
-    path = workdir / "images" / "outliers" / "three" / "000003.png"
+    path = workdir / "images" / "outliers" / "part-00000" / "three" / "000003.png"
     assert path.exists()
     path.write_bytes(content)
     before = files_of(workdir)

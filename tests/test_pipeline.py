@@ -20,6 +20,7 @@ METHODS = ("energy", "dream_ood")
 OOD = ("letters", "faces")
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 IMAGE_STEP = 1 / 255
+COUNTS = {"outliers": 20, "by_name": 10, "by_name_test": 10}
 
 
 def assert_same_numbers(found, expected, tolerance: float) -> None:
@@ -35,7 +36,7 @@ def assert_same_numbers(found, expected, tolerance: float) -> None:
 
 
 def decoded(workdir, kind: str) -> np.ndarray:
-    return read_folder(workdir / "images" / kind, channels=1)[0]
+    return np.asarray(read_folder(workdir / "images" / kind, 1, COUNTS[kind])[0])
 
 
 def outliers_of(workdir) -> np.ndarray:
@@ -97,7 +98,7 @@ def test_report_holds_its_images(toy_run):
 
 @pytest.mark.parametrize(("kind", "count"), [("outliers", 20), ("by_name", 10)])
 def test_images_and_their_metadata(toy, toy_run, kind, count):
-    folder = toy_run.workdir / "images" / kind
+    folder = toy_run.workdir / "images" / kind / "part-00000"
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     assert len(rows) == count
     assert {row["file_name"] for row in rows} == {
@@ -167,14 +168,14 @@ def test_killed_in_three_stages_ends_with_the_same_metrics(toy, toy_run, tmp_pat
     workdir = tmp_path / "killed"
     for stage, pattern in {
         "latent_space": "latent_space/checkpoints/5/_CHECKPOINT_METADATA",
-        "images": "images/outliers/*/*.png",
+        "images": "images/outliers/part-*/*/*.png",
         "classifier/dream_ood": "classifier/dream_ood/checkpoints/10/_CHECKPOINT_METADATA",
     }.items():
         kill_when(toy.start(workdir), pattern, workdir)
         assert not read_json(workdir / stage / "stage.json")["done"], f"killed too late: {stage}"
         assert not (workdir / "metrics.json").exists()
         if stage == "images":
-            assert not (workdir / "images" / "by_name_test" / "metadata.jsonl").exists()
+            assert not (workdir / "images" / "by_name_test").exists()
     output = toy.finish(workdir)
     resumed = re.findall(r"^── (.+)$", output, re.MULTILINE)
     assert resumed == ["train dream_ood", "evaluate", "report"]
@@ -224,7 +225,7 @@ def test_four_devices_give_the_same_embeddings_images_and_scores(toy, toy_run, c
 def test_only_missing_images_are_decoded_again(toy, toy_run, copied_run):
     workdir = copied_run("evaluation", "report", "classifier", "metrics.json")
     reopen(workdir, "images")
-    folder = workdir / "images" / "outliers"
+    folder = workdir / "images" / "outliers" / "part-00000"
     files = sorted(folder.glob("*/*.png"))
     missing = files[3], files[8], files[17]
     for path in missing:
@@ -238,7 +239,7 @@ def test_only_missing_images_are_decoded_again(toy, toy_run, copied_run):
     found, expected = decoded(workdir, "outliers"), decoded(toy_run.workdir, "outliers")
     assert np.abs(found - expected).max() <= IMAGE_STEP + 1e-6
     assert (folder / "metadata.jsonl").read_bytes() == (
-        toy_run.workdir / "images" / "outliers" / "metadata.jsonl"
+        toy_run.workdir / "images" / "outliers" / "part-00000" / "metadata.jsonl"
     ).read_bytes()
 
 

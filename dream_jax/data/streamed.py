@@ -180,8 +180,8 @@ class StreamedImages:
 
 
 def subset(images: Any, rows: np.ndarray) -> Any:
-    """Some rows of an array or of streamed images; of the latter nothing is read."""
-    return images.take(rows) if isinstance(images, StreamedImages) else images[rows]
+    """Some rows of images; of those that are no array nothing is read."""
+    return images[rows] if isinstance(images, np.ndarray) else images.take(rows)
 
 
 def for_training(images: Any, augment: str, seed: int) -> Any:

@@ -12,7 +12,7 @@ from flax import linen as nn
 from dream_jax.errors import UserError
 from dream_jax.generator.cpu_attention import cpu_attention
 from dream_jax.generator.load import Generator
-from dream_jax.training import devices
+from dream_jax.training import devices, hosts
 
 
 def decode(
@@ -29,8 +29,9 @@ def decode(
 ) -> Iterator[np.ndarray]:
     """Images of prompts in which an embedding stands for the class's token (paper, section 3.3).
 
-    Each image starts from the noise of its own key. A batch is given to the caller when the next
-    one is on the devices, which then work while the caller writes.
+    Each process decodes what it is given, on its own devices. Each image starts from the noise of
+    its own key. A batch is given to the caller when the next one is on the devices, which then work
+    while the caller writes.
 
     Args:
       generator: see `load_generator`.
@@ -39,8 +40,8 @@ def decode(
       keys: (n,) random keys.
       steps: denoising steps.
       guidance: classifier-free guidance scale.
-      batch_size: images per batch over all devices.
-      vae_batch_size: images of a batch that the VAE decodes at once, over all devices.
+      batch_size: images per batch over the devices of all processes.
+      vae_batch_size: images of a batch that the VAE decodes at once, over the same devices.
       image_shape: (H, W, C) to which images are brought, see `resize` and `with_channels`; None
         leaves them as the VAE makes them.
 
@@ -61,8 +62,8 @@ def decode(
     decoder = _decoder(generator, steps, guidance, batch_size, vae_batch_size, image_shape)
     keys = np.asarray(jax.random.key_data(keys))
     waiting = None
-    for start in range(0, len(ids), batch_size):
-        rows = slice(start, start + batch_size)
+    for start in range(0, len(ids), decoder.batch_size):
+        rows = slice(start, start + decoder.batch_size)
         images = decoder(ids[rows], embeddings[rows], keys[rows])
         if waiting:
             yield devices.unshard(*waiting)
@@ -72,7 +73,7 @@ def decode(
 
 
 class Decoder:
-    """A generator on all devices, for batches of one size: text encoder, UNet and VAE in turn.
+    """A generator on this process's devices, for batches of one size: text encoder, UNet and VAE.
 
     What passes between the mapped functions stays on the devices. The unconditional
     branch's text is encoded once, here.
@@ -87,9 +88,10 @@ class Decoder:
         vae_batch_size: int,
         image_shape: tuple[int, int, int] | None,
     ):
-        """For the arguments see `decode`."""
+        """For the arguments see `decode`; `batch_size` then is that of this process."""
         pipeline = generator.pipeline
-        vae_rows = max(1, vae_batch_size // jax.local_device_count())
+        self.batch_size = hosts.share_size(batch_size)
+        vae_rows = max(1, vae_batch_size // jax.device_count())
 
         def mapped(function, **settings):
             return devices.pmap(functools.partial(function, pipeline, **settings))
@@ -99,11 +101,10 @@ class Decoder:
         self._denoise = mapped(denoise, steps=steps, guidance=guidance)
         self._decode_latents = mapped(decode_latents, rows=vae_rows, image_shape=image_shape)
         self._params = devices.replicate(generator.params)
-        self._batch_size = batch_size
         empty = generator.tokenizer("", padding="max_length").input_ids
         text = {"ids": np.int32([empty]), "embeddings": np.zeros_like(generator.table[:1])}
         # As many rows as a batch has, so that one compiled program encodes both.
-        batch = devices.shard(text, rows=batch_size)
+        batch = devices.shard(text, rows=self.batch_size)
         states = self._encode(self._params["text_encoder"], batch["ids"], batch["embeddings"])
         self._unconditional = states[:, :1]
 
@@ -118,7 +119,7 @@ class Decoder:
           (devices, rows per device, H, W, C) images in [0, 1], padded (see `devices.shard`).
         """
         batch = {"ids": ids, "embeddings": embeddings, "keys": keys}
-        batch = devices.shard(batch, rows=self._batch_size)
+        batch = devices.shard(batch, rows=self.batch_size)
         params = self._params
         states = self._encode(params["text_encoder"], batch["ids"], batch["embeddings"])
         latents = self._denoise(
@@ -271,7 +272,9 @@ def _vae_decode(vae: Any, params: dict, latents: jax.Array) -> jax.Array:
 def round_trip(
     generator: Generator, images: Any, batch_size: int, progress: str
 ) -> Iterator[np.ndarray]:
-    """Images through the autoencoder and back: (n, H, W, C) in [0, 1] → batches of the same.
+    """Images through the autoencoder and back: (n, H, W, C) in [0, 1] → uint8 batches of them.
+
+    Of several processes each yields the batches of its share (`hosts.share_of`).
 
     Where the generator's pictures have another size they are resized for it (bilinear) and back,
     and grey images repeat their channel for an autoencoder of RGB pictures.
@@ -285,7 +288,8 @@ def round_trip(
         pixels = jnp.transpose(pixels, (0, 3, 1, 2)) * 2 - 1
         moments = vae.apply({"params": params}, pixels, method=vae.encode).latent_dist
         decoded = _vae_decode(vae, params, jnp.transpose(moments.mean, (0, 3, 1, 2)))
-        return with_channels(resize(decoded, shape[:2]), shape[-1])
+        images = with_channels(resize(decoded, shape[:2]), shape[-1])
+        return jnp.round(images * 255).astype(jnp.uint8)
 
     run = devices.MappedFunction(forward, generator.params["vae"], batch_size)
     yield from run.batches({"images": images}, progress)

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from dream_jax.errors import UserError
 from dream_jax.generator import miniature
 from dream_jax.generator.samples import sample_sheet
 from dream_jax.generator.world import build_world, sample_rows
 from dream_jax.keys import stage_key
-from dream_jax.training import devices
+from dream_jax.training import devices, hosts
 from dream_jax.training.checkpoints import Checkpoints
 from dream_jax.training.loop import Batches, create_state, fit
 from dream_jax.training.optimizers import adamw
@@ -27,8 +28,10 @@ def train_generator(config: ConfigDict, workdir: Path) -> Path:
       workdir: holds the checkpoints of both trainings, and the folder `pipeline` at the end.
 
     Raises:
-      UserError: a non-finite loss or an unreadable checkpoint.
+      UserError: a non-finite loss or an unreadable checkpoint, or several processes.
     """
+    if hosts.count() > 1:
+        raise UserError(f"--processes is {hosts.count()}; the generator is trained by one")
     world = build_world(config.world)
     size = config.world.image_size
     print(

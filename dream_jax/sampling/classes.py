@@ -10,6 +10,7 @@ from tqdm import tqdm
 from dream_jax.keys import stage_key
 from dream_jax.records import read_npz, write_npz
 from dream_jax.sampling.boundary import SamplerSettings, sample_embeddings
+from dream_jax.training import hosts
 
 
 def sample_classes(
@@ -19,7 +20,7 @@ def sample_classes(
     anchors: np.ndarray,
     folder: Path,
 ) -> np.ndarray:
-    """v = u · |T(y)| for every class (paper, section 3.2).
+    """v = u · |T(y)| for every class (paper, section 3.2); processes share out the classes.
 
     Args:
       config: `sampling` and `seed` are used.
@@ -32,15 +33,20 @@ def sample_classes(
     """
     settings = SamplerSettings(**config.sampling)
     most = int(np.bincount(labels, minlength=len(anchors)).max())
-    classes = []
-    for label in tqdm(range(len(anchors)), desc="sampling outliers", unit="class"):
-        path = folder / "classes" / f"{label}.npz"
-        if not path.exists():
+    paths = [folder / "classes" / f"{label}.npz" for label in range(len(anchors))]
+    own = range(hosts.index(), len(anchors), hosts.count())
+    for label in tqdm(own, desc="sampling outliers", unit="class"):
+        if not paths[label].exists():
             unit = sample_embeddings(
                 features[labels == label], stage_key(config.seed, "sample", label), settings, most
             )
-            write_npz(path, unit=unit)
-        classes.append(read_npz(path)["unit"] * np.linalg.norm(anchors[label]))
-    embeddings = np.stack(classes).astype(np.float32)
-    shutil.rmtree(folder / "classes")
-    return embeddings
+            write_npz(paths[label], unit=unit)
+    hosts.barrier("classes sampled")
+    norms = np.linalg.norm(anchors, axis=1)
+    embeddings = np.stack(
+        [read_npz(path)["unit"] * norm for path, norm in zip(paths, norms, strict=True)]
+    )
+    hosts.barrier("classes read")
+    if hosts.is_main():
+        shutil.rmtree(folder / "classes")
+    return embeddings.astype(np.float32)

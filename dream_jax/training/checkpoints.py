@@ -9,6 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from dream_jax.errors import UserError
+from dream_jax.training import hosts
 
 
 class Checkpoints:
@@ -17,6 +18,7 @@ class Checkpoints:
     A state is a pytree that holds everything a run needs to continue: step, parameters, batch
     statistics, optimiser state, average and random key. The position in the data follows from the
     step. Orbax writes beside and renames, so a state is whole or not there.
+    Of several processes, which hold the same state, process 0 writes it and each reads it.
 
     Args:
       folder: where the checkpoints lie; made if missing.
@@ -24,24 +26,40 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder).resolve()
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Every process has a manager as if it were alone.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=hosts.index(),
+            active_processes={hosts.index()},
+            barrier_sync_key_prefix=f"process {hosts.index()}",
+        )
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2,
+            create=False,
+            read_only=not hosts.is_main(),
+            multiprocessing_options=alone,
+        )
         self._manager = ocp.CheckpointManager(
             self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
         )
 
     def save(self, step: int, state: Any) -> None:
         """Writes `state` (host arrays); returns when it is on disk."""
-        if step not in self._manager.all_steps():
+        if hosts.is_main() and step not in self._manager.all_steps():
             self._manager.save(step, args=ocp.args.StandardSave(state))
             self._manager.wait_until_finished()
+        hosts.barrier("checkpoint")
 
     def restore(self, like: Any) -> Any | None:
         """The newest state, shaped as `like`, or None where nothing was saved.
 
+        All processes call it, and get the same.
+
         Raises:
           UserError: the newest checkpoint cannot be read, or holds another model's arrays.
         """
-        step = self._manager.latest_step()
+        self._manager.reload()  # process 0 may have saved since
+        step = hosts.from_main(self._manager.latest_step)
         if step is None:
             return None
         saved = self._saved_shapes(step)

@@ -1,8 +1,10 @@
 """The one place that knows about devices: replication, sharding with padding, mapped batches.
 
-All device work of the project is pmapped over the local devices along `AXIS`. Sizes that do not
-divide by their number are padded by repeating the first row, and a mask tells which rows are real,
-so a result does not depend on how many devices computed it.
+All device work of the project is pmapped along `AXIS`: training over the devices of all processes,
+which work in step, and everything else over those of each process, which takes its share of the
+rows. Sizes that do not divide by the number of devices are padded by repeating the first row, and a
+mask tells which rows are real, so a result does not depend on how many devices or processes
+computed it.
 """
 
 import functools
@@ -10,7 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
+from dream_jax.training import hosts
 from dream_jax.training.cpu_convolution import cpu_convolutions
 
 AXIS = "devices"
@@ -42,14 +45,21 @@ def use_cores() -> None:
     jax.config.update("jax_num_cpu_devices", min(cores or 1, CPU_DEVICES))
 
 
-def pmap(function: Callable, **kwargs) -> Callable:
-    """`jax.pmap` along `AXIS`: the one way in which the project's programs reach the devices."""
+def pmap(function: Callable, *, all_processes: bool = False, **kwargs) -> Callable:
+    """`jax.pmap` along `AXIS`: the one way in which the project's programs reach the devices.
+
+    Args:
+      all_processes: over the devices of all processes, which must then all call it, each with the
+        rows of its own devices; otherwise over this process's devices alone.
+    """
 
     @functools.wraps(function)
     def program(*args):
         with cpu_convolutions():
             return function(*args)
 
+    if hosts.count() > 1 and not all_processes:
+        kwargs["devices"] = jax.local_devices()
     return jax.pmap(program, axis_name=AXIS, **kwargs)
 
 
@@ -91,7 +101,7 @@ def prefetch(prepare: Callable[[Any], Any], items: Iterable[Any], ahead: int = 2
 
 
 def shard(arrays: dict[str, np.ndarray], rows: int | None = None) -> dict[str, np.ndarray]:
-    """Splits arrays (n, ...) over the local devices, adding `mask` and `position`.
+    """Splits arrays (n, ...) over this process's devices, adding `mask` and `position`.
 
     Args:
       arrays: equally long arrays.
@@ -100,16 +110,51 @@ def shard(arrays: dict[str, np.ndarray], rows: int | None = None) -> dict[str, n
 
     Returns:
       A dict of arrays (devices, rows per device, ...). `mask` (float32) is 0 on padding;
-      `position` (int32) is the row in the global batch, from which random keys are folded.
+      `position` (int32) is the row among the n, from which random keys may be folded.
     """
     devices = jax.local_device_count()
     count = len(next(iter(arrays.values())))
-    total = -(-(rows or count) // devices) * devices
-    index = np.concatenate([np.arange(count), np.zeros(total - count, int)])
-    padded = {name: np.asarray(array)[index] for name, array in arrays.items()}
-    padded["mask"] = (np.arange(total) < count).astype(np.float32)
-    padded["position"] = np.arange(total, dtype=np.int32)
-    return {name: a.reshape(devices, -1, *a.shape[1:]) for name, a in padded.items()}
+    index, mask, position = _padded(count, rows or count, devices)
+    split = {name: np.asarray(array)[index] for name, array in arrays.items()}
+    split |= {"mask": mask, "position": position}
+    return {name: a.reshape(devices, -1, *a.shape[1:]) for name, a in split.items()}
+
+
+class Layout(NamedTuple):
+    """How a global batch is split: known to a process that has devices, told to its workers."""
+
+    devices: int  # of all processes
+    processes: int
+    process: int
+
+
+def layout() -> Layout:
+    """The layout of this process's batches."""
+    return Layout(jax.device_count(), hosts.count(), hosts.index())
+
+
+def shard_rows(rows: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
+    """A process's part of a global batch, given as row numbers (n,) of a table.
+
+    Returns:
+      `rows`, and `mask` and `position` as `shard` adds them, where the n rows are those of the
+      batch of all processes: (devices, rows per device), of this process's devices.
+    """
+    index, mask, position = _padded(len(rows), len(rows), layout.devices)
+    own = hosts.share_of(len(index), layout.processes, layout.process)
+    split = {"rows": rows[index[own]], "mask": mask[own], "position": position[own]}
+    return {name: a.reshape(layout.devices // layout.processes, -1) for name, a in split.items()}
+
+
+def _padded(count: int, rows: int, devices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(index, mask, position) of `count` rows, padded to at least `rows`, a multiple of `devices`.
+
+    Padding has index 0, so that it holds a real row.
+    """
+    total = -(-rows // devices) * devices
+    position = np.arange(total, dtype=np.int32)
+    real = position < count
+    return np.where(real, position, 0), real.astype(np.float32), position
 
 
 def unshard(array: jax.Array, count: int) -> np.ndarray:
@@ -135,36 +180,46 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
 class MappedFunction:
     """A function of (variables, batch) pmapped over the devices and run batch by batch.
 
+    With several processes each computes its share of the rows, and all get all outputs.
+
     Args:
       function: `function(variables, batch) -> pytree of arrays (rows, ...)`, pure.
       variables: a pytree, replicated once.
-      batch_size: global rows per call.
+      batch_size: rows per call over the devices of all processes.
     """
 
     def __init__(self, function: Callable, variables: Any, batch_size: int):
-        self.batch_size = batch_size
+        self._batch_size = hosts.share_size(batch_size)
         self._variables = replicate(variables)
         self._function = pmap(function)
 
-    def batches(self, arrays: dict[str, np.ndarray], progress: str | None = None) -> Iterable[Any]:
-        """Yields the outputs (NumPy, padding dropped) of one batch after the other.
+    def batches(self, arrays: dict[str, Any], progress: str | None = None) -> Iterable[Any]:
+        """Yields this process's outputs (NumPy, padding dropped) of one batch after the other.
 
-        arrays: of equal length; only slices are asked for, so they may lie in files.
+        Args:
+          arrays: equally long arrays, or anything else with a length that gives `array[slice]`.
         """
-        count = len(next(iter(arrays.values())))
-        starts = range(0, count, self.batch_size)
+        share = hosts.share_of(len(next(iter(arrays.values()))))
+        starts = range(share.start, share.stop, self._batch_size)
 
         def read(start: int) -> dict[str, np.ndarray]:
-            return {name: a[start : start + self.batch_size] for name, a in arrays.items()}
+            stop = min(start + self._batch_size, share.stop)
+            return {name: a[start:stop] for name, a in arrays.items()}
 
         # Columns may be read from files: in a thread, while the devices are at the last batch.
         parts = prefetch(read, starts, ahead=1)
-        for part in tqdm(parts, progress, len(starts), disable=progress is None, leave=True):
+        for part in tqdm(parts, progress, len(starts), disable=progress is None):
             rows = len(next(iter(part.values())))
-            out = self._function(self._variables, shard(part, rows=self.batch_size))
+            out = self._function(self._variables, shard(part, rows=self._batch_size))
             yield jax.tree.map(lambda leaf, rows=rows: unshard(leaf, rows), out)
 
-    def __call__(self, arrays: dict[str, np.ndarray], progress: str | None = None) -> Any:
-        """All outputs concatenated: a pytree of NumPy arrays (n, ...)."""
+    def __call__(self, arrays: dict[str, Any], progress: str | None = None) -> Any:
+        """All outputs, in all processes: a pytree of NumPy arrays (n, ...)."""
+        count = len(next(iter(arrays.values())))
         parts = list(self.batches(arrays, progress))
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        if not parts:  # more processes than rows: the shapes of a row, for the gathering
+            first = {name: a[:1] for name, a in arrays.items()}
+            out = self._function(self._variables, shard(first, rows=self._batch_size))
+            parts = [jax.tree.map(lambda leaf: unshard(leaf, 0), out)]
+        whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        return jax.tree.map(lambda leaf: hosts.gather(leaf, count), whole)

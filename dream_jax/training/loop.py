@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import flax
@@ -121,7 +121,22 @@ class Batches(NamedTuple):
 
     def at(self, step: int) -> dict[str, np.ndarray]:
         """The global batch of a step."""
-        rows = self.rows(step)
+        return self._columns(self.rows(step), step)
+
+    def share(self, step: int, layout: devices.Layout, hold: bool) -> dict[str, np.ndarray]:
+        """A process's part of a step's batch (see `devices.shard_rows`), read no further.
+
+        Args:
+          hold: whether the table is on the devices and the part is only the numbers of its rows.
+        """
+        part = devices.shard_rows(self.rows(step), layout)
+        if hold:
+            return part
+        rows = part.pop("rows")
+        columns = self._columns(rows.ravel(), step)
+        return part | {n: c.reshape(*rows.shape, *c.shape[1:]) for n, c in columns.items()}
+
+    def _columns(self, rows: np.ndarray, step: int) -> dict[str, np.ndarray]:
         return {name: _draw(column, rows, step) for name, column in self.table.items()}
 
 
@@ -189,7 +204,7 @@ def make_steps(
 
         return jax.lax.scan(step, state, batches)
 
-    return devices.pmap(steps, donate_argnums=(1,))
+    return devices.pmap(steps, all_processes=True, donate_argnums=(1,))
 
 
 def transfer_calls(
@@ -207,15 +222,12 @@ def transfer_calls(
 
     calls = list(calls)
     steps = range(calls[0].start, calls[-1].stop)
-    made = (
-        ({"rows": batches.rows(step)} for step in steps)
-        if hold
-        else stream(batches.at, steps, batches.workers)
-    )
+    share = partial(batches.share, layout=devices.layout(), hold=hold)
+    made = (share(step) for step in steps) if hold else stream(share, steps, batches.workers)
 
     def prepare(call: range) -> tuple[int, dict]:
         parts = [next(made) for _ in call]
-        stacked = jax.tree.map(lambda *a: np.stack(a, 1), *map(devices.shard, parts))
+        stacked = jax.tree.map(lambda *a: np.stack(a, 1), *parts)
         return call.stop, devices.put(stacked)
 
     with closing(made):
@@ -244,7 +256,7 @@ def fit(
 
     Args:
       objective: per-row loss terms, see `Objective`. Its batch has the table's columns, and `mask`
-        and `position` of `devices.shard`.
+        and `position` of `devices.shard_rows`.
       state: the state to start from where there is no checkpoint.
       batches: the table and the rows of each step.
       steps: total number of steps.
