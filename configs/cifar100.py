@@ -38,6 +38,11 @@ def get_config() -> ConfigDict:
     config.data.channels = 3
     config.data.ood_count = 2000  # a fifth of the ID test set
     config.data.tfds_dir = ""  # prepared TFDS sets; TFDS_DATA_DIR or ~/tensorflow_datasets if empty
+    config.data.folder = ""  # of data.id = "imagefolder": train/<class>/*, test/<class>/*
+    config.data.class_names = ConfigDict()  # folder or label → class name; selects, if not empty
+    config.data.unreadable = "stop"  # at an image that cannot be read, or "skip" it
+    config.data.hold_bytes = 2**30  # larger sets, as float32, are read from files as needed
+    config.data.workers = 8  # processes that do so for training; 0: threads
     # The original's one-token words, by TFDS' names; any name works without them.
     config.data.class_tokens = ConfigDict(
         {
@@ -106,6 +111,7 @@ def get_config() -> ConfigDict:
     config.decoding = ConfigDict()
     config.decoding.prompts = ("A high-quality image of the {name}",)
     config.decoding.id_prompt = "A high-quality image of the {name}"
+    config.decoding.name_suffixes = ConfigDict()  # class name → what is said after it in prompts
     config.decoding.steps = 50
     config.decoding.guidance = 7.5
     config.decoding.batch_size = 32  # images at once over all devices

@@ -79,6 +79,7 @@ def get_config() -> ConfigDict:
     config.decoding = ConfigDict()
     config.decoding.prompts = ("the symbol {name}",)  # of outliers; several are taken in turn
     config.decoding.id_prompt = "a handwritten {name}"  # of images of the plain classes
+    config.decoding.name_suffixes = ConfigDict()  # class name → what is said after it in prompts
     config.decoding.steps = 20
     config.decoding.guidance = 3.0
     config.decoding.batch_size = 50

@@ -53,6 +53,13 @@ def _some_of(allowed: Sequence) -> Rule:
     return holds, f"one or more of {', '.join(sorted(allowed))}"
 
 
+def _texts(allowed: str) -> Rule:
+    def holds(v):
+        return isinstance(v, ConfigDict) and all(isinstance(t, str) and t for t in v.values())
+
+    return holds, allowed
+
+
 _OPTIMIZER: dict[str, Rule] = {
     "learning_rate": _number(0, open_low=True),
     "final_learning_rate": _number(0),
@@ -78,14 +85,8 @@ RULES: dict[str, Rule] = {
     "data.channels": _one_of((1, 3)),
     "data.ood_count": _whole(1),
     "data.tfds_dir": (lambda v: isinstance(v, str), "a text, empty for the usual folder"),
-    "data.class_tokens": (
-        lambda v: isinstance(v, ConfigDict) and all(isinstance(t, str) and t for t in v.values()),
-        "a word for each of some class names",
-    ),
-    "data.class_names": (
-        lambda v: isinstance(v, ConfigDict) and all(isinstance(t, str) and t for t in v.values()),
-        "a class name for each of some folders or labels, or empty",
-    ),
+    "data.class_tokens": _texts("a word for each of some class names"),
+    "data.class_names": _texts("a class name for each of some folders or labels, or empty"),
     "data.unreadable": _one_of(UNREADABLE),
     "data.hold_bytes": _whole(0),
     "data.workers": _whole(0),
@@ -119,6 +120,7 @@ RULES: dict[str, Rule] = {
         lambda v: isinstance(v, str) and "{name}" in v,
         "a text with {name} in it",
     ),
+    "decoding.name_suffixes": _texts("a text for each of some class names, or empty"),
     "decoding.steps": _whole(1),
     "decoding.guidance": _number(0),
     "decoding.batch_size": _whole(1),
@@ -145,6 +147,7 @@ RULES: dict[str, Rule] = {
     "fine_tune.outlier_batch_size": _whole(1),
     "fine_tune.learning_rate": _number(0, open_low=True),
 }
+_BY_NAME = ("data.class_tokens.", "data.class_names.", "decoding.name_suffixes.")
 
 
 def check_config(config: ConfigDict) -> None:
@@ -163,7 +166,7 @@ def check_config(config: ConfigDict) -> None:
             raise UserError(f"config.{field} is {value!r}; it must be {allowed}")
     known = tuple(RULES)
     for field in flatten(config.to_dict()):
-        if field not in known and not field.startswith(("data.class_tokens.", "data.class_names.")):
+        if field not in known and not field.startswith(_BY_NAME):
             raise UserError(f"config.{field} is no setting; allowed: {', '.join(sorted(known))}")
     _check_sets(config)
     sampling = config.sampling
@@ -240,11 +243,13 @@ def check_class_sizes(config: ConfigDict, labels: np.ndarray, class_names: Seque
                 f"config.sampling.{field} is {value}; it must be at most {sizes[smallest]}, the "
                 f"number of images of class {class_names[smallest]!r}"
             )
-    unknown = set(config.data.class_tokens) - set(class_names)
-    if unknown:
-        raise UserError(
-            f"config.data.class_tokens names {sorted(unknown)}; allowed: {', '.join(class_names)}"
-        )
+    for field in ("data.class_tokens", "decoding.name_suffixes"):
+        section, name = field.split(".")
+        unknown = set(config[section][name]) - set(class_names)
+        if unknown:
+            raise UserError(
+                f"config.{field} names {sorted(unknown)}; allowed: {', '.join(class_names)}"
+            )
 
 
 def data_options(config: ConfigDict) -> DataOptions:

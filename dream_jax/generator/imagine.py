@@ -55,12 +55,16 @@ def plan_pictures(
         label = index % len(class_names)
         turn = index // len(class_names)
         prompt = config.decoding.prompts[turn % len(config.decoding.prompts)]
+        prompt = prompt if embeddings else config.decoding.id_prompt
+        suffix = config.decoding.name_suffixes.get(class_names[label])
+        if suffix:
+            prompt = prompt.replace("{name}", f"{{name}} {suffix}")
         pictures.append(
             Picture(
                 file_name=f"{_folder_name(class_names[label])}/{index:06d}.png",
                 label=label,
                 embedding=chosen[index],
-                prompt=prompt if embeddings else config.decoding.id_prompt,
+                prompt=prompt,
             )
         )
     return pictures
