@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from dream_jax.errors import UserError
+from dream_jax.generator.imagine import plan_pictures
 from dream_jax.generator.miniature import train_tokenizer
 from dream_jax.generator.prompts import name_ids, placeholder_ids, prompt_ids
 
@@ -94,3 +96,14 @@ def test_a_tokenizer_that_is_there_is_kept(tmp_path):
     again = train_tokenizer(["other words altogether"], 8, tmp_path)
     assert again.get_vocab() == first.get_vocab()
     assert len(again("an arrow", add_special_tokens=False).input_ids) == 2
+
+
+def test_what_is_said_after_a_name_follows_it_in_the_prompt():
+    config = ConfigDict({"seed": 0, "decoding": {"prompts": ("a {name} at home",)}})
+    config.decoding.id_prompt = "the {name}"
+    config.decoding.name_suffixes = ConfigDict({"kite": "bird"})
+    names = ("kite", "zebra")
+    outliers = plan_pictures(config, "outliers", 4, names, embeddings=7)
+    assert [p.prompt for p in outliers] == ["a {name} bird at home", "a {name} at home"] * 2
+    by_name = plan_pictures(config, "by_name", 2, names, embeddings=None)
+    assert [p.prompt.format(name=names[p.label]) for p in by_name] == ["the kite bird", "the zebra"]
