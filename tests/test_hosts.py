@@ -1,9 +1,7 @@
 """Several processes: how they share work out, and whole runs of two on loopback."""
 
-import json
 import os
 import shutil
-import signal
 import socket
 import time
 from pathlib import Path
@@ -18,8 +16,17 @@ from dream_jax.records import read_json, read_npz
 from dream_jax.training import devices, hosts
 
 KINDS = {"outliers": 20, "by_name": 10, "by_name_test": 10}
-# Gradients are summed in another order between processes than between devices.
-FEATURES, SCORES, METRICS = 1e-3, 1e-2, 0.02
+# Devices and processes sum gradients in different orders, and training makes the rounding errors
+# grow. At a low learning rate features then differ by 6e-7 of 2, scores by 3e-4 of 2.4 and metrics
+# by 3e-4; at the toy's own rate of 0.1 features differ by 0.05 of 13 after the same 25 steps, and
+# the sampler keeps other candidates.
+FLAGS = [
+    "--config.latent_space.optimizer.learning_rate=0.001",
+    "--config.classifier.optimizer.learning_rate=0.001",
+]
+FEATURES, EMBEDDINGS, SCORES, METRICS = 1e-5, 1e-6, 3e-3, 0.02
+# Programs that run once need not be fast, but be compiled soon.
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 # How work is shared out.
 
@@ -144,15 +151,15 @@ def test_connects_only_where_asked(connections, monkeypatch, arguments, environm
 # Whole runs.
 
 
-def start(toy, workdir, *, flags=(), flags_of=((), ()), number_of_devices=2) -> list:
+def start(toy, workdir, *, flags=(), flags_of=((), ())) -> list:
     """Two processes of one run; `flags_of` has further flags of each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    together = [f"--coordinator=127.0.0.1:{port}", "--processes=2", *flags]
+    together = [f"--coordinator=127.0.0.1:{port}", "--processes=2", *FLAGS, *flags]
     return [
-        toy.start(workdir, [*together, f"--process_id={i}", *flags_of[i]], number_of_devices)
-        for i in range(2)
+        toy.start(workdir, [*together, f"--process_id={i}", *own], devices=2, **QUICK)
+        for i, own in enumerate(flags_of)
     ]
 
 
@@ -176,7 +183,7 @@ class Runs(NamedTuple):
 @pytest.fixture(scope="module")
 def runs(toy, tmp_path_factory) -> Runs:
     folder = tmp_path_factory.mktemp("hosts")
-    toy.finish(folder / "one", devices=4)
+    toy.finish(folder / "one", FLAGS, devices=4, **QUICK)
     processes = start(toy, folder / "two")
     texts = outputs(processes)
     for process, text in zip(processes, texts, strict=True):
@@ -208,7 +215,7 @@ def test_two_processes_get_the_metrics_of_one(runs):
 def test_two_processes_get_the_features_embeddings_and_scores_of_one(runs):
     for path, tolerance in {
         "latent_space/features.npz": FEATURES,
-        "embeddings/outliers.npz": FEATURES,
+        "embeddings/outliers.npz": EMBEDDINGS,
         "evaluation/scores_energy.npz": SCORES,
         "evaluation/scores_dream_ood.npz": SCORES,
     }.items():
@@ -251,47 +258,43 @@ def test_process_0_speaks_and_writes(runs):
 
 def test_killed_decode_is_continued_by_fewer_processes_with_the_missing_images(toy, runs, tmp_path):
     """Two processes are killed; one with four devices decodes what they did not."""
-    workdir = tmp_path / "killed"
+    workdir, folder = tmp_path / "killed", tmp_path / "killed" / "images" / "outliers"
     for part in ("latent_space", "embeddings"):
         shutil.copytree(runs.two / part, workdir / part)
-    folder = workdir / "images" / "outliers"
-    processes = start(toy, workdir, flags=["--stages=decode", "--config.decoding.batch_size=4"])
+    flags = ["--stages=decode", "--config.decoding.outliers=100"]
+    counts = KINDS | {"outliers": 100}
+    processes = start(toy, workdir, flags=flags)
     try:
         while len(list(folder.glob("part-*/*/*.png"))) < 4:
             assert all(process.poll() is None for process in processes), outputs(processes)
             time.sleep(0.005)
     finally:
         for process in processes:
-            os.kill(process.pid, signal.SIGKILL)
-            process.communicate()
+            process.kill()  # SIGKILL: nothing is cleaned up
+        outputs(processes)
     assert not read_json(workdir / "images" / "stage.json")["done"]
-    before = {path: path.stat().st_mtime_ns for path in workdir.glob("images/*/part-*/*/*.png")}
-    count = len(list(folder.glob("part-*/*/*.png")))
-    assert 4 <= count < KINDS["outliers"], "killed too late"
-    (part := next(folder.glob("part-*/*"))).joinpath("000019.partial").write_bytes(b"\x89PNG")
-    toy.finish(workdir, ["--stages=decode"], devices=4)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("part-*/*/*.png")}
+    assert 4 <= len(before) < counts["outliers"], "killed too late"
+    partial = next(iter(before)).with_name("000099.partial")
+    partial.write_bytes(b"\x89PNG")
+
+    toy.finish(workdir, [*FLAGS, *flags], devices=4, **QUICK)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert not (part / "000019.partial").exists()
-    for kind, number in KINDS.items():
-        names = [
-            name for part in written_images(workdir / "images" / kind).values() for name in part
-        ]
-        assert len(names) == len(set(names)) == number
-        found, rows = read_folder(workdir / "images" / kind, 1, number)
-        expected, rows_of_two = read_folder(runs.two / "images" / kind, 1, number)
-        assert rows == rows_of_two
-        assert np.abs(np.asarray(found) - np.asarray(expected)).max() <= 1 / 255 + 1e-6
-    listed = [
-        json.loads(line)
-        for listing in folder.glob("part-*/metadata.jsonl")
-        for line in listing.read_text().splitlines()
-    ]
-    assert len(listed) == KINDS["outliers"]
+    assert not list(folder.rglob("*.partial"))
+    for kind, count in counts.items():
+        names = [n for part in written_images(workdir / "images" / kind).values() for n in part]
+        assert len(names) == len(set(names)) == count
+        found, rows = read_folder(workdir / "images" / kind, 1, count)
+        # Which images there are more does not change the first ones.
+        expected, rows_of_two = read_folder(runs.two / "images" / kind, 1, KINDS[kind])
+        assert rows[: KINDS[kind]] == rows_of_two
+        difference = np.abs(found[: KINDS[kind]] - np.asarray(expected))
+        assert difference.max() <= 1 / 255 + 1e-6
 
 
 def test_processes_with_other_settings_are_told(toy, tmp_path):
     workdir = tmp_path / "run"
-    processes = start(toy, workdir, flags_of=([], ["--config.seed=1"]), number_of_devices=1)
+    processes = start(toy, workdir, flags_of=([], ["--config.seed=1"]))
     for process, text in zip(processes, outputs(processes), strict=True):
         assert process.returncode == 2
         errors = [line for line in text.splitlines() if line.startswith("error:")]

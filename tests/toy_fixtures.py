@@ -33,8 +33,8 @@ class Toy(NamedTuple):
         config.generator.path = str(self.generator)
         return config
 
-    def start(self, workdir: Path, flags: Sequence[str] = (), devices: int = 1):
-        """launch/main.py as a process of its own."""
+    def start(self, workdir: Path, flags: Sequence[str] = (), devices: int = 1, **more: str):
+        """launch/main.py as a process of its own, with more environment variables."""
         return subprocess.Popen(
             [
                 *LAUNCH,
@@ -47,15 +47,18 @@ class Toy(NamedTuple):
                 devices,
                 JAX_COMPILATION_CACHE_DIR=str(self.cache),
                 JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+                **more,
             ),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    def finish(self, workdir: Path, flags: Sequence[str] = (), devices: int = 1) -> str:
+    def finish(
+        self, workdir: Path, flags: Sequence[str] = (), devices: int = 1, **more: str
+    ) -> str:
         """Runs to the end and returns what was printed."""
-        process = self.start(workdir, flags, devices)
+        process = self.start(workdir, flags, devices, **more)
         try:
             output, _ = process.communicate(timeout=600)
         finally:

@@ -68,8 +68,6 @@ def initialize(coordinator: str | None, processes: int | None, process_id: int |
             f"--coordinator is {coordinator or 'not set'}; the processes could not be connected "
             f"({type(error).__name__}: {reason})"
         ) from error
-    if not is_main():
-        os.environ["TQDM_DISABLE"] = "1"  # one progress bar is enough
     if jax.device_count() != count() * jax.local_device_count():
         raise UserError(
             f"--processes: {count()} processes have {jax.device_count()} devices together, this "
