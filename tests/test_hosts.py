@@ -42,19 +42,13 @@ def test_shares_are_all_of_it_in_order(total, processes):
 
 
 @pytest.mark.parametrize("count", [1, 5, 12])
-def test_processes_take_the_rows_that_one_would_give_its_devices(count, monkeypatch):
+def test_processes_take_the_rows_that_one_would_give_its_devices(count):
     """`shard_rows` of two processes, one behind the other, is that of one with all devices."""
     rows = np.random.default_rng(count).permutation(count)
 
     def split(processes: int) -> list[dict]:
-        monkeypatch.setattr("jax.device_count", lambda: 4)
-        monkeypatch.setattr("jax.local_device_count", lambda: 4 // processes)
-        monkeypatch.setattr(hosts, "count", lambda: processes)
-        parts = []
-        for process in range(processes):
-            monkeypatch.setattr(hosts, "index", lambda process=process: process)
-            parts.append(devices.shard_rows(rows))
-        return parts
+        layouts = [devices.Layout(4, processes, process) for process in range(processes)]
+        return [devices.shard_rows(rows, layout) for layout in layouts]
 
     (whole,) = split(1)
     halves = split(2)

@@ -183,4 +183,4 @@ def test_pixels_are_a_column_of_float_images():
         assert pixels[rows].dtype == np.float32
         np.testing.assert_allclose(pixels[rows], floats[rows])
     np.testing.assert_allclose(np.asarray(pixels), floats)
-    np.testing.assert_allclose(np.asarray(pixels.select(np.array([5, 1]))), floats[[5, 1]])
+    np.testing.assert_allclose(np.asarray(pixels.take(np.array([5, 1]))), floats[[5, 1]])
