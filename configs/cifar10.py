@@ -30,7 +30,7 @@ def get_config(size: str = "full") -> ConfigDict:
 def make_small(config: ConfigDict) -> None:
     """What fits two CPU cores and no network."""
     config.name = "cifar10_small"
-    config.data.ood = ("textures", "fashion_mnist", "noise")
+    config.data.ood = ("textures", "faces", "letters", "fashion_mnist")
     config.data.ood_count = 1000
     config.save_every = 200
     config.eval_batch_size = 500

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.name = "imagefolder"
     config.data.id = "imagefolder"
     config.data.folder = "data/images"
-    config.data.ood = ("textures", "noise")  # textures come with scikit-image
+    config.data.ood = ("textures", "faces")  # these come with scikit-image
     config.data.class_tokens = ConfigDict()
     config.data.image_size = 128
     config.data.ood_count = 1000
