@@ -152,6 +152,11 @@ class Pipeline:
                     stage.clear()
             write_json(record, self.config.to_dict())
         hosts.barrier("begun")
+        if not record.exists():
+            raise UserError(
+                f"--workdir {self.workdir}: process {hosts.index()} does not see what process 0 "
+                f"wrote there; it must be a folder that all processes share"
+            )
 
     def _done(self, stage: Stage) -> bool:
         """Whether a stage is done: the same in all processes."""

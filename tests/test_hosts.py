@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from dream_jax import pipeline
 from dream_jax.errors import UserError
 from dream_jax.images import read_folder, written_images
 from dream_jax.records import read_json, read_npz
@@ -284,6 +285,13 @@ def test_killed_decode_is_continued_by_fewer_processes_with_the_missing_images(t
         assert rows[: KINDS[kind]] == rows_of_two
         difference = np.abs(found[: KINDS[kind]] - np.asarray(expected))
         assert difference.max() <= 1 / 255 + 1e-6
+
+
+def test_folder_that_is_not_shared_is_named(toy, tmp_path, monkeypatch):
+    """Process 1 looks into a folder of its own, where process 0 writes nothing."""
+    monkeypatch.setattr(hosts, "is_main", lambda: False)
+    with pytest.raises(UserError, match="must be a folder that all processes share"):
+        pipeline.run(toy.config(), tmp_path / "run")
 
 
 def test_processes_with_other_settings_are_told(toy, tmp_path):
