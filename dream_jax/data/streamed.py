@@ -18,8 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dream_jax.data.augment import WHILE_READING
-from dream_jax.data.framing import frame, random_resized_crop, to_mode
+from dream_jax.data.framing import WHILE_READING, frame, random_resized_crop, to_mode
 from dream_jax.errors import UserError
 
 

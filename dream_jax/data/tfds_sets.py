@@ -174,8 +174,7 @@ def _records(builder: Any, name: str, split: str) -> Records:
     """The examples of a split, their images left encoded."""
     import tensorflow_datasets as tfds
 
-    features = builder.info.features
-    image = features["image"] if "image" in features else None
+    image = dict(builder.info.features.items()).get("image")
     if not isinstance(image, tfds.features.Image) or image.np_dtype == np.float32:
         raise UserError(f"the TFDS set {name} has no images under 'image'; choose another set")
     try:
@@ -198,8 +197,7 @@ def load_id(name: str, options: DataOptions) -> tuple[ImageSet, ImageSet]:
       DataUnavailable: it is not prepared and cannot be.
     """
     builder = open_set(name, options)
-    features = builder.info.features
-    label = features["label"] if "label" in features else None
+    label = dict(builder.info.features.items()).get("label")
     if getattr(label, "names", None) is None:
         raise UserError(f"the TFDS set {name} has no classes under 'label'; choose another data.id")
     chosen, names = select_classes(label.names, options.class_names, f"the TFDS set {name}")

@@ -20,7 +20,7 @@ def write(path, image: Image.Image | None = None, **options):
 
 @pytest.fixture
 def root(tmp_path):
-    """Three classes with a space, an umlaut and Chinese in their names; a file in a folder below."""
+    """Three classes, with an underscore, an umlaut and Chinese in their names."""
     for split, count in (("train", 4), ("val", 2)):
         for level, name in enumerate(("gear_wheel", "Zahnräder", "螺丝")):
             for index in range(count):

@@ -169,7 +169,7 @@ def test_errors_of_the_workers_end_the_run(folder, tmp_path, workers):
         unreadable="stop",
     )
     path.unlink()
-    with pytest.raises(UserError, match="vanishes.png: not a readable image"):
+    with pytest.raises(UserError, match=r"vanishes\.png: not a readable image"):
         list(stream(batches(images.take(np.zeros(COUNT, int))).at, range(2), workers))
 
 

@@ -1,4 +1,4 @@
-"""Sets by their TFDS name: a small one that the test prepares, and CIFAR-10 where it is prepared."""
+"""Sets by their TFDS name: a small one that the test prepares, and CIFAR-10 if it is there."""
 
 import io
 import os
@@ -23,7 +23,7 @@ def picture(split: str, index: int) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
-    """A folder with the set `tiny_shapes` in TFDS's format; needs neither network nor tensorflow."""
+    """A folder with the set `tiny_shapes` as TFDS prepares it; without network or tensorflow."""
     import tensorflow_datasets as tfds
 
     class TinyShapes(tfds.core.GeneratorBasedBuilder):
