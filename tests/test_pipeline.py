@@ -206,7 +206,8 @@ def test_four_devices_give_the_same_embeddings_images_and_scores(toy, toy_run, c
     for part in ("train", "test"):
         name = f"round_trips_{part}.npy"
         found, of_one = (
-            np.load(folder / "images" / name).astype(int) for folder in (workdir, toy_run.workdir)
+            np.load(folder / "images" / name, allow_pickle=False).astype(int)
+            for folder in (workdir, toy_run.workdir)
         )
         assert np.abs(found - of_one).max() <= 1
     for method in METHODS:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dream_jax.data.framing import CROP_AREA, CROP_ASPECT, CROP_TRIES
+from dream_jax.data.framing import CROP_AREA, CROP_ASPECT, CROP_TRIES, WHILE_READING
 
 
 def affine(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -66,8 +66,6 @@ AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "crop_flip": crop_flip,
     "random_resized_crop": random_resized_crop,
 }
-# Done where files are read, if the set is not held: its frames no longer have the resolution.
-WHILE_READING = ("random_resized_crop",)
 
 
 def augment(name: str, key: jax.Array, image: jax.Array) -> jax.Array:

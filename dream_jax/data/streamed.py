@@ -7,7 +7,7 @@ A set whose frames fit into `data.hold_bytes` is read once into an array. A larg
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -18,8 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dream_jax.data.augment import WHILE_READING
-from dream_jax.data.framing import frame, random_resized_crop, to_mode
+from dream_jax.data.framing import WHILE_READING, frame, random_resized_crop, to_mode
 from dream_jax.errors import UserError
 
 
@@ -173,8 +172,7 @@ class StreamedImages:
                 ) from error
             out[place] = np.asarray(pixels).reshape(self.shape[1:])
 
-        places = range(len(out))
-        for _ in _threads().map(read, places, np.ravel(rows).tolist()):
+        for _ in _in_threads(read, np.ravel(rows)):
             pass
         return out.reshape(*np.shape(rows), *self.shape[1:])
 
@@ -240,10 +238,9 @@ def load_images(
             return _reason(error)
         return ""
 
-    places = range(len(images))
-    reasons = _progress(_threads().map(read, places, images.rows.tolist()), len(images))
+    reasons = _progress(_in_threads(read, images.rows), len(images))
     failed = {place: reason for place, reason in enumerate(reasons) if reason}
-    kept = ~np.isin(places, list(failed))
+    kept = ~np.isin(np.arange(len(images)), list(failed))
     if failed:
         _report(source, {int(images.rows[p]): r for p, r in failed.items()}, unreadable, len(kept))
     if hold:
@@ -274,11 +271,26 @@ def _progress(items: Iterable, count: int) -> Iterable:
     return tqdm(items, total=count, desc="reading images", disable=count < 20_000)
 
 
+def _in_threads(read: Callable[[int, int], Any], rows: np.ndarray) -> Iterator[Any]:
+    """Yields `read(place, row)` of each row in order, some rows at a time in each thread."""
+    rows = rows.tolist()
+    threads = _threads()
+    size = max(1, min(64, len(rows) // _cores()))
+    parts = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+    for results in threads.map(lambda part: [read(place, rows[place]) for place in part], parts):
+        yield from results
+
+
 @lru_cache(maxsize=1)
 def _threads() -> ThreadPoolExecutor:
     """Decoding threads of this process; Pillow lets them run at the same time."""
+    return ThreadPoolExecutor(_cores(), "decode")
+
+
+def _cores() -> int:
+    """Of this process, at most 32."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ThreadPoolExecutor(min(32, cores or 1), "decode")
+    return min(32, cores or 1)
 
 
 def image_files(folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from dream_jax.data import glyphs, letters, photographs, prepared
+from dream_jax.data import glyphs, letters, photographs, tfds_sets
 from dream_jax.data.registry import (
     ID_SETS,
     OOD_SETS,
@@ -230,16 +230,16 @@ def test_prepared_folder_order_of_places(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     at_home = prepare(home / "tensorflow_datasets", "3.0.1")
-    assert prepared.prepared_folder("fashion_mnist", DataOptions()) == at_home
+    assert tfds_sets.prepared_folder("fashion_mnist", DataOptions()) == at_home
 
     prepare(variable, "3.0.9")
     newest = prepare(variable, "3.0.10")
     monkeypatch.setenv("TFDS_DATA_DIR", str(variable))
-    assert prepared.prepared_folder("fashion_mnist", DataOptions()) == newest
+    assert tfds_sets.prepared_folder("fashion_mnist", DataOptions()) == newest
 
     chosen = prepare(option, "3.0.1")
     options = DataOptions(tfds_dir=str(option))
-    assert prepared.prepared_folder("fashion_mnist", options) == chosen
+    assert tfds_sets.prepared_folder("fashion_mnist", options) == chosen
 
 
 def test_unknown_names_name_the_allowed_ones():

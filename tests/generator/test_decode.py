@@ -213,7 +213,7 @@ def test_round_trip_is_the_autoencoders(toy):
         return vae.apply(params, mean.transpose(0, 3, 1, 2), method=vae.decode).sample
 
     expected = np.clip(direct(2 * pixels.transpose(0, 3, 1, 2) - 1) / 2 + 0.5, 0, 1)
-    out = round_trip(toy, pixels, batch_size=3, progress=None)
+    out = np.concatenate(list(round_trip(toy, pixels, batch_size=3, progress=None)))
     assert out.dtype == np.uint8
     np.testing.assert_allclose(out, 255 * expected.transpose(0, 2, 3, 1), atol=0.51)
 
