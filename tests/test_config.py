@@ -51,6 +51,16 @@ def test_quickstart_and_toy_pass(toy):
         ("data.id", "numerals", "digits"),
         ("data.ood", ("letters", "numerals"), "letters"),
         ("data.ood", "letters", "one or more of"),
+        ("data.id", "cifar1000", "digits"),
+        ("data.id", "letters=folder", "digits"),
+        ("data.ood", ("letters", "x="), "name=folder"),
+        ("data.ood", ("letters", "cifar10", "letters=folder"), "a name of its own"),
+        ("data.ood", ("id=folder",), "a name of its own"),
+        ("data.folder", 3, "a folder"),
+        ("data.class_names", "screw", "a class name"),
+        ("data.unreadable", "ignore", "skip, stop"),
+        ("data.hold_bytes", -1, "at least 0"),
+        ("data.workers", -1, "at least 0"),
         ("data.image_size", 8, "at least 28"),
         ("data.channels", 2, "1, 3"),
         ("data.tfds_dir", 3, "a text"),
@@ -89,6 +99,17 @@ def test_bad_value_is_named_with_what_is_allowed(toy, field, value, allowed):
     assert message.startswith(f"config.{field} is ")
     assert str(value) in message
     assert allowed in message
+
+
+def test_names_of_tfds_and_folders_pass_whether_they_are_here_or_not(toy):
+    config = with_value(toy.config(), "data.id", "cifar100")
+    ood = ("svhn_cropped", "cifar10_corrupted/gaussian_noise_1", "isun=no/such folder")
+    check_config(with_value(config, "data.ood", ood))
+
+
+def test_image_folder_needs_a_folder(toy):
+    message = refusal(with_value(toy.config(), "data.id", "imagefolder"))
+    assert message.startswith("config.data.folder is ''")
 
 
 def test_outlier_methods_need_the_plain_classifier(toy):

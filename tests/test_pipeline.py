@@ -12,8 +12,9 @@ import orbax.checkpoint as ocp
 import pytest
 
 from dream_jax import pipeline
+from dream_jax.data.registry import DataOptions, load_id
 from dream_jax.errors import UserError
-from dream_jax.images import read_folder, read_image
+from dream_jax.images import read_folder, read_image, write_image
 from dream_jax.records import read_json, read_npz
 
 METHODS = ("energy", "dream_ood")
@@ -220,6 +221,35 @@ def test_four_devices_give_the_same_embeddings_images_and_scores(toy, toy_run, c
     assert_same_numbers(
         read_json(workdir / "metrics.json"), read_json(toy_run.workdir / "metrics.json"), 0.02
     )
+
+
+def test_a_set_that_streams_gives_the_results_of_one_that_is_held(toy, tmp_path):
+    """Digits as an image folder, with another as an OOD set; every stage, with a worker process."""
+    folder = tmp_path / "digits"
+    sets = zip(("train", "val"), load_id("digits_small", DataOptions()), strict=True)
+    for split, images in sets:
+        for row, (image, label) in enumerate(zip(images.images, images.labels, strict=True)):
+            write_image(folder / split / images.class_names[label] / f"{row:03}.png", image)
+    config = toy.config()
+    config.data.id, config.data.folder = "imagefolder", str(folder)
+    config.data.ood = ("letters", f"digits_again={folder / 'val'}")
+    results = {}
+    for name, hold_bytes, workers in (("held", 2**30, 0), ("streamed", 0, 1)):
+        config.data.hold_bytes, config.data.workers = hold_bytes, workers
+        workdir = tmp_path / name
+        pipeline.run(config, workdir)
+        results[name] = read_json(workdir / "metrics.json")
+        assert np.load(workdir / "images" / "round_trips_train.npy").shape == (400, 32, 32, 1)
+        assert tuple(results[name]["methods"]["energy"]["ood"]) == (
+            "letters",
+            "digits_again",
+            "mean",
+        )
+    features = [
+        read_npz(tmp_path / name / "latent_space" / "features.npz")["features"] for name in results
+    ]
+    np.testing.assert_allclose(*features, atol=1e-3 * np.abs(features[0]).max())
+    assert_same_numbers(results["streamed"], results["held"], 0.02)
 
 
 def test_only_missing_images_are_decoded_again(toy, toy_run, copied_run):

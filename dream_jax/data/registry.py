@@ -150,10 +150,10 @@ def load_id(name: str, options: DataOptions) -> tuple[ImageSet, ImageSet]:
       UserError: if no ID set has that name, or an image is unreadable.
       DataUnavailable: if its data is not on this machine.
     """
+    check_name(name, options, "ID")
     if name in ID_SETS:
         ID_SETS[name].check(options)
         return ID_SETS[name].load(options)
-    check_name(name, options, "ID")
     return tfds_sets.load_id(name, options)
 
 
@@ -167,6 +167,7 @@ def load_ood(name: str, options: DataOptions) -> ImageSet:
       UserError: if no OOD set has that name, or an image is unreadable.
       DataUnavailable: if its data is not on this machine.
     """
+    check_name(name, options, "OOD")
     title, is_folder, folder = name.partition("=")
     if is_folder:
         folders.check_folder(folder)
@@ -174,7 +175,6 @@ def load_ood(name: str, options: DataOptions) -> ImageSet:
     if name in OOD_SETS:
         OOD_SETS[name].check(options)
         return OOD_SETS[name].load(options)
-    check_name(name, options, "OOD")
     return tfds_sets.load_ood(name, options)
 
 
@@ -187,6 +187,7 @@ def check_available(name: str, options: DataOptions) -> None:
       UserError: if no set has that name.
       DataUnavailable: if its data is not on this machine; the message says how to get it.
     """
+    check_name(name, options, "image")
     _, is_folder, folder = name.partition("=")
     registered = ID_SETS | OOD_SETS
     if is_folder:
@@ -194,7 +195,6 @@ def check_available(name: str, options: DataOptions) -> None:
     elif name in registered:
         registered[name].check(options)
     else:
-        check_name(name, options, "image")
         tfds_sets.prepare(name, options)
 
 

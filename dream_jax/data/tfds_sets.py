@@ -9,6 +9,8 @@ import re
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -157,17 +159,24 @@ def open_set(name: str, options: DataOptions) -> Any:
     import tensorflow_datasets as tfds
 
     folder = prepare(name, options)
-    try:
+    with _reading(name, folder):
         return tfds.builder_from_directory(folder)
-    except Exception as error:  # TFDS raises many kinds for a damaged folder
-        raise _damaged(name, folder, error) from error
 
 
-def _damaged(name: str, folder: Path, error: Exception) -> DataUnavailable:
-    return DataUnavailable(
-        f"{name} in {folder} cannot be read: {_first_line(error)}; delete that folder and prepare "
-        f"it again with `tfds build {name} --file_format=array_record`"
-    )
+@contextmanager
+def _reading(name: str, folder: Path) -> Iterator[None]:
+    """What TFDS and array_record raise for a damaged folder, which is of many kinds, in one line.
+
+    Raises:
+      DataUnavailable: in place of any other error.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise DataUnavailable(
+            f"{name} in {folder} cannot be read: {_first_line(error)}; delete that folder and "
+            f"prepare it again with `tfds build {name} --file_format=array_record`"
+        ) from error
 
 
 def _records(builder: Any, name: str, split: str) -> Records:
@@ -177,12 +186,10 @@ def _records(builder: Any, name: str, split: str) -> Records:
     image = dict(builder.info.features.items()).get("image")
     if not isinstance(image, tfds.features.Image) or image.np_dtype == np.float32:
         raise UserError(f"the TFDS set {name} has no images under 'image'; choose another set")
-    try:
+    with _reading(name, Path(builder.data_dir)):
         skip = {"image": tfds.decode.SkipDecoding()}
         examples = builder.as_data_source(split=split, decoders=skip)
-        len(examples) and examples[0]
-    except Exception as error:  # so does array_record
-        raise _damaged(name, Path(builder.data_dir), error) from error
+        len(examples)
     return Records(examples, f"{name} {split}")
 
 
@@ -209,7 +216,8 @@ def load_id(name: str, options: DataOptions) -> tuple[ImageSet, ImageSet]:
             if part not in builder.info.splits:
                 continue
             source = _records(builder, name, part)
-            given = np.asarray([source.examples[row]["label"] for row in range(len(source))])
+            with _reading(name, Path(builder.data_dir)):
+                given = np.asarray([source.examples[row]["label"] for row in range(len(source))])
             if given.min(initial=0) < 0:
                 continue
             labels = new_label[given]
@@ -266,5 +274,6 @@ def fashion_mnist(options: DataOptions) -> ImageSet:
       DataUnavailable: if TFDS has not prepared it, or cannot read what it prepared.
     """
     source, rows = _ood_rows("fashion_mnist", options)
-    images = np.stack([np.asarray(source.open(row)) for row in rows])
+    with _reading("fashion_mnist", prepared_folder("fashion_mnist", options)):
+        images = np.stack([np.asarray(source.open(row)) for row in rows])
     return ImageSet("fashion_mnist", frame_28(images, options.image_size, options.channels))

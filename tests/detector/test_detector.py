@@ -116,8 +116,10 @@ def settings(seed: int = 0, **changes) -> ConfigDict:
         "outlier_batch_size": 6,
         "by_name_share": 0.25,
         "round_trip_share": 0.4,
+        "augment": "none",
     }
-    return ConfigDict({"seed": seed, "classifier": classifier | changes})
+    data = {"workers": 0}
+    return ConfigDict({"seed": seed, "data": data, "classifier": classifier | changes})
 
 
 def sources(batch) -> np.ndarray:
