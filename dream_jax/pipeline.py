@@ -490,10 +490,12 @@ class Pipeline:
         if hosts.from_main(newer_than_metrics) and self._done(stage):
             return
         with stage.running():
+            round_trips = self.round_trips("test")  # which all processes make together
             if hosts.is_main():
-                self._draw(stage.folder)
+                self._draw(stage.folder, round_trips)
 
-    def _draw(self, folder: Path) -> None:
+    def _draw(self, folder: Path, round_trips: Pixels | StreamedImages) -> None:
+        """Draws the report; called by process 0 alone, so nothing here may wait for the others."""
         from dream_jax.evaluation.page import RunResults, make_page
 
         train, test = self.id_data
@@ -515,7 +517,7 @@ class Pipeline:
             test_images=test.images,
             outliers=outliers,
             outlier_labels=outlier_labels,
-            round_trips=self.round_trips("test"),
+            round_trips=round_trips,
             by_name=by_name,
             by_name_labels=by_name_labels,
             scores={

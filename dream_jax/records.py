@@ -1,6 +1,7 @@
 """What a run has done: a record per stage, and files that are whole or not there."""
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -60,15 +61,17 @@ def write_rows(path: Path, shape: tuple[int, ...], batches: Iterable[np.ndarray]
         path.parent.mkdir(parents=True, exist_ok=True)
         np.lib.format.open_memmap(partial, "w+", np.uint8, shape).flush()
     hosts.barrier(f"{path.name} begun")
-    out = np.lib.format.open_memmap(partial, "r+")
-    share = hosts.share_of(len(out))
+    whole = np.lib.format.open_memmap(partial, "r")
+    share = hosts.share_of(shape[0])
     start = share.start
-    for batch in batches:
-        out[start : start + len(batch)] = batch
-        start += len(batch)
+    # Not through the memory map: of a page that two hosts write, one would undo the other's part.
+    with partial.open("r+b") as file:
+        file.seek(whole.offset + start * math.prod(shape[1:]))
+        for batch in batches:
+            file.write(np.ascontiguousarray(batch, np.uint8))
+            start += len(batch)
     if start != share.stop:
         raise ValueError(f"{path}: rows up to {start} came, {share.stop} were announced")
-    out.flush()
     hosts.barrier(f"{path.name} written")
     if hosts.is_main():
         os.replace(partial, path)
