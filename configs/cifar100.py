@@ -10,8 +10,8 @@ TFDS prepares cifar100, svhn_cropped, dtd and places365_small on first use. LSUN
 folders of images, as https://github.com/deeplearning-wisc/dream-ood names them; a set that is not
 there is left out with one line.
 
-Estimate, from the FLOPs in the README ("Paper scale"), at 40 % of an A100's peak for decoding and
-20 % for training: ① 0.3 h, ② a minute, ③ 18 h (100,000 images; 8 h with
+Estimate, from the FLOPs in the README ("Paper scale"), at 30 % of an A100's peak for decoding and
+20 % for training: ① 0.3 h, ② a minute, ③ 25 h (100,000 images; 10 h with
 `--config.generator.scheduler=dpmsolver++ --config.decoding.steps=20`), ④ 0.3 h plain and 0.6 h
 Dream-OOD; to be divided by the number of devices. Memory per device: 2.1 GB of weights and 0.7 GB
 per image of its share of `decoding.batch_size`.

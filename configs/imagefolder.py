@@ -8,7 +8,7 @@ the classes' names, or `data.class_names` gives them. Names that Stable Diffusio
 knows make better outliers than numbers: the outliers are imagined from them. `data.ood` names
 folders of images that are of no class, to measure the detector by: `name=folder`, any number.
 
-The 5,000 outliers take about 23 minutes on an A100 by the README's estimate; the rest depends on
+The 5,000 outliers take about half an hour on an A100 by the README's estimate; the rest depends on
 the images. Sizes are between CIFAR-100's and ImageNet-100's: a few hundred to some tens of
 thousands of images, one accelerator with 16 GB. Smaller classes need a smaller `sampling.k` and
 `sampling.boundary`. There is no published number for your images.

@@ -11,7 +11,7 @@ scale").
 are used. The OOD sets are flat folders of images, as MOS (Huang & Li, CVPR 2021) published them.
 
 Estimate, as for CIFAR-100, on one A100 and to be divided by the number of devices: ① 1.3 h, ②
-minutes, ③ 18 h, ④ 1.3 h plain and 0.5 h Dream-OOD, if `data.workers` read 700 images a second.
+minutes, ③ 25 h, ④ 1.3 h plain and 0.5 h Dream-OOD, if `data.workers` read 700 images a second.
 Training needs about 4 GB for 160 images: 3.9 M convolution outputs an image, kept with their
 activations, in bfloat16.
 
