@@ -45,7 +45,10 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except Exception as error:
-        reason = " ".join(str(error).split())
+        text = str(error).strip()
+        if "Traceback" in text:  # of a configuration file, as ml_collections passes it on
+            text = text.splitlines()[-1]
+        reason = " ".join(text.split())
         if isinstance(error, KeyError | AttributeError):
             reason = f"the configuration has no field {reason}"
         print(f"error: {reason} (see --help)", file=sys.stderr)
