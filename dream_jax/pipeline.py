@@ -515,6 +515,7 @@ class Pipeline:
             train_images=train.images,
             train_labels=train.labels,
             test_images=test.images,
+            test_labels=test.labels,
             outliers=outliers,
             outlier_labels=outlier_labels,
             round_trips=round_trips,

@@ -77,25 +77,27 @@ def image_grid_by_class(
 
 
 def decoded_id_sheet(
-    originals, round_trips, sampled, sampled_labels, class_names, path, columns=12
+    originals, labels, round_trips, sampled, sampled_labels, class_names, path, columns=12
 ) -> Path:
     """What the decoder makes of ID images: test images, their round trips, images by name.
 
     Args:
         originals, round_trips: (n, ...) images, the same ones in the same order.
+        labels: (n,) class indices of `originals`.
         sampled: (m, ...) images generated from the plain class name.
         sampled_labels: (m,) class indices that were asked for.
-        columns: images per row at most, taken evenly over each array.
+        columns: at most so many, each the first images of a class.
     """
     rows = ("real test image", "autoencoder round trip", "sampled by name")
-    columns = min(columns, max(len(originals), len(sampled)))
-    sheet = Sheet(rows=rows, columns=columns)
-    for column, i in enumerate(_evenly(len(originals), columns)):
-        sheet.put(0, column, originals[i])
-        sheet.put(1, column, round_trips[i])
-    for column, i in enumerate(_evenly(len(sampled), columns)):
-        sheet.put(2, column, sampled[i])
-        sheet.caption(column, class_names[int(sampled_labels[i])])
+    classes = _evenly(len(class_names), min(columns, len(class_names)))
+    sheet = Sheet(rows=rows, columns=len(classes))
+    for column, label in enumerate(classes):
+        sheet.caption(column, class_names[label])
+        for i in np.flatnonzero(np.asarray(labels) == label)[:1]:
+            sheet.put(0, column, originals[i])
+            sheet.put(1, column, round_trips[i])
+        for i in np.flatnonzero(np.asarray(sampled_labels) == label)[:1]:
+            sheet.put(2, column, sampled[i])
     return sheet.save(path)
 
 

@@ -21,7 +21,7 @@ class RunResults(NamedTuple):
       features: `features`, `labels` and `anchors` of stage ①.
       embeddings: (classes, n, d) of stage ②.
       train_images, train_labels: ID training images.
-      test_images: ID test images.
+      test_images, test_labels: ID test images and their classes.
       outliers, outlier_labels: decoded outliers.
       round_trips: of `test_images`.
       by_name, by_name_labels: images sampled by plain class names.
@@ -41,6 +41,7 @@ class RunResults(NamedTuple):
     train_images: np.ndarray
     train_labels: np.ndarray
     test_images: np.ndarray
+    test_labels: np.ndarray
     outliers: np.ndarray
     outlier_labels: np.ndarray
     round_trips: np.ndarray
@@ -79,6 +80,7 @@ def make_page(results: RunResults, folder: Path) -> Path:
     add(
         figures.decoded_id_sheet(
             r.test_images,
+            r.test_labels,
             r.round_trips,
             r.by_name,
             r.by_name_labels,

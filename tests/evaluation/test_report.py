@@ -59,17 +59,35 @@ def test_image_grid_places_images_by_class(tmp_path, classes):
     assert where["grey"][1] > where["red"][1] + 4 * figures.TILE
 
 
-def test_decoded_id_sheet_has_three_rows(tmp_path):
+def test_decoded_id_sheet_has_a_column_for_each_class(tmp_path):
+    """Real image, round trip and image by name of a class stand one below the other."""
+    labels, of_sampled = np.array([2, 0, 1, 0]), np.array([1, 0, 1])
+    greys = np.array([40, 60, 80])
+    images = lambda labels, add: np.concatenate([flat(1, greys[y] + add) for y in labels])  # noqa: E731
     path = figures.decoded_id_sheet(
-        flat(30, 40), flat(30, 120), flat(5, 220), np.arange(5) % 3, NAMES, tmp_path / "d.png"
+        images(labels, 0),
+        labels,
+        images(labels, 5),
+        images(of_sampled, 10),
+        of_sampled,
+        NAMES,
+        tmp_path / "d.png",
     )
     image = pixels(path)
-    centres = []
-    for grey, tiles in ((40, 12), (120, 12), (220, 5)):
-        rows, _ = np.nonzero(np.all(image == grey, axis=-1))
-        assert abs(len(rows) / figures.TILE**2 - tiles) < 0.2
-        centres.append(np.median(rows))
-    assert centres == sorted(centres)
+    columns = []
+    for label in range(3):
+        places = []
+        for add in (0, 5, 10):
+            rows, across = np.nonzero(np.all(image == greys[label] + add, axis=-1))
+            if label == 2 and add == 10:
+                assert len(rows) < 0.1 * figures.TILE**2  # none was sampled
+                continue
+            assert abs(len(rows) / figures.TILE**2 - 1) < 0.2
+            places.append((np.median(rows), np.median(across)))
+        assert places == sorted(places)
+        assert len({across for _, across in places}) == 1
+        columns.append(places[0][1])
+    assert columns == sorted(columns) and len(set(columns)) == 3
 
 
 @pytest.mark.parametrize("classes", [3, 40])
