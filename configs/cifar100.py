@@ -118,6 +118,7 @@ def get_config() -> ConfigDict:
     config.decoding.prompts = ("A high-quality image of the {name}",)
     config.decoding.id_prompt = "A high-quality image of the {name}"
     config.decoding.name_suffixes = ConfigDict()  # class name → what is said after it in prompts
+    config.decoding.image_size = 32  # of the files, to which the VAE's pictures are resized
     config.decoding.steps = 50
     config.decoding.guidance = 7.5
     config.decoding.batch_size = 32  # images at once over all devices

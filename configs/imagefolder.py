@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     config.sampling.per_round = 30
     config.sampling.rounds = 20
     config.generator.scheduler = "dpmsolver++"  # 20 steps look as PLMS' 50 (README)
+    config.decoding.image_size = 144  # of which training cuts random parts
     config.decoding.steps = 20
     config.decoding.outliers = 5000
     config.decoding.by_name_test = 200

@@ -53,6 +53,7 @@ def get_config() -> ConfigDict:
     config.sampling.boundary = 200
     config.sampling.scale = 0.03
 
+    config.decoding.image_size = 256  # of which training cuts random parts
     config.decoding.name_suffixes = ConfigDict(
         {
             "kite": "bird",

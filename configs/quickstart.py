@@ -80,6 +80,7 @@ def get_config() -> ConfigDict:
     config.decoding.prompts = ("the symbol {name}",)  # of outliers; several are taken in turn
     config.decoding.id_prompt = "a handwritten {name}"  # of images of the plain classes
     config.decoding.name_suffixes = ConfigDict()  # class name → what is said after it in prompts
+    config.decoding.image_size = 32  # of the files, to which the VAE's pictures are resized
     config.decoding.steps = 20
     config.decoding.guidance = 3.0
     config.decoding.batch_size = 50

@@ -121,6 +121,7 @@ RULES: dict[str, Rule] = {
         "a text with {name} in it",
     ),
     "decoding.name_suffixes": _texts("a text for each of some class names, or empty"),
+    "decoding.image_size": _whole(8),
     "decoding.steps": _whole(1),
     "decoding.guidance": _number(0),
     "decoding.batch_size": _whole(1),

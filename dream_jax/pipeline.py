@@ -229,19 +229,20 @@ class Pipeline:
         return isinstance(self.id_data[0].images, StreamedImages)
 
     def _streamed(self, source) -> StreamedImages:
-        """What stage decode made, at its own size."""
+        """What stage decode made, brought to the size of the other images."""
         data = self.config.data
         rows = np.arange(len(source))
         return StreamedImages(source, rows, data.image_size, data.channels, crop=False)
 
-    def images(self, kind: str) -> tuple[Pixels | StreamedImages, np.ndarray]:
+    def images(self, kind: str) -> tuple[Pixels | StreamedImages | np.ndarray, np.ndarray]:
         """Decoded images of a kind with the labels of their classes."""
         folder, count = self.records["decode"].folder / kind, self.config.decoding[kind]
-        if self.streams:
+        if not self.streams and self.config.decoding.image_size == self.config.data.image_size:
+            images, rows = read_folder(folder, self.config.data.channels, count)
+        else:
             names, rows = zip(*read_listing(folder, count), strict=True)
             images = self._streamed(Files(str(folder), names))
-        else:
-            images, rows = read_folder(folder, self.config.data.channels, count)
+            images = images if self.streams else images[:]
         return images, np.asarray([row["label"] for row in rows])
 
     # The stages.

@@ -369,3 +369,17 @@ def test_a_start_that_does_not_fit_is_refused_before_any_work(toy, toy_run, tmp_
         pipeline.run(config, tmp_path / "run")
     assert str(raised.value).startswith("config.init_from")
     assert not list((tmp_path / "run").rglob("*.npz"))
+
+
+def test_images_decoded_at_another_size_are_used_at_that_of_the_data(toy, copied_run):
+    workdir = copied_run("images", "classifier", "evaluation", "report", "metrics.json")
+    config = toy.config()
+    config.decoding.image_size = 40
+    config.decoding.update(outliers=10, by_name=10, by_name_test=10)
+    pipeline.run(config, workdir, ["decode", "train"])
+    file = next((workdir / "images" / "outliers").glob("part-*/*/*.png"))
+    assert read_image(file, channels=1).shape == (40, 40, 1)
+    images, labels = pipeline.Pipeline(config, workdir).images("outliers")
+    assert images.shape == (10, 32, 32, 1)
+    assert labels.tolist() == list(range(10))
+    assert 0 <= images.min() < images.max() <= 1

@@ -150,7 +150,7 @@ def _decoded(
     vectors = None
     if embeddings is not None:
         vectors = embeddings[[p.label for p in rows], [p.embedding for p in rows]]
-    size = config.data.image_size
+    size = config.decoding.image_size
     return decode(
         generator,
         np.stack([ids(p.label, p.prompt) for p in rows]),
