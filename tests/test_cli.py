@@ -227,7 +227,7 @@ def test_generator_that_cannot_be_read(toy, tmp_path):
     config = toy.config()
     config.generator.path = str(folder)
     message = refusal(config, tmp_path / "run", ["learn"])
-    assert message.startswith(f"generator.path: {folder} cannot be loaded: ")
+    assert message.startswith(f"generator.path: {folder / 'unet'} cannot be loaded: ")
 
 
 def test_generator_of_another_token_width(toy, copied_run):

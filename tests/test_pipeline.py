@@ -233,6 +233,9 @@ def test_a_set_that_streams_gives_the_results_of_one_that_is_held(toy, tmp_path)
     config = toy.config()
     config.data.id, config.data.folder = "imagefolder", str(folder)
     config.data.ood = ("letters", f"digits_again={folder / 'val'}")
+    # At the toy's own rate 25 steps make the rounding of bytes and floats grow.
+    config.latent_space.optimizer.learning_rate = 0.001
+    config.classifier.optimizer.learning_rate = 0.001
     results = {}
     for name, hold_bytes, workers in (("held", 2**30, 0), ("streamed", 0, 1)):
         config.data.hold_bytes, config.data.workers = hold_bytes, workers
@@ -248,7 +251,7 @@ def test_a_set_that_streams_gives_the_results_of_one_that_is_held(toy, tmp_path)
     features = [
         read_npz(tmp_path / name / "latent_space" / "features.npz")["features"] for name in results
     ]
-    np.testing.assert_allclose(*features, atol=1e-3 * np.abs(features[0]).max())
+    np.testing.assert_allclose(*features, atol=1e-4 * np.abs(features[0]).max())
     assert_same_numbers(results["streamed"], results["held"], 0.02)
 
 
