@@ -102,24 +102,57 @@ def knn_score(queries: jax.Array, points: jax.Array, k: int) -> jax.Array:
     Raises:
       ValueError: if k is not in [1, n].
     """
-    n = len(points)
-    if not 1 <= k <= n:
-        raise ValueError(f"k is {k}, not a rank among {n} points")
-    whole = n // GROUP
-    groups = -(-n // GROUP)
+    _check_rank(k, points)
 
     def one(query):
-        similarity = jnp.matmul(query, points.T, precision="highest")
-        maxima = jnp.max(similarity[: whole * GROUP].reshape(whole, GROUP), axis=1)
-        if groups > whole:
-            maxima = jnp.append(maxima, jnp.max(similarity[whole * GROUP :]))
-        chosen = jax.lax.top_k(maxima, min(k, groups))[1]
-        members = (chosen[:, None] * GROUP + jnp.arange(GROUP)).ravel()
-        opposition = -similarity.at[members].get(mode="fill", fill_value=-jnp.inf)
-        return kth_smallest(opposition, k)
+        return kth_smallest(-_candidates(query, points, k), k)
 
     kth = jax.lax.map(one, queries, batch_size=_at_once(points))
     return -jnp.sqrt(jnp.maximum(2.0 + 2.0 * kth, 0.0))
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def mean_of_largest(queries: jax.Array, points: jax.Array, k: int) -> jax.Array:
+    """The mean of the k largest inner products of each query with the points.
+
+    Exact and bounded as `knn_score` is, but for vectors of any length.
+
+    Args:
+      queries: (q, d).
+      points: (n, d).
+      k: how many, in [1, n].
+
+    Returns:
+      (q,) float32.
+
+    Raises:
+      ValueError: if k is not in [1, n].
+    """
+    _check_rank(k, points)
+
+    def one(query):
+        return jnp.mean(jax.lax.top_k(_candidates(query, points, k), k)[0])
+
+    return jax.lax.map(one, queries, batch_size=_at_once(points))
+
+
+def _check_rank(k: int, points: jax.Array) -> None:
+    if not 1 <= k <= len(points):
+        raise ValueError(f"k is {k}, not a rank among {len(points)} points")
+
+
+def _candidates(query: jax.Array, points: jax.Array, k: int) -> jax.Array:
+    """Inner products (at least k,) among which the k largest are: those of the best groups."""
+    n = len(points)
+    whole = n // GROUP
+    groups = -(-n // GROUP)
+    similarity = jnp.matmul(query, points.T, precision="highest")
+    maxima = jnp.max(similarity[: whole * GROUP].reshape(whole, GROUP), axis=1)
+    if groups > whole:
+        maxima = jnp.append(maxima, jnp.max(similarity[whole * GROUP :]))
+    chosen = jax.lax.top_k(maxima, min(k, groups))[1]
+    members = (chosen[:, None] * GROUP + jnp.arange(GROUP)).ravel()
+    return similarity.at[members].get(mode="fill", fill_value=-jnp.inf)
 
 
 def _at_once(points: jax.Array) -> int:

@@ -24,6 +24,8 @@ STEMS = ("small", "stride2", "imagenet")
 # What convolutions and activations are computed in; parameters, statistics of batch norm, pooled
 # features and outputs are float32 always.
 PRECISIONS = ("float32", "bfloat16")
+# Images in [0, 1] are normalised to [-1, 1].
+INPUT_SCALE = 2
 
 
 def _conv(features: int, kernel: int, stride: int, dtype, name: str) -> nn.Conv:
@@ -99,7 +101,7 @@ class ResNet(nn.Module):
             kernel, stride = 7, 2
         else:
             kernel, stride = 3, 2 if self.stem == "stride2" else 1
-        x = _conv(self.width, kernel, stride, self.dtype, "stem")(2 * images - 1)
+        x = _conv(self.width, kernel, stride, self.dtype, "stem")(INPUT_SCALE * images - 1)
         x = nn.relu(BatchNorm()(x, train, mask))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))

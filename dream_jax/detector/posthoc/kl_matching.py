@@ -1,0 +1,46 @@
+"""KL matching: how near the softmax is to a typical softmax of some class."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import softmax
+
+from dream_jax.detector.posthoc.base import Detector, FitData, Inputs
+
+
+def fit_kl_matching(data: FitData, options: Mapping[str, Any]) -> np.ndarray:
+    """(classes, classes): row c has the logarithm of the mean softmax of what is given to class c.
+
+    The paper takes the predicted class, not the label. The row of a class to which nothing is
+    given is that of a class given by certainty: near to nothing else.
+    """
+    sums, counts = np.zeros((data.classes, data.classes)), np.zeros(data.classes)
+    for features, _ in data.parts():
+        probabilities = softmax(data.logits(features), axis=-1)
+        given = (probabilities.argmax(-1) == np.arange(data.classes)[:, None]).astype(np.float64)
+        sums += given @ probabilities
+        counts += given.sum(-1)
+    typical = np.where(counts[:, None], sums / np.maximum(counts, 1)[:, None], np.eye(data.classes))
+    return np.log(np.maximum(typical, np.finfo(np.float64).tiny))
+
+
+def kl_matching_score(state: jax.Array, inputs: Inputs, options: Mapping[str, Any]) -> jax.Array:
+    """Minus the smallest KL(p ‖ typical softmax) over the classes (section 4 of the paper)."""
+    log_p = jax.nn.log_softmax(inputs.logits, axis=-1)
+    p = jnp.exp(log_p)
+    cross_entropy = -jnp.matmul(p, state.T, precision="highest")
+    return jnp.sum(-p * log_p, axis=-1) - jnp.min(cross_entropy, axis=-1)
+
+
+KL_MATCHING = Detector(
+    name="kl_matching",
+    title="KL matching",
+    paper="Hendrycks et al., Scaling Out-of-Distribution Detection for Real-World Settings, "
+    "ICML 2022",
+    needs=frozenset({"logits", "head"}),
+    fit=fit_kl_matching,
+    score=kl_matching_score,
+)

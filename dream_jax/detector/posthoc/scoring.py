@@ -1,0 +1,108 @@
+"""Fitting several post-hoc detectors, and scoring images by all of them in one pass."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dream_jax.detector.posthoc import DETECTORS, FitData, Inputs
+from dream_jax.errors import UserError
+from dream_jax.training.devices import MappedFunction
+
+# (variables, images (n, ...)) → (logits (n, classes), penultimate features (n, d)), in evaluation
+# mode: each row of its own.
+Forward = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+class Fitted(NamedTuple):
+    """A detector's settings, all of them, and the float32 arrays that its score uses."""
+
+    options: Mapping[str, Any]
+    state: Any
+
+
+def resolve_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A detector's settings: `given` ones in place of the defaults.
+
+    Raises:
+      UserError: there is no such detector or setting, or its value is not allowed.
+    """
+    if name not in DETECTORS:
+        raise UserError(f"there is no detector {name!r}; allowed: {', '.join(sorted(DETECTORS))}")
+    options = DETECTORS[name].options
+    for key, value in given.items():
+        if key not in options:
+            raise UserError(
+                f"detector {name} has no setting {key!r}; allowed: {', '.join(options) or 'none'}"
+            )
+        if not options[key].holds(value):
+            raise UserError(
+                f"detector {name}: {key} is {value!r}; it must be {options[key].allowed}"
+            )
+    return {key: given.get(key, option.default) for key, option in options.items()}
+
+
+def fit_detectors(chosen: Mapping[str, Mapping[str, Any]], data: FitData) -> dict[str, Fitted]:
+    """Fits detectors to ID training data, on the host in float64, a part of the data at a time.
+
+    Args:
+      chosen: by name the settings that differ from the defaults.
+
+    Raises:
+      UserError: a setting is not allowed, for this data or at all, or a class is missing in it;
+        the settings are checked before any work.
+    """
+    options = {name: resolve_options(name, given) for name, given in chosen.items()}
+    fitted = {}
+    for name, own in options.items():
+        state = jax.tree.map(np.float32, DETECTORS[name].fit(data, own))
+        fitted[name] = Fitted(own, state)
+    return fitted
+
+
+def extract_features(
+    forward: Forward, variables: Any, images: Any, batch_size: int, progress: str | None = None
+) -> np.ndarray:
+    """Penultimate features (n, d) float32 of images, batch by batch over the devices."""
+
+    def features(variables, batch):
+        return forward(variables, batch["images"])[1]
+
+    return MappedFunction(features, variables, batch_size)({"images": images}, progress)
+
+
+def scorer(
+    forward: Forward,
+    variables: Any,
+    fitted: Mapping[str, Fitted],
+    batch_size: int,
+    image_scale: float = 1.0,
+) -> Callable[[Any], tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """One program, mapped over the devices in batches, for all detectors.
+
+    All share one forward pass; a detector that needs gradients adds its own.
+
+    Args:
+      fitted: see `fit_detectors`.
+      batch_size: images per call over all devices.
+      image_scale: units of the network's normalised input per unit of an image (`INPUT_SCALE`).
+
+    Returns:
+      images (n, ...) → (logits (n, classes), by detector scores (n,), higher is more ID).
+    """
+    options = {name: own.options for name, own in fitted.items()}
+
+    def program(variables, batch):
+        network, states = variables
+        images = batch["images"]
+        logits, features = forward(network, images)
+        inputs = Inputs(logits, features, images, lambda x: forward(network, x)[0], image_scale)
+        scores = {
+            name: DETECTORS[name].score(states[name], inputs, own) for name, own in options.items()
+        }
+        return logits, scores
+
+    states = {name: own.state for name, own in fitted.items()}
+    mapped = MappedFunction(program, (variables, states), batch_size)
+    return lambda images: mapped({"images": images})
