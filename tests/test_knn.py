@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dream_jax import knn
-from dream_jax.knn import knn_score, kth_smallest, kth_sq_distance
+from dream_jax.knn import knn_score, kth_smallest, kth_sq_distance, mean_of_largest
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -111,3 +111,19 @@ def test_score_of_few_queries_at_a_time(monkeypatch):
 def test_score_of_a_rank_that_is_not_there(k):
     with pytest.raises(ValueError, match=f"k is {k}"):
         knn_score(unit_vectors(0, 3, 4), unit_vectors(1, 20, 4), k)
+
+
+@pytest.mark.parametrize("n", [1, 31, 32, 100, 333])
+def test_mean_of_largest_is_that_of_a_sort(n):
+    rng = np.random.default_rng(n)
+    queries, points = rng.normal(size=(9, 6)), rng.normal(size=(n, 6))
+    products = np.sort(queries @ points.T, axis=1)[:, ::-1]
+    for k in {1, min(5, n), n}:
+        found = mean_of_largest(queries.astype(np.float32), points.astype(np.float32), k)
+        np.testing.assert_allclose(found, products[:, :k].mean(1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_mean_of_largest_of_no_rank(k):
+    with pytest.raises(ValueError, match=f"k is {k}, not a rank among 3"):
+        mean_of_largest(np.ones((1, 2)), np.ones((3, 2)), k)

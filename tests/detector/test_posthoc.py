@@ -1,5 +1,6 @@
 """Post-hoc detectors against pytorch-ood's scores, NumPy, and what all of them promise."""
 
+import re
 from pathlib import Path
 
 import jax
@@ -8,10 +9,11 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import rankdata
 
-from dream_jax.detector.posthoc import DETECTORS, FitData, Head, base
+from dream_jax.detector.posthoc import DETECTORS, FitData, Head, Inputs, base
 from dream_jax.detector.posthoc.activations import shape_activations
 from dream_jax.detector.posthoc.base import NEEDS
-from dream_jax.detector.posthoc.gaussian import fit_mahalanobis
+from dream_jax.detector.posthoc.logits import max_softmax
+from dream_jax.detector.posthoc.odin import perturb
 from dream_jax.detector.posthoc.scoring import (
     extract_features,
     fit_detectors,
@@ -109,3 +111,184 @@ def test_every_golden_score_is_compared():
     compared = {*VALUES, "mahalanobis", "rmd"}
     assert len(stored) == len(compared)
     assert compared == set(DETECTORS) - {"ash_s"}
+
+
+def test_higher_is_more_id(scores):
+    ids = int(GOLDEN["n_id"])
+    for name in DETECTORS:
+        assert scores[name].shape == (600,)
+        measured = ood_metrics(scores[name][:ids], scores[name][ids:])
+        assert measured["auroc"] > (0.65 if name == "ash_s" else 0.95), name
+
+
+def test_every_detector_says_what_it_is():
+    for name, detector in DETECTORS.items():
+        assert detector.name == name
+        assert detector.title and detector.paper
+        assert detector.needs and detector.needs <= set(NEEDS)
+        assert all(option.holds(option.default) for option in detector.options.values())
+
+
+def test_fitting_in_parts_is_fitting_at_once(data, monkeypatch):
+    whole = fit_detectors(SETTINGS, data)
+    monkeypatch.setattr(base, "ROWS_AT_ONCE", 333)
+    parts = fit_detectors(SETTINGS, data)
+    # Eigenvectors have no sign: what is made of them is compared by scores.
+    eigen = ("mahalanobis", "rmd", "vim")
+    for name in set(DETECTORS) - set(eigen):
+        for a, b in zip(jax.tree.leaves(whole[name]), jax.tree.leaves(parts[name]), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7, err_msg=name)
+    both = [
+        scorer(network, WEIGHTS, {name: f[name] for name in eigen}, 300)(GOLDEN["test_x"])[1]
+        for f in (whole, parts)
+    ]
+    for name in eigen:
+        np.testing.assert_allclose(both[0][name], both[1][name], rtol=1e-4, atol=1e-3)
+
+
+def test_features_may_lie_in_a_file(features, data, tmp_path):
+    np.save(tmp_path / "features.npy", features)
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    chosen = {"react": {}, "knn": {}}
+    here = fit_detectors(chosen, data)
+    there = fit_detectors(chosen, FitData(mapped, data.labels, HEAD))
+    assert here["react"].state["threshold"] == there["react"].state["threshold"]
+    np.testing.assert_array_equal(here["knn"].state, there["knn"].state)
+
+
+def scores_of_some_rows():
+    """For `on_devices`: a batch that does not divide the rows, nor the devices the batch."""
+    return scores_of_all(batch_size=64, rows=slice(0, 150))
+
+
+def test_batches_and_devices_do_not_matter(scores, on_devices):
+    for name, found in on_devices(3, scores_of_some_rows).items():
+        expected = scores[name][:150]
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("q", [0.0, 0.013, 0.5, 0.9, 0.99999, 1.0])
+def test_quantile_is_numpys(q):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=3001).astype(np.float32) * 10.0 ** rng.integers(-9, 9, 3001)
+    values = np.concatenate([values, np.zeros(500), [7.5] * 400]).astype(np.float32)
+    found = quantile(lambda: np.array_split(values, 5), q)
+    np.testing.assert_allclose(found, np.quantile(values.astype(np.float64), q), rtol=1e-12)
+
+
+def test_react_threshold_is_the_exact_quantile(features, data):
+    threshold = fit_detectors({"react": {}}, data)["react"].state["threshold"]
+    np.testing.assert_allclose(threshold, np.quantile(features, 0.9), rtol=1e-6)
+
+
+def test_scatter_is_numpys(features, data):
+    found = scatter(data, "rmd")
+    z, y = features.astype(np.float64), data.labels
+    means = np.stack([z[y == c].mean(0) for c in range(10)])
+    np.testing.assert_allclose(found.class_means, means, rtol=1e-12)
+    np.testing.assert_allclose(found.within, np.cov((z - means[y]).T, bias=True), atol=1e-9)
+    np.testing.assert_allclose(found.total, np.cov(z.T, bias=True), atol=1e-9)
+
+
+def test_covariance_without_full_rank():
+    """Two features that are one, and a dead one: the pseudo-inverse leaves both directions out."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(50, 3))
+    z = np.column_stack([z, z[:, 0], np.zeros(50)])
+    factor = whitening(np.cov(z.T, bias=True))
+    assert factor.shape == (5, 3)
+    np.testing.assert_allclose(
+        factor @ factor.T, np.linalg.pinv(np.cov(z.T, bias=True), rcond=1e-10), atol=1e-9
+    )
+
+
+def test_ash_keeps_the_largest_and_scales_them():
+    rows = np.random.default_rng(0).random((6, 20)).astype(np.float32)
+    rows[5] = 0
+    expected = np.zeros((6, 20))
+    for i, row in enumerate(rows.astype(np.float64)):
+        kept = np.argsort(row)[-4:]
+        if row.any():
+            expected[i, kept] = row[kept] * np.exp(row.sum() / row[kept].sum())
+    np.testing.assert_allclose(shape_activations(rows, 0.8), expected, rtol=1e-5)
+    assert np.count_nonzero(shape_activations(rows[:1], 0.98)) == 1
+
+
+def test_ash_score(features, scores):
+    test = extract_features(network, WEIGHTS, GOLDEN["test_x"], 600)
+    shaped = np.asarray(shape_activations(test, 0.9), np.float64)
+    assert np.all(np.count_nonzero(shaped, axis=1) <= 6)
+    energies = logsumexp(shaped @ HEAD.kernel + HEAD.bias, axis=1)
+    np.testing.assert_allclose(scores["ash_s"], energies, rtol=1e-4)
+
+
+def test_odin_steps_in_the_space_of_normalised_images():
+    x = np.random.default_rng(0).random((20, 48)).astype(np.float32)
+
+    def forward(images):
+        return network(WEIGHTS, 2 * images - 1)[0]
+
+    moved = perturb(Inputs(None, None, x, forward, image_scale=2.0), 0.02, 1000.0)
+    step = (2 * np.asarray(moved) - 1) - (2 * x - 1)
+    np.testing.assert_allclose(np.abs(step), 0.02, atol=1e-6)
+    before, after = max_softmax(forward(x), 1000.0), max_softmax(forward(moved), 1000.0)
+    assert np.all(after > before)
+
+
+def test_kl_matching_with_a_class_that_is_never_given():
+    head = Head(np.eye(3, dtype=np.float32), np.array([0, 0, -50], np.float32))
+    z = np.random.default_rng(0).random((40, 3)).astype(np.float32)
+    fitted = fit_detectors({"kl_matching": {}}, FitData(z, np.zeros(40, int), head))
+
+    def identity(variables, x):
+        return head(x), x
+
+    _, found = scorer(identity, {}, fitted, 40)(z)
+    assert np.all(np.isfinite(found["kl_matching"])) and np.all(found["kl_matching"] < 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("msq", {}, "there is no detector 'msq'; allowed: ash_s, dice"),
+        ("msp", {"k": 1}, "detector msp has no setting 'k'; allowed: none"),
+        ("knn", {"n": 1}, "detector knn has no setting 'n'; allowed: k"),
+        ("knn", {"k": 0}, "detector knn: k is 0; it must be a whole number of at least 1"),
+        ("knn", {"k": True}, "k is True"),
+        ("react", {"quantile": 90}, "react: quantile is 90; it must be a number of at least 0 and"),
+        ("odin", {"epsilon": float("nan")}, "odin: epsilon is nan"),
+    ],
+)
+def test_bad_options_are_one_line(name, given, words):
+    with pytest.raises(UserError, match=re.escape(words)) as error:
+        resolve_options(name, given)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("knn", {"k": 21}, "detector knn: k is 21; it must be at most 20"),
+        ("nnguide", {"k": 21}, "detector nnguide: k is 21"),
+        ("vim", {"dimension": 64}, "vim: dimension is 64; it must be below 64"),
+        ("vim", {"dimension": 30}, "vim: dimension is 30; it must be lower, for the training"),
+        ("mahalanobis", {}, "mahalanobis: class 9 has no training image"),
+        ("she", {}, "class 9 has no training image"),
+    ],
+)
+def test_options_that_do_not_fit_the_data(features, name, given, words):
+    labels = GOLDEN["train_y"]
+    rows = np.concatenate([np.flatnonzero(labels == c)[: 2 + (c < 2)] for c in range(9)])
+    few = FitData(features[rows], labels[rows], HEAD)
+    with pytest.raises(UserError, match=re.escape(words)):
+        fit_detectors({name: given}, few)
+
+
+def test_fit_data_that_does_not_fit_together(features):
+    for labels, head in [
+        (GOLDEN["train_y"][:5], HEAD),
+        (GOLDEN["train_y"] + 1, HEAD),
+        (GOLDEN["train_y"], Head(HEAD.kernel.T, HEAD.bias)),
+    ]:
+        with pytest.raises(ValueError, match=r"fit together|labels must be"):
+            FitData(features, labels, head)

@@ -8,8 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# What a detector may need of the classifier and of the fitting data.
-NEEDS = ("logits", "features", "head", "gradients", "labels")
+# What a detector may need of the classifier and of the fitting data, and in which fields of
+# `Inputs` its score then finds it; of the head and the labels only the fitting knows.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "logits": ("logits",),
+    "features": ("features",),
+    "gradients": ("images", "forward"),
+    "head": (),
+    "labels": (),
+}
 ROWS_AT_ONCE = 4096  # of the fitting data, in float64
 
 
@@ -74,6 +81,8 @@ class FitData:
 class Inputs(NamedTuple):
     """A batch of images as the classifier sees them, inside a traced program.
 
+    What a detector does not need is None for it.
+
     Attributes:
       logits: (n, classes).
       features: (n, d).
@@ -82,11 +91,17 @@ class Inputs(NamedTuple):
       image_scale: how many units of the network's normalised input one unit of `images` is.
     """
 
-    logits: jax.Array
-    features: jax.Array
-    images: jax.Array
-    forward: Callable[[jax.Array], jax.Array]
+    logits: jax.Array | None
+    features: jax.Array | None
+    images: jax.Array | None
+    forward: Callable[[jax.Array], jax.Array] | None
     image_scale: float = 1.0
+
+
+def visible(inputs: Inputs, needs: frozenset[str]) -> Inputs:
+    """The inputs without what a detector has not said that it needs."""
+    hidden = [field for need, own in NEEDS.items() if need not in needs for field in own]
+    return inputs._replace(**dict.fromkeys(hidden))
 
 
 class Option(NamedTuple):
@@ -129,7 +144,7 @@ class Detector:
       name: its key in configurations and in metrics.json.
       title: its name in tables.
       paper: where it comes from.
-      needs: some of `NEEDS`.
+      needs: some of `NEEDS`: what the score and the fitting use.
       score: (state, inputs, options) → (n,), higher is more ID; traced, state being arrays.
       fit: (data, options) → state, a pytree of arrays; reads the data in parts.
       options: its settings, with the paper's defaults.

@@ -40,7 +40,7 @@ KL_MATCHING = Detector(
     title="KL matching",
     paper="Hendrycks et al., Scaling Out-of-Distribution Detection for Real-World Settings, "
     "ICML 2022",
-    needs=frozenset({"logits", "head"}),
+    needs=frozenset({"logits"}),
     fit=fit_kl_matching,
     score=kl_matching_score,
 )

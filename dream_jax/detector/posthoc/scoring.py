@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from dream_jax.detector.posthoc import DETECTORS, FitData, Inputs
+from dream_jax.detector.posthoc.base import visible
 from dream_jax.errors import UserError
 from dream_jax.training.devices import MappedFunction
 
@@ -98,9 +99,10 @@ def scorer(
         images = batch["images"]
         logits, features = forward(network, images)
         inputs = Inputs(logits, features, images, lambda x: forward(network, x)[0], image_scale)
-        scores = {
-            name: DETECTORS[name].score(states[name], inputs, own) for name, own in options.items()
-        }
+        scores = {}
+        for name, own in options.items():
+            detector = DETECTORS[name]
+            scores[name] = detector.score(states[name], visible(inputs, detector.needs), own)
         return logits, scores
 
     states = {name: own.state for name, own in fitted.items()}

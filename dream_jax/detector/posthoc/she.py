@@ -32,7 +32,7 @@ SHE = Detector(
     title="SHE",
     paper="Zhang et al., Out-of-Distribution Detection based on In-Distribution Data Patterns "
     "Memorization with Modern Hopfield Energy, ICLR 2023",
-    needs=frozenset({"features", "logits", "head", "labels"}),
+    needs=frozenset({"features", "logits", "labels"}),
     fit=fit_she,
     score=_score,
 )
