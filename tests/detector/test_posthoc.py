@@ -163,8 +163,9 @@ def scores_of_some_rows():
 
 def test_batches_and_devices_do_not_matter(scores, on_devices):
     for name, found in on_devices(3, scores_of_some_rows).items():
-        expected = scores[name][:150]
-        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-4, err_msg=name)
+        # GEN raises 1 - p, of which float32 has few digits, to the power of 0.1.
+        close = {"atol": 5e-3} if name == "gen" else {"rtol": 2e-5, "atol": 2e-4}
+        np.testing.assert_allclose(found, scores[name][:150], **close, err_msg=name)
 
 
 @pytest.mark.parametrize("q", [0.0, 0.013, 0.5, 0.9, 0.99999, 1.0])
