@@ -28,6 +28,8 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.methods = ("energy", "dream_ood")
     config.init_from = ""  # Dream-OOD trains from scratch
+    config.detectors = ()  # post-hoc detectors of the plain classifier: ("msp", "odin", "knn", ...)
+    config.detector_options = ConfigDict()  # detector → settings in place of its defaults
     config.save_every = 2000  # training steps between checkpoints
     config.eval_batch_size = 1000
 

@@ -19,6 +19,8 @@ def get_config() -> ConfigDict:
     # From what Dream-OOD starts to train: fresh weights if empty, "energy" for the plain classifier
     # of this run, or a folder classifier/<method>/checkpoints of another; then fine_tune holds.
     config.init_from = ""
+    config.detectors = ()  # post-hoc detectors of the plain classifier: ("msp", "odin", "knn", ...)
+    config.detector_options = ConfigDict()  # detector → settings in place of its defaults
     config.save_every = 100  # training steps between checkpoints
     config.eval_batch_size = 250
 

@@ -15,6 +15,8 @@ from dream_jax.data.registry import (
     set_title,
 )
 from dream_jax.detector.methods import METHODS
+from dream_jax.detector.posthoc import DETECTORS
+from dream_jax.detector.posthoc.scoring import check_sizes, resolve_options
 from dream_jax.errors import UserError
 from dream_jax.generator.load import PRECISIONS, SCHEDULERS, check_generator
 from dream_jax.models.resnet import PRECISIONS as MODEL_PRECISIONS
@@ -60,6 +62,18 @@ def _texts(allowed: str) -> Rule:
     return holds, allowed
 
 
+# The energy of the plain classifier is what the method `energy` is measured by already.
+_DETECTORS = tuple(sorted(set(DETECTORS) - set(METHODS)))
+
+
+def _distinct(allowed: Sequence) -> Rule:
+    def holds(v):
+        is_list = isinstance(v, tuple | list)
+        return is_list and all(x in allowed for x in v) and len(set(v)) == len(v)
+
+    return holds, f"some of {', '.join(allowed)}, each once, or empty"
+
+
 _OPTIMIZER: dict[str, Rule] = {
     "learning_rate": _number(0, open_low=True),
     "final_learning_rate": _number(0),
@@ -72,6 +86,11 @@ RULES: dict[str, Rule] = {
     "name": (lambda v: isinstance(v, str) and bool(v), "a text"),
     "seed": _whole(0),
     "methods": _some_of(METHODS),
+    "detectors": _distinct(_DETECTORS),
+    "detector_options": (
+        lambda v: isinstance(v, ConfigDict),
+        "settings by the detector's name, or empty",
+    ),
     "init_from": (lambda v: isinstance(v, str), "a text"),
     "save_every": _whole(1),
     "eval_batch_size": _whole(1),
@@ -148,7 +167,12 @@ RULES: dict[str, Rule] = {
     "fine_tune.outlier_batch_size": _whole(1),
     "fine_tune.learning_rate": _number(0, open_low=True),
 }
-_BY_NAME = ("data.class_tokens.", "data.class_names.", "decoding.name_suffixes.")
+_BY_NAME = (
+    "detector_options.",
+    "data.class_tokens.",
+    "data.class_names.",
+    "decoding.name_suffixes.",
+)
 
 
 def check_config(config: ConfigDict) -> None:
@@ -169,6 +193,7 @@ def check_config(config: ConfigDict) -> None:
     for field in flatten(config.to_dict()):
         if field not in known and not field.startswith(_BY_NAME):
             raise UserError(f"config.{field} is no setting; allowed: {', '.join(sorted(known))}")
+    detectors(config)
     _check_sets(config)
     sampling = config.sampling
     for field in ("k", "boundary"):
@@ -204,6 +229,25 @@ def check_config(config: ConfigDict) -> None:
     check_generator(config.generator.path, config.generator.revision)
 
 
+def detectors(config: ConfigDict) -> dict[str, dict[str, Any]]:
+    """All settings of each of `config.detectors`.
+
+    Raises:
+      UserError: `config.detector_options` names another detector, or a bad setting.
+    """
+    given = config.detector_options.to_dict()
+    for name, own in given.items():
+        if name not in config.detectors or not isinstance(own, dict):
+            raise UserError(
+                f"config.detector_options.{name} is {own!r}; allowed: settings of a detector that "
+                f"config.detectors names: {', '.join(config.detectors) or 'none'}"
+            )
+    try:
+        return {name: resolve_options(name, given.get(name, {})) for name in config.detectors}
+    except UserError as error:
+        raise UserError(f"config.detector_options: {error}") from None
+
+
 # What results call the other sets that they hold.
 _RESERVED = ("id", "mean", "round_trips", "sampled_by_name", "file")
 
@@ -237,6 +281,7 @@ def check_class_sizes(config: ConfigDict, labels: np.ndarray, class_names: Seque
         raise UserError(f"data.id {config.data.id!r} gives no class names; at least one is needed")
     sizes = np.bincount(labels, minlength=len(class_names))
     smallest = int(sizes.argmin())
+    check_sizes(detectors(config), len(labels))
     for field in ("k", "boundary"):
         value = config.sampling[field]
         if value > sizes[smallest]:

@@ -9,7 +9,7 @@ what is done, and writes the files of which a run has one.
 import json
 import os
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from dream_jax import config as configuration
 from dream_jax.data.registry import ImageSet, check_available, load_id, load_ood, set_title
 from dream_jax.data.streamed import Files, Stored, StreamedImages, subset
 from dream_jax.detector.methods import METHODS
+from dream_jax.detector.posthoc import DETECTORS, Head
 from dream_jax.errors import DataUnavailable, UserError
 from dream_jax.generator.load import generator_folder
 from dream_jax.images import Pixels, read_folder, read_listing
@@ -45,6 +46,8 @@ _NEUTRAL = (
     "data.tfds_dir",
     "data.workers",
 )
+# What tables call the methods and the detectors.
+_TITLES = {name: entry.title for name, entry in (DETECTORS | METHODS).items()}
 
 
 def run(config: ConfigDict, workdir: Path, stages: Sequence[str] = STAGES, overwrite=False) -> Path:
@@ -416,16 +419,19 @@ class Pipeline:
         return float(np.mean(self.plain_logits(images).argmax(-1) == labels))
 
     @cached_property
+    def plain_network(self) -> dict:
+        """Variables of the plain classifier, which judges what was decoded."""
+        return self.network_of("energy") if "energy" in self.config.methods else self.start
+
+    @cached_property
     def plain_logits(self):
-        """Images → logits of the plain classifier, which judges what was decoded."""
+        """Images → logits of the plain classifier."""
         from dream_jax.detector.train import logits_of_network
 
-        if "energy" in self.config.methods:
-            return self.logits_of("energy")
-        return logits_of_network(self.config, self.start, len(self.class_names))
+        return logits_of_network(self.config, self.plain_network, len(self.class_names))
 
-    def logits_of(self, method: str):
-        """Images → logits of a method's trained classifier."""
+    def network_of(self, method: str) -> dict:
+        """Variables of a method's trained network."""
         from dream_jax.detector.train import fine_tuned, load_classifier, training_steps
 
         images, config = self.id_data[0].images, fine_tuned(self.config, METHODS[method])
@@ -438,8 +444,50 @@ class Pipeline:
             training_steps(config, len(images)),
         )
 
+    def plain_scores(self):
+        """Images → (logits, scores by `config.detectors`) of the plain classifier.
+
+        The detectors are fitted to the ID training images.
+        """
+        from dream_jax.detector.posthoc.scoring import fit_to_images, scorer
+        from dream_jax.detector.train import forward_of
+        from dream_jax.models.resnet import INPUT_SCALE
+
+        forward, network = forward_of(self.config, len(self.class_names)), self.plain_network
+        chosen = configuration.detectors(self.config)
+        batch_size, (train, _) = self.config.eval_batch_size, self.id_data
+        head = Head(**network["params"]["head"])
+        fitted = fit_to_images(
+            chosen, forward, network, head, train.images, train.labels, batch_size
+        )
+        return scorer(forward, network, fitted, batch_size, INPUT_SCALE)
+
+    def scores_of(self, method: str):
+        """Images → (logits, scores by their name in the results) of a method's classifier.
+
+        The plain one's are those of `config.detectors` too, from the same pass.
+        """
+        from dream_jax.detector.train import logits_of_network
+
+        score = METHODS[method].score
+        if method == "energy" and self.config.detectors:
+            outputs_of = self.plain_scores()
+        else:
+            logits_of = logits_of_network(
+                self.config, self.network_of(method), len(self.class_names)
+            )
+
+            def outputs_of(images):
+                return logits_of(images), {}
+
+        def scores(images):
+            logits, others = outputs_of(images)
+            return logits, {method: np.asarray(score(logits))} | others
+
+        return scores
+
     def evaluate(self) -> None:
-        """⑤ Scores and measures of every method on the same images."""
+        """⑤ Scores and measures of every method, and of every detector, on the same images."""
         stage = self.records["evaluate"]
         if self._done(stage) and hosts.from_main(lambda: self._evaluated) == self.ood_names:
             return
@@ -455,11 +503,14 @@ class Pipeline:
         }
         with stage.running():
             methods = {}
-            for name in self.config.methods:
-                scores, accuracy = score_sets(
-                    self.logits_of(name), METHODS[name].score, test.labels, sets | kept
-                )
-                if hosts.is_main():
+            classifiers = [partial(self.scores_of, name) for name in self.config.methods]
+            if self.config.detectors and "energy" not in self.config.methods:
+                classifiers.insert(0, self.plain_scores)
+            for load_scores in classifiers:
+                by_score, accuracy = score_sets(load_scores(), test.labels, sets | kept)
+                if not hosts.is_main():
+                    continue
+                for name, scores in by_score.items():
                     write_npz(stage.folder / f"scores_{name}.npz", **scores)
                     methods[name] = measure(scores, accuracy, self.ood_names, list(kept))
             if hosts.is_main():
@@ -526,7 +577,7 @@ class Pipeline:
                 name: read_npz(self.records["evaluate"].folder / f"scores_{name}.npz")
                 for name in self.config.methods
             },
-            titles={name: METHODS[name].title for name in self.config.methods},
+            titles=_TITLES,
             judgement=judgements[0] if judgements else None,
             stages=[
                 {"stage": name, **{k: r.record[k] for k in ("seconds", "peak_memory_mb")}}
@@ -544,8 +595,7 @@ class Pipeline:
         page = self.records["report"].folder / "index.html"
         metrics = self.workdir / "metrics.json"
         if metrics.exists():
-            titles = {name: METHODS[name].title for name in METHODS}
-            print(f"\n{text_table(read_json(metrics), titles)}\n")
+            print(f"\n{text_table(read_json(metrics), _TITLES)}\n")
         if page.exists():
             print(f"report: {page}")
         return page

@@ -48,6 +48,11 @@ def test_quickstart_and_toy_pass(toy):
         ("eval_batch_size", True, "a whole number"),
         ("methods", ("energy", "magic"), "dream_ood, energy"),
         ("methods", (), "one or more of"),
+        ("detectors", ("msp", "msq"), "msp"),
+        ("detectors", ("energy",), "some of ash_s, dice"),
+        ("detectors", ("msp", "msp"), "each once"),
+        ("detectors", "msp", "some of"),
+        ("detector_options", 3, "settings"),
         ("data.id", "numerals", "digits"),
         ("data.ood", ("letters", "numerals"), "letters"),
         ("data.ood", "letters", "one or more of"),
@@ -105,6 +110,31 @@ def test_names_of_tfds_and_folders_pass_whether_they_are_here_or_not(toy):
     config = with_value(toy.config(), "data.id", "cifar100")
     ood = ("svhn_cropped", "cifar10_corrupted/gaussian_noise_1", "isun=no/such folder")
     check_config(with_value(config, "data.ood", ood))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"knn": {"k": 0}}, "config.detector_options: detector knn: k is 0; it must be a whole"),
+        ({"knn": {"n": 3}}, "config.detector_options: detector knn has no setting 'n'; allowed: k"),
+        ({"knn": 3}, "config.detector_options.knn is 3; allowed: settings of a detector"),
+        ({"vim": {}}, "config.detector_options.vim is {}; allowed: settings of a detector that"),
+    ],
+)
+def test_settings_of_detectors(toy, options, words):
+    config = toy.config()
+    config.detectors = ("msp", "knn")
+    config.detector_options = ConfigDict(options)
+    assert words in refusal(config)
+    config.detector_options = ConfigDict({"knn": {"k": 7}})
+    check_config(config)
+
+
+def test_neighbours_above_the_number_of_training_images(toy):
+    config = toy.config()
+    config.detectors, config.detector_options = ("knn",), ConfigDict({"knn": {"k": 401}})
+    with pytest.raises(UserError, match=r"detector knn: k is 401; it must be at most 400"):
+        check_class_sizes(config, np.repeat(np.arange(10), 40), [str(c) for c in range(10)])
 
 
 def test_image_folder_needs_a_folder(toy):

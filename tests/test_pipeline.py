@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from ml_collections import ConfigDict
 
 from dream_jax import pipeline
 from dream_jax.data.registry import DataOptions, load_id
@@ -221,6 +222,25 @@ def test_four_devices_give_the_same_embeddings_images_and_scores(toy, toy_run, c
     assert_same_numbers(
         read_json(workdir / "metrics.json"), read_json(toy_run.workdir / "metrics.json"), 0.02
     )
+
+
+def test_detectors_of_the_plain_classifier(toy, toy_run, copied_run):
+    """Their rows stand beside those of the methods, which stay as they were."""
+    workdir, config = copied_run("evaluation", "report", "metrics.json"), toy.config()
+    config.detectors = ("msp", "odin", "knn", "react")
+    config.detector_options = ConfigDict({"knn": {"k": 7}})
+    pipeline.run(config, workdir, ["evaluate", "report"])
+    before = read_json(toy_run.workdir / "metrics.json")["methods"]
+    after = read_json(workdir / "metrics.json")["methods"]
+    assert tuple(after) == ("energy", *config.detectors, "dream_ood")
+    assert_same_numbers({name: after[name] for name in METHODS}, before, 1e-6)
+    for name in config.detectors:
+        assert after[name].keys() == before["energy"].keys()
+        assert after[name]["id_accuracy"] == after["energy"]["id_accuracy"]
+        scores = read_npz(workdir / "evaluation" / f"scores_{name}.npz")
+        assert all(len(scores[images]) == 50 for images in OOD)
+    page = (workdir / "report" / "index.html").read_text()
+    assert all(title in page for title in ("MSP", "ODIN", "KNN", "ReAct", "Dream-OOD"))
 
 
 def test_a_set_that_streams_gives_the_results_of_one_that_is_held(toy, tmp_path):

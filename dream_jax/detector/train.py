@@ -233,8 +233,8 @@ def load_classifier(
     classes: int,
     folder: Path,
     steps: int,
-) -> Callable[[np.ndarray], np.ndarray]:
-    """A classifier trained for `steps`: images (n, H, W, C) → logits (n, classes) float32.
+) -> dict:
+    """Variables of the network of a classifier that was trained for `steps`.
 
     Raises:
       UserError: its checkpoint is missing, or cannot be read.
@@ -248,20 +248,23 @@ def load_classifier(
             f"{folder / 'checkpoints'}: the newest checkpoint is of step {max(found, 0)}, the "
             f"trained classifier's is {steps}; redo it with --stages=train --overwrite"
         )
+    return {"params": state.params["network"], **state.model_state}
 
-    return logits_of_network(
-        config, {"params": state.params["network"], **state.model_state}, classes
-    )
+
+def forward_of(config: ConfigDict, classes: int) -> Callable:
+    """A network in evaluation mode: (variables, images (n, H, W, C)) → (logits, features)."""
+    model = build_model(config.model, classes)
+    return lambda variables, images: model.apply(variables, images)
 
 
 def logits_of_network(
     config: ConfigDict, variables: dict, classes: int
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A network in evaluation mode: images (n, H, W, C) → logits (n, classes) float32."""
-    model = build_model(config.model, classes)
+    forward = forward_of(config, classes)
 
-    def forward(variables, batch):
-        return model.apply(variables, batch["images"])[0]
+    def logits(variables, batch):
+        return forward(variables, batch["images"])[0]
 
-    mapped = MappedFunction(forward, variables, config.eval_batch_size)
+    mapped = MappedFunction(logits, variables, config.eval_batch_size)
     return lambda images: mapped({"images": images})

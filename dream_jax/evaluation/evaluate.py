@@ -8,22 +8,29 @@ from dream_jax.evaluation.metrics import fraction_kept, mean_over_sets, ood_metr
 
 
 def score_sets(
-    logits_of: Callable[[np.ndarray], np.ndarray],
-    score: Callable[[np.ndarray], np.ndarray],
+    scores_of: Callable[[np.ndarray], tuple[np.ndarray, dict[str, np.ndarray]]],
     labels: np.ndarray,
     sets: dict[str, np.ndarray],
-) -> tuple[dict[str, np.ndarray], float]:
-    """Scores of every set and the ID accuracy.
+) -> tuple[dict[str, dict[str, np.ndarray]], float]:
+    """Scores of every set by all scores of one classifier, and its ID accuracy.
 
     Args:
-      logits_of: images (n, H, W, C) → logits (n, classes).
-      score: logits → (n,), higher is more ID.
+      scores_of: images (n, H, W, C) → (logits (n, classes), {name of the score: (n,)}), higher is
+        more ID.
       labels: (n,) of the images in `sets["id"]`.
       sets: images by name, among them "id".
+
+    Returns:
+      ({name of the score: {name of the set: (n,)}}, accuracy).
     """
-    logits = {name: logits_of(images) for name, images in sets.items()}
-    accuracy = float(np.mean(logits["id"].argmax(-1) == labels))
-    return {name: np.asarray(score(value)) for name, value in logits.items()}, accuracy
+    outputs = {name: scores_of(images) for name, images in sets.items()}
+    logits, names = outputs["id"]
+    accuracy = float(np.mean(logits.argmax(-1) == labels))
+    by_score = {
+        score: {name: np.asarray(scores[score]) for name, (_, scores) in outputs.items()}
+        for score in names
+    }
+    return by_score, accuracy
 
 
 def measure(
@@ -32,7 +39,7 @@ def measure(
     """A method's entry in metrics.json (FPR95, AUROC, AUPR with ID positive, as fractions).
 
     Args:
-      scores: by set, as `score_sets` gives them.
+      scores: by set, as `score_sets` gives them for one score.
       ood: names of the OOD sets.
       kept: names of the sets of decoded ID images; measured is the share above the threshold
         that keeps 95 % of the ID test images.

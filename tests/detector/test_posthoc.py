@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from scipy.special import logsumexp
 from scipy.stats import rankdata
 
@@ -17,12 +18,15 @@ from dream_jax.detector.posthoc.odin import perturb
 from dream_jax.detector.posthoc.scoring import (
     extract_features,
     fit_detectors,
+    fit_to_images,
     resolve_options,
     scorer,
 )
 from dream_jax.detector.posthoc.statistics import quantile, scatter, whitening
+from dream_jax.detector.train import forward_of
 from dream_jax.errors import UserError
 from dream_jax.evaluation.metrics import ood_metrics
+from dream_jax.models.resnet import INPUT_SCALE, build_model, init_model
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "detectors.npz"))
 HEAD = Head(GOLDEN["w2"], GOLDEN["b2"])
@@ -234,6 +238,28 @@ def test_odin_steps_in_the_space_of_normalised_images():
     np.testing.assert_allclose(np.abs(step), 0.02, atol=1e-6)
     before, after = max_softmax(forward(x), 1000.0), max_softmax(forward(moved), 1000.0)
     assert np.all(after > before)
+
+
+def test_scores_of_a_resnet_in_one_pass():
+    """Of a network as it is trained here: its head, its normalisation, its gradients."""
+    settings = {"arch": "resnet8", "width": 4, "stem": "stride2", "precision": "float32"}
+    config = ConfigDict({"model": settings})
+    model = build_model(config.model, 3)
+    network = init_model(model, jax.random.key(0), (16, 16, 1))
+    rng = np.random.default_rng(0)
+    images = rng.random((30, 16, 16, 1)).astype(np.float32)
+    forward, labels = forward_of(config, 3), np.arange(30) % 3
+    chosen = {"max_logit": {}, "odin": {"epsilon": 0.01}, "mahalanobis": {}, "react": {}}
+    head = Head(**network["params"]["head"])
+    fitted = fit_to_images(chosen, forward, network, head, images, labels, 10)
+    logits, found = scorer(forward, network, fitted, 8, INPUT_SCALE)(images)
+    expected, z = model.apply(network, images)
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    np.testing.assert_allclose(found["max_logit"], np.max(expected, axis=1), atol=1e-5)
+    cut = np.minimum(z, np.quantile(z, 0.9)) @ head.kernel + head.bias
+    np.testing.assert_allclose(found["react"], logsumexp(cut, axis=1), atol=1e-5)
+    plain = max_softmax(expected, 1000.0)
+    assert np.all(found["odin"] >= plain) and np.any(found["odin"] > plain)
 
 
 def test_kl_matching_with_a_class_that_is_never_given():

@@ -25,13 +25,18 @@ def _unit(features: jax.Array) -> jax.Array:
     return features / jnp.maximum(length, _SHORTEST)
 
 
+def check_neighbours(k: int, images: int, detector: str) -> None:
+    """Raises UserError if there are fewer training images than neighbours asked for."""
+    if k > images:
+        raise UserError(
+            f"detector {detector}: k is {k}; it must be at most {images}, the number of training "
+            f"images"
+        )
+
+
 def _bank(data: FitData, k: int, detector: str, energies: bool) -> np.ndarray:
     """(n, d) float32: unit features, times their energies if asked for."""
-    if k > len(data.labels):
-        raise UserError(
-            f"detector {detector}: k is {k}; it must be at most {len(data.labels)}, the number of "
-            f"training images"
-        )
+    check_neighbours(k, len(data.labels), detector)
     bank = np.empty(data.features.shape, np.float32)
     done = 0
     for features, _ in data.parts():

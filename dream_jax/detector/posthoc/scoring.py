@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dream_jax.detector.posthoc import DETECTORS, FitData, Inputs
+from dream_jax.detector.posthoc import DETECTORS, FitData, Head, Inputs
 from dream_jax.detector.posthoc.base import visible
+from dream_jax.detector.posthoc.neighbours import check_neighbours
 from dream_jax.errors import UserError
 from dream_jax.training.devices import MappedFunction
 
@@ -62,6 +63,17 @@ def fit_detectors(chosen: Mapping[str, Mapping[str, Any]], data: FitData) -> dic
     return fitted
 
 
+def check_sizes(options: Mapping[str, Mapping[str, Any]], images: int) -> None:
+    """Checks what can be known of the fitting before there is a classifier.
+
+    Raises:
+      UserError: a detector's k is above the number of training images.
+    """
+    for name, own in options.items():
+        if "k" in own:
+            check_neighbours(own["k"], images, name)
+
+
 def extract_features(
     forward: Forward, variables: Any, images: Any, batch_size: int, progress: str | None = None
 ) -> np.ndarray:
@@ -71,6 +83,24 @@ def extract_features(
         return forward(variables, batch["images"])[1]
 
     return MappedFunction(features, variables, batch_size)({"images": images}, progress)
+
+
+def fit_to_images(
+    chosen: Mapping[str, Mapping[str, Any]],
+    forward: Forward,
+    variables: Any,
+    head: Head,
+    images: Any,
+    labels: np.ndarray,
+    batch_size: int,
+) -> dict[str, Fitted]:
+    """`fit_detectors` to the features of images (n, ...) with their labels.
+
+    Raises:
+      UserError: as `fit_detectors`.
+    """
+    features = extract_features(forward, variables, images, batch_size, "features")
+    return fit_detectors(chosen, FitData(features, labels, head))
 
 
 def scorer(
