@@ -137,4 +137,9 @@ def scorer(
 
     states = {name: own.state for name, own in fitted.items()}
     mapped = MappedFunction(program, (variables, states), batch_size)
-    return lambda images: mapped({"images": images})
+
+    def outputs(images):
+        logits, scores = mapped({"images": images})
+        return logits, {name: scores[name] for name in fitted}  # JAX sorts the keys of a dict
+
+    return outputs
