@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from dream_jax.detector.posthoc import DETECTORS, FitData, Head, Inputs, base
 from dream_jax.detector.posthoc.activations import shape_activations
-from dream_jax.detector.posthoc.base import NEEDS
+from dream_jax.detector.posthoc.base import NEEDS, visible
 from dream_jax.detector.posthoc.logits import max_softmax
 from dream_jax.detector.posthoc.odin import perturb
 from dream_jax.detector.posthoc.scoring import (
@@ -131,6 +131,13 @@ def test_every_detector_says_what_it_is():
         assert detector.title and detector.paper
         assert detector.needs and detector.needs <= set(NEEDS)
         assert all(option.holds(option.default) for option in detector.options.values())
+
+
+def test_a_score_sees_only_what_its_detector_needs():
+    inputs = Inputs("logits", "features", "images", "forward", 2.0)
+    assert visible(inputs, frozenset({"logits"})) == ("logits", None, None, None, 2.0)
+    assert visible(inputs, frozenset({"features", "head"})) == (None, "features", None, None, 2.0)
+    assert visible(inputs, frozenset({"gradients"})) == (None, None, "images", "forward", 2.0)
 
 
 def test_fitting_in_parts_is_fitting_at_once(data, monkeypatch):
@@ -309,7 +316,7 @@ def test_bad_options_are_one_line(name, given, words):
         ("vim", {"dimension": 64}, "vim: dimension is 64; it must be below 64"),
         ("vim", {"dimension": 30}, "vim: dimension is 30; it must be lower, for the training"),
         ("mahalanobis", {}, "mahalanobis: class 9 has no training image"),
-        ("she", {}, "class 9 has no training image"),
+        ("she", {}, "she: class 9 has no training image that is classified correctly"),
     ],
 )
 def test_options_that_do_not_fit_the_data(features, name, given, words):

@@ -15,7 +15,7 @@ def fit_kl_matching(data: FitData, options: Mapping[str, Any]) -> np.ndarray:
     """(classes, classes): row c has the logarithm of the mean softmax of what is given to class c.
 
     The paper takes the predicted class, not the label. The row of a class to which nothing is
-    given is that of a class given by certainty: near to nothing else.
+    given is far from every softmax.
     """
     sums, counts = np.zeros((data.classes, data.classes)), np.zeros(data.classes)
     for features, _ in data.parts():
@@ -23,7 +23,7 @@ def fit_kl_matching(data: FitData, options: Mapping[str, Any]) -> np.ndarray:
         given = (probabilities.argmax(-1) == np.arange(data.classes)[:, None]).astype(np.float64)
         sums += given @ probabilities
         counts += given.sum(-1)
-    typical = np.where(counts[:, None], sums / np.maximum(counts, 1)[:, None], np.eye(data.classes))
+    typical = sums / np.maximum(counts, 1)[:, None]
     return np.log(np.maximum(typical, np.finfo(np.float64).tiny))
 
 

@@ -58,8 +58,8 @@ def fit_detectors(chosen: Mapping[str, Mapping[str, Any]], data: FitData) -> dic
     options = {name: resolve_options(name, given) for name, given in chosen.items()}
     fitted = {}
     for name, own in options.items():
-        state = jax.tree.map(np.float32, DETECTORS[name].fit(data, own))
-        fitted[name] = Fitted(own, state)
+        state = DETECTORS[name].fit(data, own)
+        fitted[name] = Fitted(own, jax.tree.map(lambda a: np.asarray(a, np.float32), state))
     return fitted
 
 

@@ -12,14 +12,19 @@ from dream_jax.detector.posthoc.statistics import class_means
 
 
 def fit_she(data: FitData, options: Mapping[str, Any]) -> np.ndarray:
-    """(classes, d): per class, the mean feature of the images that are classified correctly."""
+    """(classes, d): per class, the mean feature of the images that are classified correctly.
+
+    Raises:
+      UserError: of some class none is.
+    """
 
     def correct():
         for features, labels in data.parts():
             rows = data.logits(features).argmax(-1) == labels
             yield features[rows], labels[rows]
 
-    return class_means(correct(), data.classes, "she (which takes the correctly classified)")[0]
+    kind = "training image that is classified correctly"
+    return class_means(correct(), data.classes, "she", kind)[0]
 
 
 def _score(state: jax.Array, inputs: Inputs, options: Mapping[str, Any]) -> jax.Array:

@@ -28,11 +28,16 @@ class Scatter(NamedTuple):
     total: np.ndarray
 
 
-def class_means(parts: Iterable[tuple[np.ndarray, np.ndarray]], classes: int, detector: str):
+def class_means(
+    parts: Iterable[tuple[np.ndarray, np.ndarray]],
+    classes: int,
+    detector: str,
+    kind: str = "training image",
+) -> tuple[np.ndarray, np.ndarray]:
     """(means (classes, d), counts (classes,)) of rows and their class numbers.
 
     Raises:
-      UserError: a class has no row; names the detector and the class.
+      UserError: a class has no row; names the detector, the class and the `kind` of row.
     """
     sums, counts = 0.0, np.zeros(classes, np.int64)
     for rows, labels in parts:
@@ -41,8 +46,8 @@ def class_means(parts: Iterable[tuple[np.ndarray, np.ndarray]], classes: int, de
         counts += np.bincount(labels, minlength=classes)
     if not counts.all():
         raise UserError(
-            f"detector {detector}: class {int(counts.argmin())} has no training image to fit to; "
-            f"every class needs one"
+            f"detector {detector}: class {int(counts.argmin())} has no {kind}; every class must "
+            f"have one"
         )
     return sums / counts[:, None], counts
 
