@@ -127,10 +127,9 @@ def main():
         who: float(np.abs(i - images[PLMS]).mean()) for who, i in images.items()
     }
     if (args.run / "classifier" / "energy").exists():
-        logits = run.logits_of("energy")
         asked = np.arange(BY_NAME) % len(names)
         result["read_as_asked"] = {
-            who: float(np.mean(logits(i[:BY_NAME]).argmax(-1) == asked))
+            who: float(np.mean(run.plain_logits(i[:BY_NAME]).argmax(-1) == asked))
             for who, i in images.items()
         }
     print(f"{'':24}{'ms / image':>12}{'difference':>12}{'read as asked':>15}")
