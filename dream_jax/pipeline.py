@@ -426,9 +426,16 @@ class Pipeline:
     @cached_property
     def plain_logits(self):
         """Images → logits of the plain classifier."""
+        return self._logits_of_network(self.plain_network)
+
+    def logits_of(self, method: str):
+        """Images → logits of a method's trained classifier."""
+        return self._logits_of_network(self.network_of(method))
+
+    def _logits_of_network(self, network: dict):
         from dream_jax.detector.train import logits_of_network
 
-        return logits_of_network(self.config, self.plain_network, len(self.class_names))
+        return logits_of_network(self.config, network, len(self.class_names))
 
     def network_of(self, method: str) -> dict:
         """Variables of a method's trained network."""
@@ -467,15 +474,11 @@ class Pipeline:
 
         The plain one's are those of `config.detectors` too, from the same pass.
         """
-        from dream_jax.detector.train import logits_of_network
-
         score = METHODS[method].score
         if method == "energy" and self.config.detectors:
             outputs_of = self.plain_scores()
         else:
-            logits_of = logits_of_network(
-                self.config, self.network_of(method), len(self.class_names)
-            )
+            logits_of = self.logits_of(method)
 
             def outputs_of(images):
                 return logits_of(images), {}

@@ -278,6 +278,25 @@ def test_scores_of_a_resnet_in_one_pass():
     assert np.all(found["odin"] >= plain) and np.any(found["odin"] > plain)
 
 
+def test_images_are_not_looked_at_where_nothing_is_fitted():
+    def forward(variables, images):
+        raise AssertionError("called")
+
+    chosen = {"msp": {}, "odin": {}, "gen": {}}
+    fitted = fit_to_images(chosen, forward, WEIGHTS, HEAD, GOLDEN["train_x"], GOLDEN["train_y"], 9)
+    assert {name: own.state for name, own in fitted.items()} == dict.fromkeys(chosen, {})
+    with pytest.raises(AssertionError, match="called"):
+        fit_to_images(
+            chosen | {"knn": {}},
+            forward,
+            WEIGHTS,
+            HEAD,
+            GOLDEN["train_x"],
+            GOLDEN["train_y"],
+            9,
+        )
+
+
 def test_kl_matching_with_a_class_that_is_never_given():
     head = Head(np.eye(3, dtype=np.float32), np.array([0, 0, -50], np.float32))
     z = np.random.default_rng(0).random((40, 3)).astype(np.float32)

@@ -131,7 +131,7 @@ def whole(default: int, low: int) -> Option:
     return Option(default, holds, f"a whole number of at least {low}")
 
 
-def nothing_to_fit(data: FitData, options: Mapping[str, Any]) -> dict:
+def nothing_to_fit(data: FitData | None, options: Mapping[str, Any]) -> dict:
     """The state of a detector that uses the logits alone."""
     return {}
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from dream_jax.detector.posthoc import DETECTORS, FitData, Head, Inputs
-from dream_jax.detector.posthoc.base import visible
+from dream_jax.detector.posthoc.base import nothing_to_fit, visible
 from dream_jax.detector.posthoc.neighbours import check_neighbours
 from dream_jax.errors import UserError
 from dream_jax.training.devices import MappedFunction
@@ -45,11 +45,14 @@ def resolve_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: given.get(key, option.default) for key, option in options.items()}
 
 
-def fit_detectors(chosen: Mapping[str, Mapping[str, Any]], data: FitData) -> dict[str, Fitted]:
+def fit_detectors(
+    chosen: Mapping[str, Mapping[str, Any]], data: FitData | None
+) -> dict[str, Fitted]:
     """Fits detectors to ID training data, on the host in float64, a part of the data at a time.
 
     Args:
       chosen: by name the settings that differ from the defaults.
+      data: may be None for detectors that have nothing to fit.
 
     Raises:
       UserError: a setting is not allowed, for this data or at all, or a class is missing in it;
@@ -96,9 +99,13 @@ def fit_to_images(
 ) -> dict[str, Fitted]:
     """`fit_detectors` to the features of images (n, ...) with their labels.
 
+    The images are looked at only if a detector has something to fit.
+
     Raises:
       UserError: as `fit_detectors`.
     """
+    if all(DETECTORS[name].fit is nothing_to_fit for name in chosen):
+        return fit_detectors(chosen, None)
     features = extract_features(forward, variables, images, batch_size, "features")
     return fit_detectors(chosen, FitData(features, labels, head))
 
