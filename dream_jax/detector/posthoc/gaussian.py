@@ -53,7 +53,7 @@ def mahalanobis_score(state: dict, inputs: Inputs, options: Mapping[str, Any]) -
 
 
 def relative_score(state: dict, inputs: Inputs, options: Mapping[str, Any]) -> jax.Array:
-    """The same, less the distance to one Gaussian of all classes (eq. 3 of Ren et al.)."""
+    """The same, less the distance to one Gaussian of all classes."""
     _, background = _squared_lengths(inputs.features - state["mean"], state["background"])
     return background - _class_distance(state, inputs.features)
 

@@ -28,7 +28,7 @@ def fit_kl_matching(data: FitData, options: Mapping[str, Any]) -> np.ndarray:
 
 
 def kl_matching_score(state: jax.Array, inputs: Inputs, options: Mapping[str, Any]) -> jax.Array:
-    """Minus the smallest KL(p ‖ typical softmax) over the classes (section 4 of the paper)."""
+    """Minus the smallest KL(p ‖ typical softmax) over the classes."""
     log_p = jax.nn.log_softmax(inputs.logits, axis=-1)
     p = jnp.exp(log_p)
     cross_entropy = -jnp.matmul(p, state.T, precision="highest")

@@ -16,14 +16,15 @@ def max_softmax(logits: jax.Array, temperature: float = 1.0) -> jax.Array:
 
 
 def generalized_entropy(logits: jax.Array, gamma: float, top: int) -> jax.Array:
-    """G of Liu et al., eq. 5: Σ pᵞ(1 - p)ᵞ over the `top` largest probabilities: (n, c) → (n,).
+    """The mean of pᵞ(1 - p)ᵞ over the `top` largest probabilities, or all: (n, c) → (n,).
 
-    All of them if there are no more. Probabilities are taken as at least 1e-7 away from 0 and 1.
+    Liu et al. take the sum, which orders the same. Probabilities are taken as at least 1e-7 away
+    from 0 and 1.
     """
     probabilities = jax.nn.softmax(logits, axis=-1)
     probabilities = jax.lax.top_k(probabilities, min(top, logits.shape[-1]))[0]
     probabilities = jnp.clip(probabilities, _NEAREST, 1 - _NEAREST)
-    return jnp.sum((probabilities * (1 - probabilities)) ** gamma, axis=-1)
+    return jnp.mean((probabilities * (1 - probabilities)) ** gamma, axis=-1)
 
 
 MSP = Detector(

@@ -14,7 +14,7 @@ from dream_jax.errors import UserError
 
 
 def fit_vim(data: FitData, options: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The origin, the residual subspace and the scale α (section 4 of Wang et al.).
+    """The origin, the residual subspace and the scale α.
 
     Two passes: the second moments around the origin, whose smallest eigenvectors span the residual
     subspace; then α, by which mean residual and mean largest logit agree on the fitting data.
