@@ -1,11 +1,12 @@
-"""One round of the outlier sampler against the published way of computing it.
+"""Rounds of the outlier sampler against the published way of computing them.
 
     python -m benchmarks.sampler [--rounds 5]
 
 Paper size by default: 500 features of 768 dimensions, 50 boundary features, 1,500 noise vectors,
-k = 300. Both rivals build all 75,000 candidates and take the k-th of all their distances to the
-features: torch with faiss' exact search, as the published code does, and compiled JAX with a sort.
-All must choose the same candidates, up to ties.
+k = 300, and as many rounds as there are devices, over which the project maps them. Both rivals
+build all 75,000 candidates of a round and take the k-th of all their distances to the features:
+torch with faiss' exact search, as the published code does, and compiled JAX with a sort. All must
+choose the same candidates, up to ties.
 """
 
 import functools
@@ -17,8 +18,7 @@ import numpy as np
 from benchmarks.paired import compare, parser, require
 from dream_jax.knn import kth_sq_distance
 from dream_jax.sampling.boundary import boundary_set, sample_round
-
-ours = jax.jit(sample_round, static_argnames=("k", "keep", "largest"))
+from dream_jax.training import devices
 
 
 def torch_faiss(features, boundary_features, noise, k, scale, keep):
@@ -65,17 +65,22 @@ def main():
     for package in ("torch", "faiss"):
         require(package)
 
+    devices.use_cores()
     rng = np.random.default_rng(0)
     features = cluster(args.features, args.dimension, rng)
-    noise = rng.normal(size=(args.candidates, args.dimension)).astype(np.float32)
+    rounds = jax.local_device_count()
+    noise = rng.normal(size=(rounds, args.candidates, args.dimension)).astype(np.float32)
     chosen = np.asarray(boundary_set(features, args.k, args.boundary))
-    on_host = (features, features[chosen], noise)
-    on_device = jax.device_put(on_host)
-    settings = (args.k, args.scale, args.keep)
+    known, settings = (features, features[chosen]), (args.k, args.scale, args.keep)
+    mapped = devices.pmap(lambda noise: sample_round(*known, noise, *settings))
+
+    def one_by_one(one_round, known, noise):
+        return np.stack([one_round(*known, of_round, *settings) for of_round in noise])
+
     contenders = {
-        "dream_jax": functools.partial(ours, *on_device, *settings),
-        "torch + faiss": functools.partial(torch_faiss, *on_host, *settings),
-        "jnp.sort": functools.partial(jax_sort, *on_device, *settings),
+        "dream_jax": functools.partial(mapped, devices.put(noise)),
+        "torch + faiss": functools.partial(one_by_one, torch_faiss, known, noise),
+        "jnp.sort": functools.partial(one_by_one, jax_sort, *jax.device_put((known, noise))),
     }
 
     # Another candidate may be kept only if its d_k ties but for rounding.
@@ -88,14 +93,15 @@ def main():
         np.testing.assert_allclose(kept_distances(call()), expected, atol=5e-6, err_msg=who)
 
     sizes = {name: value for name, value in vars(args).items() if name != "rounds"}
+    sizes["sampled_rounds"] = rounds
     number = args.boundary * args.candidates
     compare(
         "sampler",
-        f"Sampler round, {number:,} candidates × {args.features} features, k = {args.k}",
+        f"{rounds} sampler rounds, {number:,} candidates × {args.features} features, k = {args.k}",
         contenders,
         args.rounds,
         sizes,
-        (number, "candidates"),
+        (rounds * number, "candidates"),
     )
 
 
