@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import softmax
 
 from dream_jax.detector.posthoc.base import Detector, FitData, Inputs
 
@@ -17,6 +16,8 @@ def fit_kl_matching(data: FitData, options: Mapping[str, Any]) -> np.ndarray:
     The paper takes the predicted class, not the label. The row of a class to which nothing is
     given is far from every softmax.
     """
+    from scipy.special import softmax  # slow to import, and configurations name this detector
+
     sums, counts = np.zeros((data.classes, data.classes)), np.zeros(data.classes)
     for features, _ in data.parts():
         probabilities = softmax(data.logits(features), axis=-1)

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import logsumexp
 
 from dream_jax.detector.methods.energy import energy_score
 from dream_jax.detector.posthoc.base import Detector, FitData, Inputs, whole
@@ -36,6 +35,8 @@ def check_neighbours(k: int, images: int, detector: str) -> None:
 
 def _bank(data: FitData, k: int, detector: str, energies: bool) -> np.ndarray:
     """(n, d) float32: unit features, times their energies if asked for."""
+    from scipy.special import logsumexp  # slow to import, and configurations name this detector
+
     check_neighbours(k, len(data.labels), detector)
     bank = np.empty(data.features.shape, np.float32)
     done = 0
