@@ -135,9 +135,8 @@ def test_resnets_are_the_papers(arch, parameters):
     assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(made["params"])) == parameters
 
 
-@pytest.mark.parametrize("arch", ["resnet8", "resnet50"])
-def test_bfloat16_computes_and_float32_keeps(arch):
-    model, half = network(arch), network(arch, precision="bfloat16")
+def test_bfloat16_computes_and_float32_keeps():
+    model, half = network("resnet8"), network("resnet8", precision="bfloat16")
     variables = init_model(model, jax.random.key(0), (32, 32, 3))
     assert jax.tree.map(jnp.shape, variables) == jax.tree.map(lambda a: a.shape, shapes(half))
     x, mask = np.random.default_rng(0).random((16, 32, 32, 3), np.float32), jnp.ones(16)
