@@ -16,7 +16,7 @@ from dream_jax.data.registry import (
 )
 from dream_jax.detector.methods import METHODS
 from dream_jax.detector.posthoc import DETECTORS
-from dream_jax.detector.posthoc.scoring import check_sizes, resolve_options
+from dream_jax.detector.scoring import check_sizes, resolve_options
 from dream_jax.errors import UserError
 from dream_jax.generator.load import PRECISIONS, SCHEDULERS, check_generator
 from dream_jax.models.resnet import PRECISIONS as MODEL_PRECISIONS

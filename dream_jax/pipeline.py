@@ -456,7 +456,7 @@ class Pipeline:
 
         The detectors are fitted to the ID training images.
         """
-        from dream_jax.detector.posthoc.scoring import fit_to_images, scorer
+        from dream_jax.detector.scoring import fit_to_images, scorer
         from dream_jax.detector.train import forward_of
         from dream_jax.models.resnet import INPUT_SCALE
 
