@@ -114,6 +114,16 @@ def get_config() -> ConfigDict:
     # "published" repeats the choice of the published code (README, "Where it departs").
     config.sampling.selection = "paper"
 
+    # inlier embeddings and their images, for Dream-ID
+    config.inliers = ConfigDict()
+    config.inliers.k = 300
+    config.inliers.per_round = 100
+    config.inliers.candidates = 1500
+    config.inliers.scale = 0.01
+    config.inliers.keep = 1
+    config.inliers.rounds = 100
+    config.inliers.images = 100_000
+
     # ③ decoding
     config.generator = ConfigDict()
     config.generator.path = "CompVis/stable-diffusion-v1-4"

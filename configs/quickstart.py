@@ -76,6 +76,16 @@ def get_config() -> ConfigDict:
     config.sampling.rounds = 5
     config.sampling.selection = "paper"  # "published" repeats the choice of the published code
 
+    # inlier embeddings and their images, for Dream-ID
+    config.inliers = ConfigDict()
+    config.inliers.k = 100
+    config.inliers.per_round = 100
+    config.inliers.candidates = 500
+    config.inliers.scale = 0.05
+    config.inliers.keep = 1
+    config.inliers.rounds = 2
+    config.inliers.images = 1_000
+
     # ③ decoding
     config.generator = ConfigDict()
     config.generator.path = "dream_jax/generator/weights/glyphs"  # a folder, or owner/name (hub)

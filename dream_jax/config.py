@@ -78,10 +78,13 @@ def _distinct(allowed: Sequence) -> Rule:
     return holds, f"all, or some of {', '.join(allowed)}, each once"
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def _whole_numbers() -> Rule:
     def holds(v):
-        numbers = all(isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in v)
-        return isinstance(v, tuple | list) and numbers and len(set(v)) == len(v)
+        return isinstance(v, tuple | list) and all(map(_is_whole, v)) and len(set(v)) == len(v)
 
     return holds, "whole numbers of at least 0, each once, or empty for config.seed alone"
 
@@ -144,6 +147,13 @@ RULES: dict[str, Rule] = {
     "sampling.keep": _whole(1),
     "sampling.rounds": _whole(1),
     "sampling.selection": _one_of(SELECTIONS),
+    "inliers.k": _whole(1),
+    "inliers.per_round": _whole(1),
+    "inliers.candidates": _whole(1),
+    "inliers.scale": _number(0, open_low=True),
+    "inliers.keep": _whole(1),
+    "inliers.rounds": _whole(1),
+    "inliers.images": _whole(1),
     "generator.path": (lambda v: isinstance(v, str) and bool(v), "a folder, or owner/name"),
     "generator.revision": (lambda v: isinstance(v, str), "a commit or tag, empty for a folder"),
     "generator.precision": _one_of(PRECISIONS),
@@ -216,11 +226,19 @@ def check_config(config: ConfigDict) -> None:
                 f"config.sampling.{field} is {sampling[field]}; it must be at most the class size, "
                 f"latent_space.features_per_class = {config.latent_space.features_per_class}"
             )
-    if sampling.keep > sampling.candidates:
+    most = config.latent_space.features_per_class
+    if config.inliers.k > most:
         raise UserError(
-            f"config.sampling.keep is {sampling.keep}; it must be at most sampling.candidates = "
-            f"{sampling.candidates}"
+            f"config.inliers.k is {config.inliers.k}; it must be at most the class size, "
+            f"latent_space.features_per_class = {most}"
         )
+    for section in ("sampling", "inliers"):
+        keep, candidates = config[section].keep, config[section].candidates
+        if keep > candidates:
+            raise UserError(
+                f"config.{section}.keep is {keep}; it must be at most {section}.candidates = "
+                f"{candidates}"
+            )
     if config.init_from in METHODS and config.init_from != PLAIN:
         raise UserError(
             f"config.init_from is {config.init_from!r}; allowed: empty, {PLAIN!r}, or a folder of "
@@ -317,11 +335,12 @@ def check_class_sizes(config: ConfigDict, labels: np.ndarray, class_names: Seque
     smallest = int(sizes.argmin())
     posthoc = [row for row in config.methods if row in DETECTORS]
     check_sizes(options(config, posthoc), len(labels))
-    for field in ("k", "boundary"):
-        value = config.sampling[field]
+    for field in ("sampling.k", "sampling.boundary", "inliers.k"):
+        section, name = field.split(".")
+        value = config[section][name]
         if value > sizes[smallest]:
             raise UserError(
-                f"config.sampling.{field} is {value}; it must be at most {sizes[smallest]}, the "
+                f"config.{field} is {value}; it must be at most {sizes[smallest]}, the "
                 f"number of images of class {class_names[smallest]!r}"
             )
     for field in ("data.class_tokens", "decoding.name_suffixes"):

@@ -106,12 +106,22 @@ class Pipeline:
             "sample": self._stage("sample", "embeddings", sample),
             "decode": self._stage("decode", "images", decode),
         }
+        inliers = [*learn, "sampling.selection", "inliers"]
+        if any(METHODS[method].extra == "inliers" for method in self.trained):
+            of_images = [*inliers, "generator", "decoding"]
+            for name, folder, needed in (
+                ("sample inliers", "embeddings/inliers", inliers),
+                ("decode inliers", "images/inliers", of_images),
+            ):
+                self.records[name] = self._stage(name, folder, needed)
         for method, seed in self.classifiers:
             name, place = self._names(method, seed)
             needed, own = [*shared, "classifier"], {"seed": seed, **self._options_of(method)}
             if METHODS[method].extra in _DECODED:
                 needed += [*decode, "init_from", "fine_tune"]
-                own["outliers_seed"] = config.seed
+                own["shared_seed"] = config.seed
+            if METHODS[method].extra == "inliers":
+                needed.append("inliers")
             if METHODS[method].extra == "auxiliary":
                 needed += ["data.auxiliary", "data.auxiliary_count"]
             if method in self.trained:
@@ -306,9 +316,10 @@ class Pipeline:
     def features(self) -> dict[str, np.ndarray]:
         return read_npz(self.records["learn"].folder / "features.npz")
 
-    @property
-    def embeddings(self) -> np.ndarray:
-        return read_npz(self.records["sample"].folder / "outliers.npz")["embeddings"]
+    def embeddings(self, kind: str) -> np.ndarray:
+        """Sampled "outliers" or "inliers": (classes, n, d)."""
+        stage = self.records["sample" if kind == "outliers" else f"sample {kind}"]
+        return read_npz(stage.folder / f"{kind}.npz")["embeddings"]
 
     @property
     def streams(self) -> bool:
@@ -323,7 +334,7 @@ class Pipeline:
 
     def images(self, kind: str) -> tuple[Pixels | StreamedImages | np.ndarray, np.ndarray]:
         """Decoded images of a kind with the labels of their classes."""
-        folder, count = self.records["decode"].folder / kind, self.config.decoding[kind]
+        folder, count = self.records["decode"].folder / kind, self._count(kind)
         if not self.streams and self.config.decoding.image_size == self.config.data.image_size:
             images, rows = read_folder(folder, self.config.data.channels, count)
         else:
@@ -331,6 +342,9 @@ class Pipeline:
             images = self._streamed(Files(str(folder), names))
             images = images if self.streams else images[:]
         return images, np.asarray([row["label"] for row in rows])
+
+    def _count(self, kind: str) -> int:
+        return self.config.inliers.images if kind == "inliers" else self.config.decoding[kind]
 
     # The stages.
 
@@ -371,58 +385,62 @@ class Pipeline:
                 )
 
     def sample(self) -> None:
-        """② Outlier embeddings at the edge of each class."""
-        stage = self.records["sample"]
-        if self._done(stage):
-            return
+        """② Outlier embeddings at the edge of each class; inlier embeddings where they are used."""
+        for name, kind in (("sample", "outliers"), ("sample inliers", "inliers")):
+            if name in self.records and not self._done(self.records[name]):
+                self._sample(self.records[name], kind)
+
+    def _sample(self, stage: Stage, kind: str) -> None:
         from dream_jax.sampling.classes import sample_classes
 
         known = self.features
+        names = ("features", "labels", "anchors")
         with stage.running():
-            embeddings = sample_classes(
-                self.config, known["features"], known["labels"], known["anchors"], stage.folder
-            )
+            arrays = (known[name] for name in names)
+            embeddings = sample_classes(self.config, *arrays, stage.folder, kind)
             if hosts.is_main():
                 write_npz(
-                    stage.folder / "outliers.npz",
+                    stage.folder / f"{kind}.npz",
                     embeddings=embeddings,
                     parameters=np.array(json.dumps(stage.settings)),
                     seed=np.array(self.config.seed),
                 )
 
     def decode(self) -> None:
-        """③ Outlier images; images of the plain class names; round trips of the ID images."""
+        """③ Outlier images; images of the plain class names; round trips of the ID images.
+
+        Inlier images too, where they are used: a stage of its own, so that they can come later.
+        """
         stage = self.records["decode"]
-        if self._done(stage):
-            return
-        from dream_jax.generator.decode import release
+        if not self._done(stage):
+            from dream_jax.generator.decode import release
+
+            with stage.running():
+                for kind in ("outliers", "by_name", "by_name_test"):
+                    self._decode(kind, stage.folder / kind)
+                release()
+                for part in self._round_trips_needed:
+                    self._write_round_trips(part)
+        if "decode inliers" in self.records and not self._done(self.records["decode inliers"]):
+            from dream_jax.generator.decode import release
+
+            with self.records["decode inliers"].running():
+                self._decode("inliers", self.records["decode inliers"].folder)
+                release()
+
+    def _decode(self, kind: str, folder: Path) -> None:
+        """Decodes the images of a kind that are not in the folder yet."""
         from dream_jax.generator.imagine import plan_pictures, write_pictures
 
-        embeddings, decoding = self.embeddings, self.config.decoding
-        kinds = {
-            "outliers": (decoding.outliers, embeddings),
-            "by_name": (decoding.by_name, None),
-            "by_name_test": (decoding.by_name_test, None),
-        }
-        with stage.running():
-            for kind, (count, vectors) in kinds.items():
-                if not count:
-                    continue
-                per_class = None if vectors is None else vectors.shape[1]
-                pictures = plan_pictures(self.config, kind, count, self.class_names, per_class)
-                write_pictures(
-                    self.config,
-                    self.generator,
-                    kind,
-                    pictures,
-                    self.class_names,
-                    self.tokens,
-                    vectors,
-                    stage.folder / kind,
-                )
-            release()
-            for part in self._round_trips_needed:
-                self._write_round_trips(part)
+        count, vectors = self._count(kind), None
+        if not count:
+            return
+        if kind in _DECODED:
+            vectors = self.embeddings(kind)
+        per_class = None if vectors is None else vectors.shape[1]
+        pictures = plan_pictures(self.config, kind, count, self.class_names, per_class)
+        names = (self.class_names, self.tokens)
+        write_pictures(self.config, self.generator, kind, pictures, *names, vectors, folder)
 
     @property
     def _round_trips_needed(self) -> tuple[str, ...]:
@@ -475,7 +493,8 @@ class Pipeline:
         if method.extra == "outliers":
             return self._outliers(seed, folder)
         if method.extra == "inliers":
-            return ExtraImages([self.images("inliers")[0]], labels=self.images("inliers")[1])
+            images, labels = self.images("inliers")
+            return ExtraImages([images], labels=labels)
         return ExtraImages(self._auxiliary()) if method.extra == "auxiliary" else None
 
     def _auxiliary(self) -> list:
@@ -685,7 +704,7 @@ class Pipeline:
             metrics=read_json(self.workdir / "metrics.json"),
             class_names=self.class_names,
             features=self.features,
-            embeddings=self.embeddings,
+            embeddings=self.embeddings("outliers"),
             train_images=train.images,
             train_labels=train.labels,
             test_images=test.images,
