@@ -44,6 +44,7 @@ def get_config() -> ConfigDict:
         "isun=data/iSUN",
         "dtd",
     )
+    config.data.tuning = ()  # to choose settings by, never reported
     config.data.auxiliary = ()  # real outliers to train on, for Outlier Exposure
     config.data.auxiliary_count = 5000  # images of each such set, where it has as many
     config.data.image_size = 32
@@ -156,6 +157,12 @@ def get_config() -> ConfigDict:
     config.classifier.collapse_below = 0.1
     config.classifier.collapse_after = 0.3
     config.classifier.optimizer = sgd()
+
+    # what launch/tune.py tries for each row, and what it wrote
+    config.tuning = ConfigDict()
+    config.tuning.seed = 100
+    config.tuning.candidates = ConfigDict()
+    config.tuning.record = ""
 
     # in place of the classifier's settings, where init_from is set
     config.fine_tune = ConfigDict(

@@ -29,7 +29,8 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.id = "digits"
     config.data.ood = ("letters", "textures", "faces", "fashion_mnist")
-    config.data.auxiliary = ()  # real outliers to train on, for Outlier Exposure
+    config.data.tuning = ("noise", "alphabets")  # to choose settings by, never reported
+    config.data.auxiliary = ("symbols", "scenes")  # real outliers to train on, for Outlier Exposure
     config.data.auxiliary_count = 5000  # images of each such set, where it has as many
     config.data.image_size = 32
     config.data.channels = 1
@@ -126,6 +127,12 @@ def get_config() -> ConfigDict:
             "weight_decay": 5e-4,
         }
     )
+
+    # what launch/tune.py tries for each row, and what it wrote
+    config.tuning = ConfigDict()
+    config.tuning.seed = 100
+    config.tuning.candidates = ConfigDict()
+    config.tuning.record = ""
 
     # in place of the classifier's settings, where init_from is set
     config.fine_tune = ConfigDict(

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from dream_jax.data.registry import (
     check_name,
     set_title,
 )
+from dream_jax.data.roles import check_roles
 from dream_jax.detector.methods import METHODS
 from dream_jax.detector.options import resolve
 from dream_jax.detector.posthoc import DETECTORS
@@ -115,6 +118,10 @@ RULES: dict[str, Rule] = {
         "one or more of the OOD sets' names",
     ),
     "data.folder": (lambda v: isinstance(v, str), "a folder for data.id=imagefolder, else empty"),
+    "data.tuning": (
+        lambda v: isinstance(v, tuple | list) and all(isinstance(x, str) for x in v),
+        "names of OOD sets to choose hyper-parameters by, or empty",
+    ),
     "data.auxiliary": (
         lambda v: isinstance(v, tuple | list) and all(isinstance(x, str) for x in v),
         "names of sets of real outliers to train on, or empty",
@@ -175,6 +182,12 @@ RULES: dict[str, Rule] = {
     "decoding.outliers": _whole(1),
     "decoding.by_name": _whole(0),
     "decoding.by_name_test": _whole(1),
+    "tuning.seed": _whole(0),
+    "tuning.candidates": (
+        lambda v: isinstance(v, ConfigDict),
+        "by the name of a method or detector, a list of values for each of some settings, or empty",
+    ),
+    "tuning.record": (lambda v: isinstance(v, str), "a file that launch/tune.py wrote, or empty"),
     "classifier.epochs": _whole(1),
     "classifier.batch_size": _whole(1),
     "classifier.outlier_batch_size": _whole(1),
@@ -193,6 +206,7 @@ RULES: dict[str, Rule] = {
 }
 _BY_NAME = (
     "method_options.",
+    "tuning.candidates.",
     "data.class_tokens.",
     "data.class_names.",
     "decoding.name_suffixes.",
@@ -218,6 +232,13 @@ def check_config(config: ConfigDict) -> None:
         if field not in known and not field.startswith(_BY_NAME):
             raise UserError(f"config.{field} is no setting; allowed: {', '.join(sorted(known))}")
     options(config, config.methods)
+    for row in config.tuning.candidates:
+        candidates(config, row)
+    if config.tuning.record and not Path(config.tuning.record).is_file():
+        raise UserError(
+            f"config.tuning.record is {config.tuning.record!r}; there is no such file: it must be "
+            f"one that launch/tune.py wrote, or empty"
+        )
     _check_sets(config)
     sampling = config.sampling
     for field in ("k", "boundary"):
@@ -233,11 +254,11 @@ def check_config(config: ConfigDict) -> None:
             f"latent_space.features_per_class = {most}"
         )
     for section in ("sampling", "inliers"):
-        keep, candidates = config[section].keep, config[section].candidates
-        if keep > candidates:
+        keep, among = config[section].keep, config[section].candidates
+        if keep > among:
             raise UserError(
                 f"config.{section}.keep is {keep}; it must be at most {section}.candidates = "
-                f"{candidates}"
+                f"{among}"
             )
     if config.init_from in METHODS and config.init_from != PLAIN:
         raise UserError(
@@ -300,6 +321,29 @@ def options(config: ConfigDict, rows: Sequence[str]) -> dict[str, dict[str, Any]
     return {name: resolved[name] for name in rows}
 
 
+def candidates(config: ConfigDict, row: str) -> list[dict[str, Any]]:
+    """The settings that are tried for a row: all combinations of `config.tuning.candidates`.
+
+    Raises:
+      UserError: there is no such row or setting, or a value is not allowed.
+    """
+    given, field = config.tuning.candidates[row], f"config.tuning.candidates.{row}"
+    lists = given.to_dict() if isinstance(given, ConfigDict) else {}
+    if row not in ROWS or not lists or not all(isinstance(v, tuple | list) for v in lists.values()):
+        raise UserError(
+            f"{field} is {given!r}; it must be a list of values for each of some settings of one "
+            f"of {', '.join(ROWS)}"
+        )
+    known = (DETECTORS | METHODS)[row].options
+    tried = [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
+    try:
+        for own in tried:
+            resolve(row, known, own)
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from None
+    return tried
+
+
 # What results call the other sets that they hold.
 _RESERVED = ("id", "mean", "round_trips", "sampled_by_name", "file")
 
@@ -310,12 +354,21 @@ def _check_sets(config: ConfigDict) -> None:
     for field, names, kind in (
         ("id", [config.data.id], "ID"),
         ("ood", config.data.ood, "OOD"),
+        ("tuning", config.data.tuning, "OOD"),
+        ("auxiliary", config.data.auxiliary, "OOD"),
     ):
         for name in names:
             try:
                 check_name(name, options, kind)
             except UserError as error:
                 raise UserError(f"config.data.{field} is {config.data[field]!r}; {error}") from None
+    own_folder = f"={config.data.folder}" if config.data.id == "imagefolder" else ""
+    try:
+        check_roles(
+            config.data.id + own_folder, config.data.ood, config.data.tuning, config.data.auxiliary
+        )
+    except UserError as error:
+        raise UserError(f"config.{error}") from None
     if config.data.id == "imagefolder" and not config.data.folder:
         raise UserError("config.data.folder is ''; with data.id = imagefolder it must be a folder")
     titles = [set_title(name) for name in config.data.ood]

@@ -88,8 +88,25 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str] = STAGES, overw
 class Pipeline:
     """A configuration with its folder; each stage reads what the earlier ones wrote."""
 
-    def __init__(self, config: ConfigDict, workdir: Path):
-        self.config, self.workdir = config, workdir
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: Path,
+        shared: Path | None = None,
+        variant: tuple[str, str] | None = None,
+        like: "Pipeline | None" = None,
+    ):
+        """
+        Args:
+          shared: the run whose latent space, embeddings and images are used, if not its own.
+          variant: (row, name) where a row is tried with other settings: results under that name.
+          like: another pipeline on the same image sets, which are not loaded again.
+        """
+        self.config, self.workdir, self.variant = config, workdir, variant
+        shared = shared or workdir
+        for name in ("id_data", "ood_sets", "_test_sets"):
+            if like is not None and name in vars(like):  # a cached property that was used
+                vars(self)[name] = vars(like)[name]
         self.settings = {
             name: value
             for name, value in flatten(config.to_dict()).items()
@@ -97,14 +114,14 @@ class Pipeline:
         }
         of_images = ("id", "folder", "image_size", "channels", "unreadable", "hold_bytes")
         data = [f"data.{name}" for name in (*of_images, "class_names", "class_tokens")]
-        shared = ["seed", *data, "model"]
-        learn = [*shared, "latent_space", "generator.path", "generator.revision"]
+        plain = ["seed", *data, "model"]
+        learn = [*plain, "latent_space", "generator.path", "generator.revision"]
         sample = [*learn, "sampling"]
         decode = [*sample, "generator", "decoding"]
         self.records = {
-            "learn": self._stage("learn", "latent_space", learn),
-            "sample": self._stage("sample", "embeddings", sample),
-            "decode": self._stage("decode", "images", decode),
+            "learn": self._stage("learn", shared / "latent_space", learn),
+            "sample": self._stage("sample", shared / "embeddings", sample),
+            "decode": self._stage("decode", shared / "images", decode),
         }
         inliers = [*learn, "sampling.selection", "inliers"]
         if any(METHODS[method].extra == "inliers" for method in self.trained):
@@ -113,10 +130,9 @@ class Pipeline:
                 ("sample inliers", "embeddings/inliers", inliers),
                 ("decode inliers", "images/inliers", of_images),
             ):
-                self.records[name] = self._stage(name, folder, needed)
+                self.records[name] = self._stage(name, shared / folder, needed)
         for method, seed in self.classifiers:
-            name, place = self._names(method, seed)
-            needed, own = [*shared, "classifier"], {"seed": seed, **self._options_of(method)}
+            needed, own = [*plain, "classifier"], {"seed": seed, **self._options_of(method)}
             if METHODS[method].extra in _DECODED:
                 needed += [*decode, "init_from", "fine_tune"]
                 own["shared_seed"] = config.seed
@@ -125,18 +141,23 @@ class Pipeline:
             if METHODS[method].extra == "auxiliary":
                 needed += ["data.auxiliary", "data.auxiliary_count"]
             if method in self.trained:
-                key = f"train {name}"
-                self.records[key] = self._stage(key, f"classifier/{place}", needed, own)
+                key, place = self._names("train", method, seed)
+                self.records[key] = self._stage(key, workdir / "classifier" / place, needed, own)
             else:
                 needed.append("init_from")
             rows = self.rows_of(method)
+            if not rows:
+                continue
             for row in rows:
                 own |= self._options_of(row)
-            key, needed = f"evaluate {name}", [*needed, *decode, "data.ood", "data.ood_count"]
+            needed += [*decode, "data.ood", "data.ood_count"]
             own |= {"rows": rows, "shared_seed": config.seed}
-            self.records[key] = self._stage(key, f"evaluation/{place}", needed, own, derived=True)
+            key, place = self._names("evaluate", method, seed)
+            folder = workdir / "evaluation" / place
+            self.records[key] = self._stage(key, folder, needed, own, derived=True)
         everything = [name.split(".")[0] for name in self.settings]
-        self.records["report"] = self._stage("report", "report", everything, derived=True)
+        report = self._stage("report", workdir / "report", everything, derived=True)
+        self.records["report"] = report
 
     @cached_property
     def options(self) -> dict[str, dict]:
@@ -180,14 +201,21 @@ class Pipeline:
             return [method]
         return [row for row in self.config.methods if row == PLAIN or row in DETECTORS]
 
-    def _names(self, method: str, seed: int) -> tuple[str, str]:
-        """What stages and folders call a classifier: its seed is named if it is not the run's."""
-        if seed == self.config.seed:
-            return method, method
-        return f"{method}, seed {seed}", f"{method}-seed{seed}"
+    def _names(self, stage: str, method: str, seed: int) -> tuple[str, str]:
+        """What a classifier's stage and its folder are called.
+
+        Its seed is named if it is not the run's, and the variant if the stage depends on it.
+        """
+        name = place = method
+        if seed != self.config.seed:
+            name, place = f"{name}, seed {seed}", f"{place}-seed{seed}"
+        row, variant = self.variant or ("", "")
+        if method == row or (stage == "evaluate" and row in self.rows_of(method)):
+            name, place = f"{name}, {variant}", f"{place}-{variant}"
+        return f"{stage} {name}", place
 
     def _record(self, stage: str, method: str, seed: int) -> Stage:
-        return self.records[f"{stage} {self._names(method, seed)[0]}"]
+        return self.records[self._names(stage, method, seed)[0]]
 
     def of_seed(self, seed: int) -> ConfigDict:
         """The configuration of the classifiers of one seed."""
@@ -195,14 +223,14 @@ class Pipeline:
         config.seed = seed
         return config
 
-    def _stage(self, name: str, folder: str, needed: Sequence[str], own=None, derived=False):
+    def _stage(self, name: str, folder: Path, needed: Sequence[str], own=None, derived=False):
         """A stage that depends on some settings or sections of settings, and on some of its own."""
         settings = {
             name: value
             for name, value in self.settings.items()
             if any(name == prefix or name.startswith(f"{prefix}.") for prefix in needed)
         }
-        return Stage(name, self.workdir / folder, settings | (own or {}), derived)
+        return Stage(name, folder, settings | (own or {}), derived)
 
     def begin(self, stages: Sequence[str], overwrite: bool) -> None:
         """Refuses what cannot work, before any work; clears what is to be redone."""
@@ -604,12 +632,27 @@ class Pipeline:
         ordered = {row: fitted[row] for row in rows}
         return scorer(forward, classifier, ordered, batch_size, INPUT_SCALE)
 
+    @property
+    def _scored(self) -> list[tuple[str, int]]:
+        """The classifiers that rows of the table are scores of."""
+        return [(method, seed) for method, seed in self.classifiers if self.rows_of(method)]
+
     def evaluate(self) -> None:
         """⑤ Scores and measures of every row of the table, on the same images."""
+        self.score()
+        metrics = self.workdir / "metrics.json"
+        if hosts.is_main():
+            results = [self._results_file(*classifier) for classifier in self._scored]
+            newest = max(map(os.path.getmtime, results))
+            if not metrics.exists() or os.path.getmtime(metrics) < newest:
+                write_json(metrics, self._metrics())
+
+    def score(self) -> None:
+        """Scores of all classifiers on all sets, and the measures of each."""
         from dream_jax.evaluation.evaluate import measure, score_sets
 
-        stages = [self._record("evaluate", *classifier) for classifier in self.classifiers]
-        for (method, seed), stage in zip(self.classifiers, stages, strict=True):
+        for method, seed in self._scored:
+            stage = self._record("evaluate", method, seed)
             if self._done(stage) and hosts.from_main(lambda s=stage: self._covers(s)):
                 continue
             with stage.running():
@@ -624,11 +667,17 @@ class Pipeline:
                     write_npz(stage.folder / f"scores_{row}.npz", **scores)
                     results[row] = measure(scores, accuracy, self.ood_names, kept)
                 write_json(stage.folder / "results.json", results)
-        metrics = self.workdir / "metrics.json"
-        if hosts.is_main():
-            newest = max(os.path.getmtime(stage.folder / "results.json") for stage in stages)
-            if not metrics.exists() or os.path.getmtime(metrics) < newest:
-                write_json(metrics, self._metrics())
+
+    def _results_file(self, method: str, seed: int) -> Path:
+        return self._record("evaluate", method, seed).folder / "results.json"
+
+    def results(self, seed: int) -> dict[str, dict]:
+        """Row of the table → its measures, of one seed."""
+        found = {}
+        for method, other in self._scored:
+            if other == seed:
+                found |= read_json(self._results_file(method, seed))
+        return {row: found[row] for row in self.config.methods}
 
     def _covers(self, stage: Stage) -> bool:
         """Whether an evaluation has all OOD sets: one may have been prepared since."""
@@ -650,22 +699,14 @@ class Pipeline:
 
     def _metrics(self) -> dict:
         """metrics.json, from the results of all classifiers."""
-        results: dict[int, dict] = {seed: {} for seed in self.seeds}
-        for method, seed in self.classifiers:
-            results[seed] |= read_json(
-                self._record("evaluate", method, seed).folder / "results.json"
-            )
-        by_seed = {
-            seed: {row: own[row] for row in self.config.methods} for seed, own in results.items()
-        }
-        first = by_seed[self.seeds[0]]
+        first = self.results(self.seeds[0])
         return {"methods": first, "seed": self.seeds[0], "config": self.config.name}
 
     def scores(self, seed: int) -> dict[str, dict[str, np.ndarray]]:
         """Row → set → scores of one seed."""
         return {
             row: read_npz(self._record("evaluate", method, seed).folder / f"scores_{row}.npz")
-            for method in dict.fromkeys(method for method, _ in self.classifiers)
+            for method in dict.fromkeys(method for method, _ in self._scored)
             for row in self.rows_of(method)
         }
 
