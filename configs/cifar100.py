@@ -44,6 +44,8 @@ def get_config() -> ConfigDict:
         "isun=data/iSUN",
         "dtd",
     )
+    # ID classes with another look, to measure accuracy on: corruptions, TFDS sets or name=folder
+    config.data.shifted = ()
     config.data.tuning = ()  # to choose settings by, never reported
     config.data.auxiliary = ()  # real outliers to train on, for Outlier Exposure
     config.data.auxiliary_count = 5000  # images of each such set, where it has as many

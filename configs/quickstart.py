@@ -29,6 +29,8 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.id = "digits"
     config.data.ood = ("letters", "textures", "faces", "fashion_mnist")
+    # ID classes with another look, to measure accuracy on: corruptions, TFDS sets or name=folder
+    config.data.shifted = ()
     config.data.tuning = ("noise", "alphabets")  # to choose settings by, never reported
     config.data.auxiliary = ("symbols", "scenes")  # real outliers to train on, for Outlier Exposure
     config.data.auxiliary_count = 5000  # images of each such set, where it has as many

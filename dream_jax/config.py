@@ -118,6 +118,10 @@ RULES: dict[str, Rule] = {
         "one or more of the OOD sets' names",
     ),
     "data.folder": (lambda v: isinstance(v, str), "a folder for data.id=imagefolder, else empty"),
+    "data.shifted": (
+        lambda v: isinstance(v, tuple | list) and all(isinstance(x, str) for x in v),
+        "names of shifted test sets of the ID classes, or empty",
+    ),
     "data.tuning": (
         lambda v: isinstance(v, tuple | list) and all(isinstance(x, str) for x in v),
         "names of OOD sets to choose hyper-parameters by, or empty",

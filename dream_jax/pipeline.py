@@ -156,6 +156,9 @@ class Pipeline:
             folder = workdir / "evaluation" / place
             self.records[key] = self._stage(key, folder, needed, own, derived=True)
         everything = [name.split(".")[0] for name in self.settings]
+        if config.data.shifted:
+            key, folder = "evaluate shifted", workdir / "evaluation" / "shifted"
+            self.records[key] = self._stage(key, folder, everything, derived=True)
         report = self._stage("report", workdir / "report", everything, derived=True)
         self.records["report"] = report
 
@@ -306,6 +309,23 @@ class Pipeline:
                 except DataUnavailable as error:
                     print(f"skipped OOD set: {error}", flush=True)
             return sets
+
+        return hosts.from_main(available)
+
+    @cached_property
+    def shifted_sets(self) -> list[str]:
+        """Those of `data.shifted` that are on this machine; the others are named once."""
+        from dream_jax.data.shifted import check_shifted
+
+        def available() -> list[str]:
+            names = []
+            for name in self.config.data.shifted:
+                try:
+                    check_shifted(name, configuration.data_options(self.config))
+                    names.append(name)
+                except DataUnavailable as error:
+                    print(f"skipped shifted set: {error}", flush=True)
+            return names
 
         return hosts.from_main(available)
 
@@ -640,9 +660,12 @@ class Pipeline:
     def evaluate(self) -> None:
         """⑤ Scores and measures of every row of the table, on the same images."""
         self.score()
+        self._score_shifted()
         metrics = self.workdir / "metrics.json"
         if hosts.is_main():
             results = [self._results_file(*classifier) for classifier in self._scored]
+            if self.config.data.shifted:
+                results.append(self.records["evaluate shifted"].folder / "results.json")
             newest = max(map(os.path.getmtime, results))
             if not metrics.exists() or os.path.getmtime(metrics) < newest:
                 write_json(metrics, self._metrics())
@@ -668,6 +691,30 @@ class Pipeline:
                     results[row] = measure(scores, accuracy, self.ood_names, kept)
                 write_json(stage.folder / "results.json", results)
 
+    def _score_shifted(self) -> None:
+        """The accuracy of all classifiers on the ID classes' other looks, each loaded once."""
+        stage = self.records.get("evaluate shifted")
+        if stage is None or self._done(stage):
+            return
+        from dream_jax.data.shifted import load_shifted
+        from dream_jax.evaluation.evaluate import mean_accuracies
+
+        test = self.id_data[1]
+        options = configuration.data_options(self.config)
+        with stage.running():
+            logits_of = {c: self.logits_of(*c) for c in self._scored if c[0] in self.config.methods}
+            accuracies: dict = {classifier: {} for classifier in logits_of}
+            for name in self.shifted_sets:
+                for family, strength, shifted in load_shifted(name, test, options):
+                    for classifier, own in accuracies.items():
+                        right = logits_of[classifier](shifted.images).argmax(-1) == shifted.labels
+                        own.setdefault(family, {})[strength] = float(np.mean(right))
+            results: dict = {}
+            for (method, seed), own in accuracies.items():
+                results.setdefault(str(seed), {})[method] = mean_accuracies(own)
+            if hosts.is_main():
+                write_json(stage.folder / "results.json", results)
+
     def _results_file(self, method: str, seed: int) -> Path:
         return self._record("evaluate", method, seed).folder / "results.json"
 
@@ -677,6 +724,10 @@ class Pipeline:
         for method, other in self._scored:
             if other == seed:
                 found |= read_json(self._results_file(method, seed))
+        if self.config.data.shifted:
+            shifted = read_json(self.records["evaluate shifted"].folder / "results.json")
+            for method, accuracies in shifted[str(seed)].items():
+                found[method]["shifted"] = accuracies
         return {row: found[row] for row in self.config.methods}
 
     def _covers(self, stage: Stage) -> bool:
@@ -699,16 +750,30 @@ class Pipeline:
 
     def _metrics(self) -> dict:
         """metrics.json, from the results of all classifiers."""
-        first = self.results(self.seeds[0])
-        return {"methods": first, "seed": self.seeds[0], "config": self.config.name}
+        from dream_jax.evaluation.bootstrap import paired_bootstrap
+        from dream_jax.evaluation.candidates import tuning_note
+        from dream_jax.evaluation.seeds import summarise
+
+        metrics = summarise({seed: self.results(seed) for seed in self.seeds})
+        metrics |= {"seed": self.seeds[0], "seeds": list(self.seeds), "config": self.config.name}
+        if len(self.config.methods) > 1:
+            scores = {seed: self.scores(seed) for seed in self.seeds}
+            metrics["bootstrap"] = paired_bootstrap(scores, self.ood_names)
+        if self.config.tuning.record:
+            record = read_json(Path(self.config.tuning.record))
+            used = {row: self.options[row] for row in self.config.methods}
+            metrics["tuning"] = tuning_note(record, used)
+        return metrics
 
     def scores(self, seed: int) -> dict[str, dict[str, np.ndarray]]:
-        """Row → set → scores of one seed."""
-        return {
-            row: read_npz(self._record("evaluate", method, seed).folder / f"scores_{row}.npz")
+        """Row of the table → set → scores, of one seed."""
+        folders = {
+            row: self._record("evaluate", method, seed).folder
             for method in dict.fromkeys(method for method, _ in self._scored)
             for row in self.rows_of(method)
         }
+        rows = self.config.methods
+        return {row: read_npz(folders[row] / f"scores_{row}.npz") for row in rows}
 
     def report(self) -> None:
         """The figures, the table and the page that holds them: drawn by process 0."""

@@ -10,12 +10,10 @@ from ml_collections import ConfigDict
 
 from dream_jax import config as configuration
 from dream_jax.errors import UserError
+from dream_jax.evaluation.candidates import choose, text_table
 from dream_jax.pipeline import STAGES, Pipeline
 from dream_jax.records import write_json
 from dream_jax.training import hosts
-
-# A candidate is chosen only if its ID accuracy is at most this far below the best candidate's.
-ACCURACY_LOST = 0.01
 
 
 def run(config: ConfigDict, workdir: Path) -> dict:
@@ -69,7 +67,7 @@ def _pipeline(config: ConfigDict, workdir: Path, row: str, options: dict, like: 
     """The run of one candidate, beside the others in `workdir/tuning`."""
     config = config.copy_and_resolve_references()
     config.methods, config.seeds = (row,), (config.tuning.seed,)
-    config.data.ood, config.data.tuning = config.data.tuning, ()
+    config.data.ood, config.data.tuning, config.data.shifted = config.data.tuning, (), ()
     own = config.method_options.get(row, ConfigDict()).to_dict() | options
     config.method_options[row] = ConfigDict(own)
     name = ",".join(f"{setting}={value}" for setting, value in options.items())
@@ -81,30 +79,3 @@ def _measures(pipeline: Pipeline, row: str, options: dict) -> dict[str, Any]:
     mean = entry["ood"]["mean"]
     measures = {"fpr95": mean["fpr95"], "auroc": mean["auroc"]}
     return {"options": options, **measures, "id_accuracy": entry["id_accuracy"]}
-
-
-def choose(candidates: list[dict[str, Any]]) -> dict[str, Any]:
-    """The options of the best candidate; of equal ones, the first.
-
-    Args:
-      candidates: each with `options`, and `fpr95`, `auroc` and `id_accuracy` as fractions.
-    """
-    enough = max(c["id_accuracy"] for c in candidates) - ACCURACY_LOST
-    allowed = [c for c in candidates if c["id_accuracy"] >= enough]
-    return min(allowed, key=lambda c: (c["fpr95"], -c["auroc"]))["options"]
-
-
-def text_table(record: dict[str, Any]) -> str:
-    """A line per candidate, for the terminal; the chosen are marked."""
-    lines = [
-        f"tuned on {', '.join(record['sets'])}, seed {record['seed']}, in %",
-        f"{'':2}{'row':<18}{'candidate':<40}{'FPR95':>7}{'AUROC':>7}{'ID acc.':>9}",
-    ]
-    for row, own in record["rows"].items():
-        for candidate in own["candidates"]:
-            mark = "*" if candidate["options"] == own["chosen"] else ""
-            text = ", ".join(f"{name}={value}" for name, value in candidate["options"].items())
-            numbers = (100 * candidate[name] for name in ("fpr95", "auroc", "id_accuracy"))
-            fpr95, auroc, accuracy = numbers
-            lines.append(f"{mark:2}{row:<18}{text:<40}{fpr95:7.1f}{auroc:7.1f}{accuracy:9.1f}")
-    return "\n".join(lines)
