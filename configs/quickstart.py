@@ -133,7 +133,20 @@ def get_config() -> ConfigDict:
     # what launch/tune.py tries for each row, and what it wrote
     config.tuning = ConfigDict()
     config.tuning.seed = 100
-    config.tuning.candidates = ConfigDict()
+    config.tuning.candidates = ConfigDict(
+        {
+            "odin": {"epsilon": (0.0014, 0.005, 0.02, 0.08)},
+            "knn": {"k": (10, 50, 100, 200)},
+            "vim": {"dimension": (0, 24, 48, 72)},
+            "react": {"quantile": (0.8, 0.9, 0.95, 0.99)},
+            "dice": {"sparsity": (0.3, 0.5, 0.7, 0.9)},
+            "gen": {"gamma": (0.05, 0.1, 0.2, 0.5)},
+            "ash_s": {"share": (0.65, 0.8, 0.9, 0.95)},
+            "nnguide": {"k": (10, 50, 100, 200)},
+            "outlier_exposure": {"weight": (0.5, 1.0), "zoom": (1.0, 4.0)},
+            "dream_ood": {"weight": (1.0, 2.5), "zoom": (1.0, 4.0)},
+        }
+    )
     config.tuning.record = ""
 
     # in place of the classifier's settings, where init_from is set

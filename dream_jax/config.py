@@ -287,17 +287,27 @@ def _extra(row: str) -> str:
     return METHODS[row].extra if row in METHODS else ""
 
 
-def with_rows(config: ConfigDict) -> ConfigDict:
-    """The configuration with `methods` spelt out: "all", and names in one text with commas."""
+# Lists of names, for which a flag may give one text: --config.methods=msp,vos
+_LISTS = ("methods", "data.ood", "data.shifted", "data.tuning", "data.auxiliary")
+
+
+def spelt_out(config: ConfigDict) -> ConfigDict:
+    """The configuration with lists of names as lists, and `methods = "all"` as all of them.
+
+    A text is divided at its commas, unless it names a folder (`name=folder`).
+    """
     config = config.copy_and_resolve_references()
-    methods = config.get("methods")
-    if isinstance(methods, str):
-        methods = (methods,)
-    if isinstance(methods, tuple | list) and all(isinstance(name, str) for name in methods):
-        names = [name.strip() for text in methods for name in text.split(",")]
-        if "all" in names:
-            names = ROWS
-        config.methods = tuple(names)
+    for field in _LISTS:
+        *sections, last = field.split(".")
+        section = config.get(sections[0], ConfigDict()) if sections else config
+        texts = section.get(last)
+        texts = (texts,) if isinstance(texts, str) else texts
+        if isinstance(texts, tuple | list) and all(isinstance(text, str) for text in texts):
+            parts = [[text] if "=" in text else text.split(",") for text in texts]
+            with section.ignore_type():
+                section[last] = tuple(name.strip() for names in parts for name in names)
+    if "all" in config.get("methods", ()):
+        config.methods = ROWS
     return config
 
 

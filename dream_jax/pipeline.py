@@ -74,7 +74,7 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str] = STAGES, overw
     unknown = [s for s in stages if s not in STAGES]
     if unknown or not stages:
         raise UserError(f"--stages names {unknown or 'nothing'}; allowed: {', '.join(STAGES)}")
-    config = configuration.with_rows(config)
+    config = configuration.spelt_out(config)
     configuration.check_config(config)
     hosts.check_same([config.to_dict(), list(stages), overwrite], "settings")
     pipeline = Pipeline(config, workdir)

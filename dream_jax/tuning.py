@@ -31,7 +31,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     Raises:
       UserError: bad input, in one line; candidates that are done are not tried again.
     """
-    config = configuration.with_rows(config)
+    config = configuration.spelt_out(config)
     configuration.check_config(config)
     rows = [row for row in config.methods if row in config.tuning.candidates]
     if not config.data.tuning or not rows:
