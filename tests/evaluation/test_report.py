@@ -231,7 +231,12 @@ def test_page_marks_the_best_of_each_column(report):
 
 def test_tables_lie_beside_the_page(report):
     folder = report[0].parent
-    assert {p.name for p in folder.iterdir()} == {"index.html", "table.md", "table.csv"}
+    assert {p.name for p in folder.iterdir()} == {
+        "index.html",
+        "table.md",
+        "table.csv",
+        "table.tex",
+    }
     assert "| Dream-OOD & co | 12.5 / 75.0 / 50.0 |" in (folder / "table.md").read_text()
     assert (folder / "table.csv").read_text().splitlines()[2].startswith("dream_ood,0.125,0.75,")
 
