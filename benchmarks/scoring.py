@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 from benchmarks import rivals
 from benchmarks.paired import InOwnProcess, compare, parser
 from benchmarks.resnet import NETWORKS, rival_shape
-from dream_jax.detector.methods.energy import energy_score
+from dream_jax.detector.scores import energy_score
 from dream_jax.models.resnet import STAGES, ResNet, init_model
 from dream_jax.training import devices
 

@@ -81,7 +81,7 @@ def _split(
 def check_folder(folder: str) -> None:
     """Raises DataUnavailable if a folder given as an OOD set is not there."""
     if not Path(folder).expanduser().is_dir():
-        raise DataUnavailable(f"data.ood: there is no folder {folder}")
+        raise DataUnavailable(f"there is no folder {folder}, which was given as an OOD set")
 
 
 def load_folder(name: str, folder: str, options: DataOptions) -> ImageSet:
@@ -93,7 +93,7 @@ def load_folder(name: str, folder: str, options: DataOptions) -> ImageSet:
     path = Path(folder).expanduser()
     files = image_files(path)
     if not files:
-        raise UserError(f"data.ood: {folder} holds no png, jpg or jpeg images")
+        raise UserError(f"{folder}, given as an OOD set, holds no png, jpg or jpeg images")
     rng = set_rng(name, options.seed)
     rows = rng.choice(len(files), min(options.count, len(files)), replace=False)
     images, _ = load_images(Files(str(path), files), rows, **options.reading)

@@ -264,7 +264,7 @@ def _fashion_mnist_check(options: DataOptions) -> None:
     prepare("fashion_mnist", options)
 
 
-@ood_set("fashion_mnist", check=_fashion_mnist_check)
+@ood_set("fashion_mnist", check=_fashion_mnist_check, role="any")
 def fashion_mnist(options: DataOptions) -> ImageSet:
     """A fixed random part of Fashion-MNIST's test split (Xiao et al., 2017), framed as digits are.
 

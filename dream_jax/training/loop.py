@@ -42,6 +42,8 @@ class Term(NamedTuple):
 
 
 # objective(params, model_state, batch, keys) -> ({name: Term}, new model_state); one key per row.
+# The batch has the table's columns, `mask` and `position` of `devices.shard_rows`, and, the same on
+# all devices, `step` and its random `key`.
 Objective = Callable[[Any, Any, dict, jax.Array], tuple[dict[str, Term], Any]]
 
 # Tables up to this size are kept on every device, larger ones stay on the host.
@@ -172,9 +174,11 @@ def make_steps(
     def update(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
         step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         keys = devices.fold_keys(step_key, batch["position"])
+        # No row has this number, so the step's own key is none of theirs.
+        shown = batch | {"step": state.step, "key": jax.random.fold_in(step_key, 2**32 - 1)}
 
         def loss_share(params):
-            terms, model_state = objective(params, state.model_state, batch, keys)
+            terms, model_state = objective(params, state.model_state, shown, keys)
             means = {name: devices.masked_mean(t.values, t.mask) for name, t in terms.items()}
             loss = sum(t.weight * means[name] for name, t in terms.items() if t.weight)
             return loss, (means | {"loss": loss}, model_state)
@@ -255,8 +259,7 @@ def fit(
     a thread prepares and transfers the calls after that; only a checkpoint waits for the devices.
 
     Args:
-      objective: per-row loss terms, see `Objective`. Its batch has the table's columns, and `mask`
-        and `position` of `devices.shard_rows`.
+      objective: per-row loss terms, see `Objective`.
       state: the state to start from where there is no checkpoint.
       batches: the table and the rows of each step.
       steps: total number of steps.

@@ -10,19 +10,19 @@ from ml_collections import ConfigDict
 from scipy.special import logsumexp
 from scipy.stats import rankdata
 
+from dream_jax.detector.inputs import NEEDS, visible
 from dream_jax.detector.posthoc import DETECTORS, FitData, Head, Inputs, base
 from dream_jax.detector.posthoc.activations import shape_activations
-from dream_jax.detector.posthoc.base import NEEDS, visible
-from dream_jax.detector.posthoc.logits import max_softmax
 from dream_jax.detector.posthoc.odin import perturb
-from dream_jax.detector.posthoc.scoring import (
+from dream_jax.detector.posthoc.statistics import quantile, scatter, whitening
+from dream_jax.detector.scores import max_softmax
+from dream_jax.detector.scoring import (
     extract_features,
     fit_detectors,
     fit_to_images,
     resolve_options,
     scorer,
 )
-from dream_jax.detector.posthoc.statistics import quantile, scatter, whitening
 from dream_jax.detector.train import forward_of
 from dream_jax.errors import UserError
 from dream_jax.evaluation.metrics import ood_metrics

@@ -6,21 +6,22 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
 
-from dream_jax.detector.methods.base import Method
-from dream_jax.detector.methods.energy import classification_terms, energy_score
+from dream_jax.detector.methods.base import Method, Options, Own, Rows, Shape, classification_terms
+from dream_jax.detector.methods.energy import score_by_energy
+from dream_jax.detector.options import number, whole
+from dream_jax.detector.scores import energy_score
 from dream_jax.training.loop import Term
 
 
-def init_phi(key: jax.Array, config: ConfigDict) -> dict:
-    """φ from an energy to two logits: linear, or an MLP if `config.phi_hidden` is above 0.
+def init_phi(key: jax.Array, hidden: int) -> dict:
+    """φ from an energy to two logits: linear, or an MLP if `hidden` is above 0.
 
     Weights and biases are uniform in ±1/√inputs, as in the original's linear layers; but the signs
     of the last layer's weights are set so that a higher energy starts as more ID. Left to chance,
     every other φ starts the other way round, and training then gives the outliers the high scores.
     """
-    sizes = [1, config.phi_hidden, 2] if config.phi_hidden else [1, 2]
+    sizes = [1, hidden, 2] if hidden else [1, 2]
     layers = {}
     slope = jnp.ones(1)  # sign of the derivative of a layer's inputs by the energy
     for index, (inputs, outputs) in enumerate(pairwise(sizes)):
@@ -50,18 +51,28 @@ def level_set_loss(layers: dict, energy: jax.Array, is_id: jax.Array) -> jax.Arr
     )
 
 
-def _terms(own: dict, logits: jax.Array, batch: dict, config: ConfigDict) -> dict[str, Term]:
-    loss = level_set_loss(own, energy_score(logits), batch["is_id"])
-    level_set = Term(loss, batch["mask"], config.level_set_weight)
-    return classification_terms(logits, batch) | {"level_set": level_set}
+def _init(key: jax.Array, shape: Shape, options: Options) -> Own:
+    return Own(init_phi(key, options["phi_hidden"]), {})
+
+
+def _terms(own: Own, rows: Rows, options: Options) -> tuple[dict[str, Term], dict]:
+    loss = level_set_loss(own.params, energy_score(rows.logits), rows.is_id)
+    level_set = Term(loss, rows.mask, options["weight"])
+    ce = classification_terms(rows.logits, rows.labels, rows.mask * rows.is_id)
+    return ce | {"level_set": level_set}, own.state
 
 
 METHOD = Method(
     name="dream_ood",
     title="Dream-OOD",
     paper="Du et al., Dream the Impossible, NeurIPS 2023",
-    uses_decoded=True,
     terms=_terms,
-    score=energy_score,
-    init=init_phi,
+    score=score_by_energy,
+    extra="outliers",
+    options={
+        "weight": number(2.5, 0.0, 1e3),  # of the level-set loss; CIFAR-100's, ImageNet-100: 1
+        "phi_hidden": whole(0, 0),  # 0: φ is linear; ImageNet-100: 512
+        "zoom": number(1.0, 1.0, 100.0),  # outliers are shown enlarged by up to this factor
+    },
+    init=_init,
 )

@@ -3,6 +3,7 @@
 Adding one is adding a `Detector` and naming it in `DETECTORS`.
 """
 
+from dream_jax.detector.inputs import Head, Inputs
 from dream_jax.detector.posthoc import (
     activations,
     dice,
@@ -14,7 +15,7 @@ from dream_jax.detector.posthoc import (
     she,
     vim,
 )
-from dream_jax.detector.posthoc.base import Detector, FitData, Head, Inputs
+from dream_jax.detector.posthoc.base import Detector, FitData
 
 DETECTORS: dict[str, Detector] = {
     d.name: d

@@ -6,9 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dream_jax.detector.methods.energy import energy_score
-from dream_jax.detector.posthoc.base import Detector, FitData, Inputs, number
+from dream_jax.detector.inputs import Inputs
+from dream_jax.detector.options import number
+from dream_jax.detector.posthoc.base import Detector, FitData
 from dream_jax.detector.posthoc.statistics import quantile
+from dream_jax.detector.scores import energy_score
 
 
 def fit_react(data: FitData, options: Mapping[str, Any]) -> dict[str, Any]:

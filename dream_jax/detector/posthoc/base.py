@@ -2,38 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-# What a detector may need of the classifier and of the fitting data, and in which fields of
-# `Inputs` its score then finds it; of the head and the labels only the fitting knows.
-NEEDS: dict[str, tuple[str, ...]] = {
-    "logits": ("logits",),
-    "features": ("features",),
-    "gradients": ("images", "forward"),
-    "head": (),
-    "labels": (),
-}
+from dream_jax.detector.inputs import Head, Inputs
+from dream_jax.detector.options import Option
+
 ROWS_AT_ONCE = 4096  # of the fitting data, in float64
-
-
-class Head(NamedTuple):
-    """The classifier's last, linear layer: logits = features @ kernel + bias.
-
-    Attributes:
-      kernel: (d, classes).
-      bias: (classes,).
-    """
-
-    kernel: Any
-    bias: Any
-
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """(n, d) → (n, classes), without the loss of precision that TPU and GPU default to."""
-        return jnp.matmul(features, self.kernel, precision="highest") + self.bias
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,59 +53,6 @@ class FitData:
     def logits(self, features: np.ndarray) -> np.ndarray:
         """(m, d) → (m, classes), in float64."""
         return features @ np.asarray(self.head.kernel, np.float64) + np.asarray(self.head.bias)
-
-
-class Inputs(NamedTuple):
-    """A batch of images as the classifier sees them, inside a traced program.
-
-    What a detector does not need is None for it.
-
-    Attributes:
-      logits: (n, classes).
-      features: (n, d).
-      images: (n, ...) what the network takes.
-      forward: images → logits, row by row independent; for gradients.
-      image_scale: how many units of the network's normalised input one unit of `images` is.
-    """
-
-    logits: jax.Array | None
-    features: jax.Array | None
-    images: jax.Array | None
-    forward: Callable[[jax.Array], jax.Array] | None
-    image_scale: float = 1.0
-
-
-def visible(inputs: Inputs, needs: frozenset[str]) -> Inputs:
-    """The inputs without what a detector has not said that it needs."""
-    hidden = [field for need, own in NEEDS.items() if need not in needs for field in own]
-    return inputs._replace(**dict.fromkeys(hidden))
-
-
-class Option(NamedTuple):
-    """A setting of a detector: its default, whether a value is allowed, and what is, in words."""
-
-    default: Any
-    holds: Callable[[Any], bool]
-    allowed: str
-
-
-def number(default: float, low: float, high: float) -> Option:
-    """A number in [low, high]."""
-
-    def holds(value) -> bool:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and low <= value <= high
-
-    return Option(default, holds, f"a number of at least {low:g} and at most {high:g}")
-
-
-def whole(default: int, low: int) -> Option:
-    """A whole number of at least `low`."""
-
-    def holds(value) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= low
-
-    return Option(default, holds, f"a whole number of at least {low}")
 
 
 def nothing_to_fit(data: FitData | None, options: Mapping[str, Any]) -> dict:

@@ -6,8 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from dream_jax.detector.methods.energy import energy_score
-from dream_jax.detector.posthoc.base import Detector, FitData, Head, Inputs, number
+from dream_jax.detector.inputs import Head, Inputs
+from dream_jax.detector.options import number
+from dream_jax.detector.posthoc.base import Detector, FitData
+from dream_jax.detector.scores import energy_score
 
 
 def fit_dice(data: FitData, options: Mapping[str, Any]) -> Head:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dream_jax.detector.posthoc.base import Detector, FitData, Inputs
+from dream_jax.detector.inputs import Inputs
+from dream_jax.detector.posthoc.base import Detector, FitData
 
 
 def fit_kl_matching(data: FitData, options: Mapping[str, Any]) -> np.ndarray:

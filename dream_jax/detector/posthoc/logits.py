@@ -3,16 +3,12 @@
 import jax
 import jax.numpy as jnp
 
-from dream_jax.detector.methods.energy import energy_score
-from dream_jax.detector.posthoc.base import Detector, number, whole
+from dream_jax.detector.options import number, whole
+from dream_jax.detector.posthoc.base import Detector
+from dream_jax.detector.scores import energy_score, max_softmax
 
 # Beside 1, float32 resolves 6e-8: nearer to 0 or 1 the power in GEN would score rounding.
 _NEAREST = 1e-7
-
-
-def max_softmax(logits: jax.Array, temperature: float = 1.0) -> jax.Array:
-    """The largest softmax probability of the logits divided by a temperature: (n, c) → (n,)."""
-    return jnp.max(jax.nn.softmax(logits / temperature, axis=-1), axis=-1)
 
 
 def generalized_entropy(logits: jax.Array, gamma: float, top: int) -> jax.Array:

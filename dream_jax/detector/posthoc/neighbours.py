@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dream_jax.detector.methods.energy import energy_score
-from dream_jax.detector.posthoc.base import Detector, FitData, Inputs, whole
+from dream_jax.detector.inputs import Inputs
+from dream_jax.detector.options import whole
+from dream_jax.detector.posthoc.base import Detector, FitData
+from dream_jax.detector.scores import energy_score
 from dream_jax.errors import UserError
 from dream_jax.knn import knn_score, mean_of_largest
 

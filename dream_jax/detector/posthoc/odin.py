@@ -6,8 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dream_jax.detector.posthoc.base import Detector, Inputs, number
-from dream_jax.detector.posthoc.logits import max_softmax
+from dream_jax.detector.inputs import Inputs
+from dream_jax.detector.options import number
+from dream_jax.detector.posthoc.base import Detector
+from dream_jax.detector.scores import max_softmax
 
 
 def perturb(inputs: Inputs, epsilon: float, temperature: float) -> jax.Array:

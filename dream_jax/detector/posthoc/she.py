@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dream_jax.detector.posthoc.base import Detector, FitData, Inputs
+from dream_jax.detector.inputs import Inputs
+from dream_jax.detector.posthoc.base import Detector, FitData
 from dream_jax.detector.posthoc.statistics import class_means
 
 

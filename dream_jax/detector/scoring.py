@@ -1,4 +1,4 @@
-"""Fitting several post-hoc detectors, and scoring images by all of them in one pass."""
+"""Fitting the scores of a classifier, and scoring images by all of them in one pass."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -6,8 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dream_jax.detector.inputs import NEEDS, visible
+from dream_jax.detector.methods import Method
+from dream_jax.detector.options import resolve
 from dream_jax.detector.posthoc import DETECTORS, FitData, Head, Inputs
-from dream_jax.detector.posthoc.base import nothing_to_fit, visible
+from dream_jax.detector.posthoc.base import nothing_to_fit
 from dream_jax.detector.posthoc.neighbours import check_neighbours
 from dream_jax.errors import UserError
 from dream_jax.training.devices import MappedFunction
@@ -18,8 +21,17 @@ Forward = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class Fitted(NamedTuple):
-    """A detector's settings, all of them, and the float32 arrays that its score uses."""
+    """A score that is ready to be used.
 
+    Attributes:
+      score: (state, inputs, options) → (n,), higher is more ID; traced.
+      needs: some of `inputs.NEEDS`: what of the inputs it sees.
+      options: all its settings.
+      state: the float32 arrays that it uses.
+    """
+
+    score: Callable[[Any, Inputs, Mapping[str, Any]], jax.Array]
+    needs: frozenset[str]
     options: Mapping[str, Any]
     state: Any
 
@@ -32,17 +44,7 @@ def resolve_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if name not in DETECTORS:
         raise UserError(f"there is no detector {name!r}; allowed: {', '.join(sorted(DETECTORS))}")
-    options = DETECTORS[name].options
-    for key, value in given.items():
-        if key not in options:
-            raise UserError(
-                f"detector {name} has no setting {key!r}; allowed: {', '.join(options) or 'none'}"
-            )
-        if not options[key].holds(value):
-            raise UserError(
-                f"detector {name}: {key} is {value!r}; it must be {options[key].allowed}"
-            )
-    return {key: given.get(key, option.default) for key, option in options.items()}
+    return resolve(f"detector {name}", DETECTORS[name].options, given)
 
 
 def fit_detectors(
@@ -61,9 +63,14 @@ def fit_detectors(
     options = {name: resolve_options(name, given) for name, given in chosen.items()}
     fitted = {}
     for name, own in options.items():
-        state = DETECTORS[name].fit(data, own)
-        fitted[name] = Fitted(own, jax.tree.map(lambda a: np.asarray(a, np.float32), state))
+        detector = DETECTORS[name]
+        fitted[name] = fitted_score(detector.score, detector.needs, own, detector.fit(data, own))
     return fitted
+
+
+def fitted_score(score: Callable, needs: frozenset[str], options: Mapping, state: Any) -> Fitted:
+    """A `Fitted` whose state is brought to float32."""
+    return Fitted(score, needs, options, jax.tree.map(lambda a: np.asarray(a, np.float32), state))
 
 
 def check_sizes(options: Mapping[str, Mapping[str, Any]], images: int) -> None:
@@ -110,6 +117,38 @@ def fit_to_images(
     return fit_detectors(chosen, FitData(features, labels, head))
 
 
+def fit_method(
+    method: Method,
+    options: Mapping[str, Any],
+    forward: Forward,
+    classifier: Any,
+    images: Any,
+    batch_size: int,
+    image_scale: float = 1.0,
+) -> Fitted:
+    """The score of a training method, fitted to the ID training images if it has to be.
+
+    Args:
+      options: all settings of the method.
+      classifier: its `Classifier`, which is what `forward` takes.
+    """
+
+    def evaluate(function: Callable[[Inputs], Any]) -> Any:
+        def program(classifier, batch):
+            return function(_inputs(forward, classifier, batch["images"], image_scale))
+
+        mapped = MappedFunction(program, classifier, batch_size)
+        return mapped({"images": images}, f"fitting {method.name}")
+
+    state = method.fit(classifier.own, evaluate, options)
+    return fitted_score(method.score, frozenset(NEEDS), options, state)
+
+
+def _inputs(forward: Forward, variables: Any, images: jax.Array, image_scale: float) -> Inputs:
+    logits, features = forward(variables, images)
+    return Inputs(logits, features, images, lambda x: forward(variables, x)[0], image_scale)
+
+
 def scorer(
     forward: Forward,
     variables: Any,
@@ -117,30 +156,26 @@ def scorer(
     batch_size: int,
     image_scale: float = 1.0,
 ) -> Callable[[Any], tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """One program, mapped over the devices in batches, for all detectors.
+    """One program, mapped over the devices in batches, for all scores of a classifier.
 
-    All share one forward pass; a detector that needs gradients adds its own.
+    All share one forward pass; a score that needs gradients adds its own.
 
     Args:
-      fitted: see `fit_detectors`.
+      fitted: by name, see `fit_detectors`.
       batch_size: images per call over all devices.
       image_scale: units of the network's normalised input per unit of an image (`INPUT_SCALE`).
 
     Returns:
-      images (n, ...) → (logits (n, classes), by detector scores (n,), higher is more ID).
+      images (n, ...) → (logits (n, classes), scores by name (n,), higher is more ID).
     """
-    options = {name: own.options for name, own in fitted.items()}
 
     def program(variables, batch):
         network, states = variables
-        images = batch["images"]
-        logits, features = forward(network, images)
-        inputs = Inputs(logits, features, images, lambda x: forward(network, x)[0], image_scale)
+        inputs = _inputs(forward, network, batch["images"], image_scale)
         scores = {}
-        for name, own in options.items():
-            detector = DETECTORS[name]
-            scores[name] = detector.score(states[name], visible(inputs, detector.needs), own)
-        return logits, scores
+        for name, own in fitted.items():
+            scores[name] = own.score(states[name], visible(inputs, own.needs), own.options)
+        return inputs.logits, scores
 
     states = {name: own.state for name, own in fitted.items()}
     mapped = MappedFunction(program, (variables, states), batch_size)
