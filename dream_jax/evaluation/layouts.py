@@ -66,7 +66,7 @@ class Cell(NamedTuple):
       mean: over seeds; None where it was not measured.
       std: its standard deviation over seeds; None where there is one seed.
       best: whether it is the best of its column, as shown; several may be.
-      close: whether it is not, and the bootstrap cannot tell it from the best.
+      close: whether it is not, and the bootstrap cannot tell it from one that is.
     """
 
     mean: float | None
@@ -206,13 +206,14 @@ def _marked(metrics: Mapping, keys: list[str], column: Column) -> list[Cell]:
         return [Cell(mean, std) for mean, std in zip(means, stds, strict=True)]
     choose = max if column.higher_is_better else min
     best = choose(numbers)
-    first = choose((mean, key) for mean, key in zip(means, keys, strict=True) if mean is not None)
+    leaders = [key for number, key in zip(shown, keys, strict=True) if number == best]
     return [
         Cell(
             mean,
             std,
             best=number == best,
-            close=number not in (None, best) and _close(metrics, column, key, first[1]),
+            close=number not in (None, best)
+            and any(_close(metrics, column, key, leader) for leader in leaders),
         )
         for mean, std, number, key in zip(means, stds, shown, keys, strict=True)
     ]
