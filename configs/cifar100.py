@@ -126,6 +126,7 @@ def get_config() -> ConfigDict:
     config.inliers.keep = 1
     config.inliers.rounds = 100
     config.inliers.images = 100_000
+    config.inliers.confirmed = False  # True: only images that the plain classifier reads as asked
 
     # ③ decoding
     config.generator = ConfigDict()

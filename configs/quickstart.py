@@ -88,6 +88,7 @@ def get_config() -> ConfigDict:
     config.inliers.keep = 1
     config.inliers.rounds = 2
     config.inliers.images = 1_000
+    config.inliers.confirmed = True  # True: only images that the plain classifier reads as asked
 
     # ③ decoding
     config.generator = ConfigDict()

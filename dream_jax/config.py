@@ -165,6 +165,7 @@ RULES: dict[str, Rule] = {
     "inliers.keep": _whole(1),
     "inliers.rounds": _whole(1),
     "inliers.images": _whole(1),
+    "inliers.confirmed": (lambda v: isinstance(v, bool), "True or False"),
     "generator.path": (lambda v: isinstance(v, str) and bool(v), "a folder, or owner/name"),
     "generator.revision": (lambda v: isinstance(v, str), "a commit or tag, empty for a folder"),
     "generator.precision": _one_of(PRECISIONS),

@@ -50,6 +50,17 @@ _NEUTRAL = (
 # What tables call the methods and the detectors.
 _TITLES = {name: entry.title for name, entry in (DETECTORS | METHODS).items()}
 PLAIN = configuration.PLAIN
+# Titles of the groups of rows, by what the classifiers of methods were trained with.
+_TRAINED = {
+    "": "Trained on the ID images alone",
+    "outliers": "Trained with imagined images",
+    "inliers": "Trained with imagined images",
+    "auxiliary": "Trained with real outliers",
+}
+_SECTIONS = {
+    **dict.fromkeys(DETECTORS, "Scores of the cross-entropy classifier"),
+    **{name: _TRAINED[method.extra] for name, method in METHODS.items() if name != PLAIN},
+}
 # What methods use for their training that stage decode made.
 _DECODED = ("outliers", "inliers")
 # Sets of decoded ID images, whose scores are to stay those of ID images.
@@ -203,6 +214,11 @@ class Pipeline:
         if method != PLAIN:
             return [method]
         return [row for row in self.config.methods if row == PLAIN or row in DETECTORS]
+
+    @property
+    def sections(self) -> dict[str, str] | None:
+        """Row → title of its group, where there are so many that groups help the eye."""
+        return _SECTIONS if len(self.config.methods) > 4 else None
 
     def _names(self, stage: str, method: str, seed: int) -> tuple[str, str]:
         """What a classifier's stage and its folder are called.
@@ -541,9 +557,33 @@ class Pipeline:
         if method.extra == "outliers":
             return self._outliers(seed, folder)
         if method.extra == "inliers":
-            images, labels = self.images("inliers")
-            return ExtraImages([images], labels=labels)
+            return self._inliers(seed, folder)
         return ExtraImages(self._auxiliary()) if method.extra == "auxiliary" else None
+
+    def _inliers(self, seed: int, folder: Path):
+        """The inlier images for training; how many are read as asked is kept in `folder`."""
+        from dream_jax.detector.train import ExtraImages
+
+        images, labels = self.images("inliers")
+        read_as_asked = self.logits_of(PLAIN, seed)(images).argmax(-1) == labels
+        rows = np.arange(len(labels))
+        if self.config.inliers.confirmed:
+            rows = rows[read_as_asked]
+        if not len(rows):
+            raise UserError(
+                f"config.inliers.confirmed is True; the plain classifier reads none of the "
+                f"{len(labels)} inliers as asked: lower inliers.scale, or set it to False"
+            )
+        share = float(np.mean(read_as_asked))
+        if hosts.is_main():
+            summary = {"inliers": len(labels), "read_as_asked": share, "used": len(rows)}
+            write_json(folder / "inliers.json", summary)
+        print(
+            f"   the plain classifier reads {share:.1%} of the inliers as asked; {len(rows)} of "
+            f"{len(labels)} are used",
+            flush=True,
+        )
+        return ExtraImages([subset(images, rows)], labels=labels[rows])
 
     def _auxiliary(self) -> list:
         """Real outliers to train on: of each set arrays, or what streams where ID images do."""
@@ -822,6 +862,7 @@ class Pipeline:
             by_name_labels=by_name_labels,
             scores=self.scores(self.seeds[0]),
             titles=_TITLES,
+            sections=self.sections,
             judgement=judgements[0] if judgements else None,
             stages=[
                 {"stage": name, **{k: r.record[k] for k in ("seconds", "peak_memory_mb")}}
@@ -839,7 +880,7 @@ class Pipeline:
         page = self.records["report"].folder / "index.html"
         metrics = self.workdir / "metrics.json"
         if metrics.exists():
-            print(f"\n{text_table(read_json(metrics), _TITLES)}\n")
+            print(f"\n{text_table(read_json(metrics), _TITLES, sections=self.sections)}\n")
         if page.exists():
             print(f"report: {page}")
         return page

@@ -63,6 +63,7 @@ def get_config() -> ConfigDict:
     config.inliers.per_round = 10
     config.inliers.candidates = 50
     config.inliers.images = 20
+    config.inliers.confirmed = False
     config.generator.path = ""  # see `build_generator`
     config.decoding.prompts = (PROMPT,)
     config.decoding.id_prompt = PROMPT

@@ -36,7 +36,8 @@ def sample_classes(
     """
     settings = SamplerSettings(**config.sampling)
     if kind == "inliers":
-        given = {name: value for name, value in config.inliers.items() if name != "images"}
+        given = config.inliers.to_dict()
+        given = {name: given[name] for name in given if name not in ("images", "confirmed")}
         settings = dataclasses.replace(settings, largest=False, **given)
     stage = "sample" if kind == "outliers" else f"sample {kind}"
     most = int(np.bincount(labels, minlength=len(anchors)).max())
