@@ -178,6 +178,7 @@ def test_record_of_tuning_that_is_not_there(toy):
 
 def test_outlier_exposure_needs_real_outliers(toy):
     config = with_value(toy.config(), "methods", ("outlier_exposure",))
+    config.data.auxiliary = ()
     assert refusal(config).startswith("config.data.auxiliary is (); with 'outlier_exposure'")
 
 
