@@ -50,7 +50,7 @@ class Layout(NamedTuple):
       groups: its columns.
       rows: the keys of its rows.
       legend: sentences that explain its numbers.
-      marked: whether texts mark the best of each column; the page always does.
+      marked: whether texts mark cells; the page always does.
     """
 
     groups: list[Group]
@@ -102,9 +102,8 @@ def readable(key: str, names: Mapping[str, str] | None = None) -> str:
 
 
 def results_layout(metrics: Mapping, names: Mapping[str, str] | None = None) -> Layout:
-    """The paper's columns where there are several seeds or a bootstrap, else all measured ones."""
-    compared = "std" in metrics or "bootstrap" in metrics
-    return (paper_layout if compared else full_layout)(metrics, names)
+    """The paper's columns where there are several seeds, else all that were measured."""
+    return (paper_layout if "std" in metrics else full_layout)(metrics, names)
 
 
 def full_layout(metrics: Mapping, names: Mapping[str, str] | None = None) -> Layout:
@@ -119,7 +118,7 @@ def full_layout(metrics: Mapping, names: Mapping[str, str] | None = None) -> Lay
         ]
         groups.append(Group("kept", columns))
         legend.append(LEGEND_KEPT)
-    return Layout(groups, list(methods), legend, marked=False)
+    return Layout(groups, list(methods), legend, marked="bootstrap" in metrics)
 
 
 def paper_layout(metrics: Mapping, names: Mapping[str, str] | None = None) -> Layout:

@@ -87,7 +87,7 @@ def markdown_table(
 ) -> str:
     """The table in Markdown: one cell per OOD set, "FPR95 / AUROC". Arguments as above.
 
-    A single seed without a bootstrap has "FPR95 / AUROC / AUPR" and no marks.
+    A single seed has "FPR95 / AUROC / AUPR", and without a bootstrap no marks.
     """
     layout = layout or results_layout(metrics, names)
     headings, sub = ["Method"], [""]
@@ -253,7 +253,8 @@ def tuning_rows(metrics: Mapping, names: Names = None) -> list[tuple[str, str, s
             continue
         chosen = tuned["chosen"]
         values = ", ".join(f"{setting} = {_setting(value)}" for setting, value in chosen.items())
-        found = (", ".join(chosen), values, str(tuned["candidates"]))
+        # Of settings that are not those the tuning chose there were no candidates.
+        found = (", ".join(chosen), values, str(tuned["candidates"] or "set by hand"))
         rows.append((readable(key, names), *found))
     return rows
 

@@ -177,6 +177,17 @@ def test_marks_need_a_bootstrap(over_seeds):
     assert "resamples" not in text_table(over_seeds)
 
 
+def test_one_seed_with_a_bootstrap_has_all_columns_and_marks(over_seeds):
+    del over_seeds["std"]
+    over_seeds["by_seed"].popitem()
+    row = next(line for line in markdown_table(over_seeds).splitlines() if "a & b" in line)
+    assert row.startswith("| a & b | 28.0† / 91.0† / 50.0 | 45.0† / 75.0† / 50.0 |")
+    assert row.endswith("| 94.0 | 90.0 / – |")
+    assert "FPR95 ↓ / AUROC ↑ / AUPR ↑" in markdown_table(over_seeds)
+    assert "std" not in csv_table(over_seeds) and "over 1" not in text_table(over_seeds)
+    assert " 28.0†  91.0† 50.0 " in text_table(over_seeds)
+
+
 def test_text_over_seeds(over_seeds):
     lines = table_lines(text_table(over_seeds, NAMES, sections=SECTIONS))
     assert lines[3] == "[Post-hoc]" and lines[6] == "[Trained | 100 %]"
@@ -251,12 +262,16 @@ def test_tuning(over_seeds):
     over_seeds["tuning"] = {
         "sets": ["noise", "glyph_parts"],
         "seed": 100,
-        "rows": {"knn": {"candidates": 4, "chosen": {"k": 50, "epsilon": 0.0014}}},
+        "rows": {
+            "knn": {"candidates": 4, "chosen": {"k": 50, "epsilon": 0.0014}},
+            "a_&_b": {"candidates": 0, "chosen": {"k": 7}},
+        },
     }
     lines = tuning_table(over_seeds, NAMES).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:5]]
     assert cells[0] == ["Method", "Tuned", "Chosen", "Candidates"]
     assert cells[2] == ["knn", "k, epsilon", "k = 50, epsilon = 0.0014", "4"]
+    assert cells[3] == ["a & b", "k", "k = 7", "set by hand"]
     assert cells[4] == ["Dream-OOD", "defaults", "–", "–"]
     assert len({len(line) for line in lines[:5]}) == 1
     assert lines[-1] == "Chosen on the validation OOD sets noise, glyph parts, with seed 100."
