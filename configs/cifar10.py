@@ -56,4 +56,4 @@ def make_small(config: ConfigDict) -> None:
     config.decoding.outliers = 1000
     config.decoding.by_name_test = 200
     config.classifier.outlier_batch_size = 32
-    config.classifier.level_set_weight = 1.0
+    config.method_options.dream_ood.weight = 1.0

@@ -26,10 +26,12 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.name = "cifar100"
     config.seed = 0
+    config.seeds = ()  # of the classifiers, e.g. (0, 1, 2), if not only config.seed
+    # Rows of the table: post-hoc detectors and training methods by name, or "all".
     config.methods = ("energy", "dream_ood")
     config.init_from = ""  # Dream-OOD trains from scratch
-    config.detectors = ()  # post-hoc detectors of the plain classifier: ("msp", "odin", "knn", ...)
-    config.detector_options = ConfigDict()  # detector → settings in place of its defaults
+    # Settings of rows in place of their defaults, which dream_jax/detector/ gives.
+    config.method_options = ConfigDict({"dream_ood": {"weight": 2.5, "phi_hidden": 0}})
     config.save_every = 2000  # training steps between checkpoints
     config.eval_batch_size = 1000
 
@@ -42,6 +44,8 @@ def get_config() -> ConfigDict:
         "isun=data/iSUN",
         "dtd",
     )
+    config.data.auxiliary = ()  # real outliers to train on, for Outlier Exposure
+    config.data.auxiliary_count = 5000  # images of each such set, where it has as many
     config.data.image_size = 32
     config.data.channels = 3
     config.data.ood_count = 2000  # a fifth of the ID test set
@@ -134,11 +138,8 @@ def get_config() -> ConfigDict:
     config.classifier.epochs = 200
     config.classifier.batch_size = 256
     config.classifier.outlier_batch_size = 256
-    config.classifier.level_set_weight = 2.5
-    config.classifier.phi_hidden = 0  # 0: φ is linear
     config.classifier.augment = "crop_flip"
     config.classifier.degrade = 0.0
-    config.classifier.outlier_zoom = 1.0
     config.classifier.round_trip_share = 0.0
     config.classifier.by_name_share = 0.0
     config.classifier.filter_confidence = 1.0  # all outliers; lower it if the training collapses

@@ -15,18 +15,22 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.name = "quickstart"
     config.seed = 0
+    config.seeds = ()  # of the classifiers, e.g. (0, 1, 2), if not only config.seed
+    # Rows of the table: post-hoc detectors and training methods by name, or "all".
     config.methods = ("energy", "dream_ood")
     # From what Dream-OOD starts to train: fresh weights if empty, "energy" for the plain classifier
     # of this run, or a folder classifier/<method>/checkpoints of another; then fine_tune holds.
     config.init_from = ""
-    config.detectors = ()  # post-hoc detectors of the plain classifier: ("msp", "odin", "knn", ...)
-    config.detector_options = ConfigDict()  # detector → settings in place of its defaults
+    # Settings of rows in place of their defaults, which dream_jax/detector/ gives.
+    config.method_options = ConfigDict({"dream_ood": {"weight": 1.0, "zoom": 4.0}})
     config.save_every = 100  # training steps between checkpoints
     config.eval_batch_size = 250
 
     config.data = ConfigDict()
     config.data.id = "digits"
     config.data.ood = ("letters", "textures", "faces", "fashion_mnist")
+    config.data.auxiliary = ()  # real outliers to train on, for Outlier Exposure
+    config.data.auxiliary_count = 5000  # images of each such set, where it has as many
     config.data.image_size = 32
     config.data.channels = 1
     config.data.ood_count = 1000  # images per OOD set, where it has as many
@@ -96,11 +100,8 @@ def get_config() -> ConfigDict:
     config.classifier.epochs = 8
     config.classifier.batch_size = 64
     config.classifier.outlier_batch_size = 32
-    config.classifier.level_set_weight = 1.0
-    config.classifier.phi_hidden = 0  # 0: φ is linear
     config.classifier.augment = "affine"
     config.classifier.degrade = 0.5  # share of images blurred, dimmed and made noisy, ID or not
-    config.classifier.outlier_zoom = 4.0  # outliers are shown enlarged by up to this factor
     config.classifier.round_trip_share = 0.4
     config.classifier.by_name_share = 0.25
     config.classifier.filter_confidence = 0.95  # outliers surer of a class are left out; 1: none

@@ -15,8 +15,9 @@ from dream_jax.data.registry import (
     set_title,
 )
 from dream_jax.detector.methods import METHODS
+from dream_jax.detector.options import resolve
 from dream_jax.detector.posthoc import DETECTORS
-from dream_jax.detector.scoring import check_sizes, resolve_options
+from dream_jax.detector.scoring import check_sizes
 from dream_jax.errors import UserError
 from dream_jax.generator.load import PRECISIONS, SCHEDULERS, check_generator
 from dream_jax.models.resnet import PRECISIONS as MODEL_PRECISIONS
@@ -62,16 +63,27 @@ def _texts(allowed: str) -> Rule:
     return holds, allowed
 
 
-# The energy of the plain classifier is what the method `energy` is measured by already.
-_DETECTORS = tuple(sorted(set(DETECTORS) - set(METHODS)))
+# Cross-entropy training, whose network is scored by all post-hoc detectors and judges outliers. The
+# method's own score is the energy, so the detector of that name is the same row.
+PLAIN = "energy"
+# Every row of the table, in its order: scores of the plain classifier, then the other trainings.
+ROWS: tuple[str, ...] = (*dict.fromkeys([*DETECTORS, *METHODS]),)
 
 
 def _distinct(allowed: Sequence) -> Rule:
     def holds(v):
         is_list = isinstance(v, tuple | list)
-        return is_list and all(x in allowed for x in v) and len(set(v)) == len(v)
+        return is_list and len(v) > 0 and all(x in allowed for x in v) and len(set(v)) == len(v)
 
-    return holds, f"some of {', '.join(allowed)}, each once, or empty"
+    return holds, f"all, or some of {', '.join(allowed)}, each once"
+
+
+def _whole_numbers() -> Rule:
+    def holds(v):
+        numbers = all(isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in v)
+        return isinstance(v, tuple | list) and numbers and len(set(v)) == len(v)
+
+    return holds, "whole numbers of at least 0, each once, or empty for config.seed alone"
 
 
 _OPTIMIZER: dict[str, Rule] = {
@@ -85,11 +97,11 @@ _SHARE = _number(0, 1)
 RULES: dict[str, Rule] = {
     "name": (lambda v: isinstance(v, str) and bool(v), "a text"),
     "seed": _whole(0),
-    "methods": _some_of(METHODS),
-    "detectors": _distinct(_DETECTORS),
-    "detector_options": (
+    "seeds": _whole_numbers(),
+    "methods": _distinct(ROWS),
+    "method_options": (
         lambda v: isinstance(v, ConfigDict),
-        "settings by the detector's name, or empty",
+        "settings by the name of a method or detector, or empty",
     ),
     "init_from": (lambda v: isinstance(v, str), "a text"),
     "save_every": _whole(1),
@@ -100,6 +112,11 @@ RULES: dict[str, Rule] = {
         "one or more of the OOD sets' names",
     ),
     "data.folder": (lambda v: isinstance(v, str), "a folder for data.id=imagefolder, else empty"),
+    "data.auxiliary": (
+        lambda v: isinstance(v, tuple | list) and all(isinstance(x, str) for x in v),
+        "names of sets of real outliers to train on, or empty",
+    ),
+    "data.auxiliary_count": _whole(1),
     "data.image_size": _whole(28),
     "data.channels": _one_of((1, 3)),
     "data.ood_count": _whole(1),
@@ -151,11 +168,8 @@ RULES: dict[str, Rule] = {
     "classifier.epochs": _whole(1),
     "classifier.batch_size": _whole(1),
     "classifier.outlier_batch_size": _whole(1),
-    "classifier.level_set_weight": _number(0),
-    "classifier.phi_hidden": _whole(0),
     "classifier.augment": _one_of(AUGMENTATIONS),
     "classifier.degrade": _SHARE,
-    "classifier.outlier_zoom": _number(1),
     "classifier.round_trip_share": _SHARE,
     "classifier.by_name_share": _SHARE,
     "classifier.filter_confidence": _number(0, 1, open_low=True),
@@ -168,7 +182,7 @@ RULES: dict[str, Rule] = {
     "fine_tune.learning_rate": _number(0, open_low=True),
 }
 _BY_NAME = (
-    "detector_options.",
+    "method_options.",
     "data.class_tokens.",
     "data.class_names.",
     "decoding.name_suffixes.",
@@ -193,7 +207,7 @@ def check_config(config: ConfigDict) -> None:
     for field in flatten(config.to_dict()):
         if field not in known and not field.startswith(_BY_NAME):
             raise UserError(f"config.{field} is no setting; allowed: {', '.join(sorted(known))}")
-    detectors(config)
+    options(config, config.methods)
     _check_sets(config)
     sampling = config.sampling
     for field in ("k", "boundary"):
@@ -207,20 +221,17 @@ def check_config(config: ConfigDict) -> None:
             f"config.sampling.keep is {sampling.keep}; it must be at most sampling.candidates = "
             f"{sampling.candidates}"
         )
-    plain = "energy"
-    if config.init_from in METHODS and config.init_from != plain:
+    if config.init_from in METHODS and config.init_from != PLAIN:
         raise UserError(
-            f"config.init_from is {config.init_from!r}; allowed: empty, {plain!r}, or a folder of "
+            f"config.init_from is {config.init_from!r}; allowed: empty, {PLAIN!r}, or a folder of "
             f"checkpoints"
         )
-    for method in config.methods:
-        elsewhere = config.init_from not in ("", plain)
-        if METHODS[method].uses_decoded and plain not in config.methods and not elsewhere:
-            raise UserError(
-                f"config.methods is {tuple(config.methods)}; with {method} it must hold {plain}, "
-                f"the plain classifier by which imagined outliers are judged, unless "
-                f"config.init_from gives a trained one"
-            )
+    needing = [row for row in config.methods if _extra(row) == "auxiliary"]
+    if needing and not config.data.auxiliary:
+        raise UserError(
+            f"config.data.auxiliary is (); with {needing[0]!r} in config.methods it must name sets "
+            f"of real outliers to train on"
+        )
     if config.classifier.by_name_share > 0 and config.decoding.by_name == 0:
         raise UserError(
             f"config.decoding.by_name is 0; with classifier.by_name_share = "
@@ -229,23 +240,46 @@ def check_config(config: ConfigDict) -> None:
     check_generator(config.generator.path, config.generator.revision)
 
 
-def detectors(config: ConfigDict) -> dict[str, dict[str, Any]]:
-    """All settings of each of `config.detectors`.
+def _extra(row: str) -> str:
+    return METHODS[row].extra if row in METHODS else ""
+
+
+def with_rows(config: ConfigDict) -> ConfigDict:
+    """The configuration with `methods` spelt out: "all", and names in one text with commas."""
+    config = config.copy_and_resolve_references()
+    methods = config.get("methods")
+    if isinstance(methods, str):
+        methods = (methods,)
+    if isinstance(methods, tuple | list) and all(isinstance(name, str) for name in methods):
+        names = [name.strip() for text in methods for name in text.split(",")]
+        if "all" in names:
+            names = ROWS
+        config.methods = tuple(names)
+    return config
+
+
+def options(config: ConfigDict, rows: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """All settings of each of some rows: `config.method_options`, else the defaults.
 
     Raises:
-      UserError: `config.detector_options` names another detector, or a bad setting.
+      UserError: `config.method_options` names no row of the table, or a bad setting.
     """
-    given = config.detector_options.to_dict()
+    given = config.method_options.to_dict()
     for name, own in given.items():
-        if name not in config.detectors or not isinstance(own, dict):
+        if name not in ROWS or not isinstance(own, dict):
             raise UserError(
-                f"config.detector_options.{name} is {own!r}; allowed: settings of a detector that "
-                f"config.detectors names: {', '.join(config.detectors) or 'none'}"
+                f"config.method_options.{name} is {own!r}; allowed: settings of one of "
+                f"{', '.join(ROWS)}"
             )
+    known = DETECTORS | METHODS
     try:
-        return {name: resolve_options(name, given.get(name, {})) for name in config.detectors}
+        resolved = {
+            name: resolve(name, known[name].options, given.get(name, {}))
+            for name in dict.fromkeys([*rows, *given])
+        }
     except UserError as error:
-        raise UserError(f"config.detector_options: {error}") from None
+        raise UserError(f"config.method_options: {error}") from None
+    return {name: resolved[name] for name in rows}
 
 
 # What results call the other sets that they hold.
@@ -281,7 +315,8 @@ def check_class_sizes(config: ConfigDict, labels: np.ndarray, class_names: Seque
         raise UserError(f"data.id {config.data.id!r} gives no class names; at least one is needed")
     sizes = np.bincount(labels, minlength=len(class_names))
     smallest = int(sizes.argmin())
-    check_sizes(detectors(config), len(labels))
+    posthoc = [row for row in config.methods if row in DETECTORS]
+    check_sizes(options(config, posthoc), len(labels))
     for field in ("k", "boundary"):
         value = config.sampling[field]
         if value > sizes[smallest]:

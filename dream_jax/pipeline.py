@@ -9,7 +9,8 @@ what is done, and writes the files of which a run has one.
 import json
 import os
 from collections.abc import Sequence
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from ml_collections import ConfigDict
 from dream_jax import config as configuration
 from dream_jax.data.registry import ImageSet, check_available, load_id, load_ood, set_title
 from dream_jax.data.streamed import Files, Stored, StreamedImages, subset
-from dream_jax.detector.methods import METHODS
-from dream_jax.detector.posthoc import DETECTORS, Head
+from dream_jax.detector.methods import METHODS, Method
+from dream_jax.detector.posthoc import DETECTORS
 from dream_jax.errors import DataUnavailable, UserError
 from dream_jax.generator.load import generator_folder
 from dream_jax.images import Pixels, read_folder, read_listing
@@ -48,6 +49,11 @@ _NEUTRAL = (
 )
 # What tables call the methods and the detectors.
 _TITLES = {name: entry.title for name, entry in (DETECTORS | METHODS).items()}
+PLAIN = configuration.PLAIN
+# What methods use for their training that stage decode made.
+_DECODED = ("outliers", "inliers")
+# Sets of decoded ID images, whose scores are to stay those of ID images.
+KEPT = ("round_trips", "sampled_by_name")
 
 
 def run(config: ConfigDict, workdir: Path, stages: Sequence[str] = STAGES, overwrite=False) -> Path:
@@ -68,6 +74,7 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str] = STAGES, overw
     unknown = [s for s in stages if s not in STAGES]
     if unknown or not stages:
         raise UserError(f"--stages names {unknown or 'nothing'}; allowed: {', '.join(STAGES)}")
+    config = configuration.with_rows(config)
     configuration.check_config(config)
     hosts.check_same([config.to_dict(), list(stages), overwrite], "settings")
     pipeline = Pipeline(config, workdir)
@@ -99,19 +106,93 @@ class Pipeline:
             "sample": self._stage("sample", "embeddings", sample),
             "decode": self._stage("decode", "images", decode),
         }
-        plain = [*shared, "classifier"]
-        for method in config.methods:
-            needed = [*plain, *decode, "init_from", "fine_tune"]
-            needed = needed if METHODS[method].uses_decoded else plain
-            self.records[f"train {method}"] = self._stage(
-                f"train {method}", f"classifier/{method}", needed
-            )
-        self.records["evaluate"] = self._stage("evaluate", "evaluation", [""])
-        self.records["report"] = self._stage("report", "report", [""])
+        for method, seed in self.classifiers:
+            name, place = self._names(method, seed)
+            needed, own = [*shared, "classifier"], {"seed": seed, **self._options_of(method)}
+            if METHODS[method].extra in _DECODED:
+                needed += [*decode, "init_from", "fine_tune"]
+                own["outliers_seed"] = config.seed
+            if METHODS[method].extra == "auxiliary":
+                needed += ["data.auxiliary", "data.auxiliary_count"]
+            if method in self.trained:
+                key = f"train {name}"
+                self.records[key] = self._stage(key, f"classifier/{place}", needed, own)
+            else:
+                needed.append("init_from")
+            rows = self.rows_of(method)
+            for row in rows:
+                own |= self._options_of(row)
+            key, needed = f"evaluate {name}", [*needed, *decode, "data.ood", "data.ood_count"]
+            own |= {"rows": rows, "shared_seed": config.seed}
+            self.records[key] = self._stage(key, f"evaluation/{place}", needed, own, derived=True)
+        everything = [name.split(".")[0] for name in self.settings]
+        self.records["report"] = self._stage("report", "report", everything, derived=True)
 
-    def _stage(self, name: str, folder: str, prefixes: Sequence[str]) -> Stage:
-        settings = {k: v for k, v in self.settings.items() if k.startswith(tuple(prefixes))}
-        return Stage(name, self.workdir / folder, settings)
+    @cached_property
+    def options(self) -> dict[str, dict]:
+        """All settings of each row, and of the classifiers that rows need."""
+        return configuration.options(self.config, [*self.config.methods, *self.trained])
+
+    def _options_of(self, row: str) -> dict:
+        return {f"method_options.{row}.{name}": v for name, v in self.options[row].items()}
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the classifiers; what they share has the seed of the run."""
+        return tuple(self.config.seeds) or (self.config.seed,)
+
+    @cached_property
+    def trained(self) -> list[str]:
+        """The methods that classifiers are trained by; the plain one first."""
+        rows = self.config.methods
+        chosen = [name for name in METHODS if name in rows and name != PLAIN]
+        judges = any(METHODS[name].extra in _DECODED for name in chosen)
+        if PLAIN in rows or ((judges or self.rows_of(PLAIN)) and not self._starts_elsewhere):
+            return [PLAIN, *chosen]
+        return chosen
+
+    @property
+    def _starts_elsewhere(self) -> bool:
+        """Whether `init_from` names the plain classifier of another run."""
+        return self.config.init_from not in ("", PLAIN)
+
+    @property
+    def classifiers(self) -> list[tuple[str, int]]:
+        """(method, seed) of all classifiers of the run, also of a plain one of another run."""
+        methods = self.trained
+        if PLAIN not in methods and self.rows_of(PLAIN):
+            methods = [PLAIN, *methods]
+        return [(method, seed) for seed in self.seeds for method in methods]
+
+    def rows_of(self, method: str) -> list[str]:
+        """The rows of the table that are scores of one classifier."""
+        if method != PLAIN:
+            return [method]
+        return [row for row in self.config.methods if row == PLAIN or row in DETECTORS]
+
+    def _names(self, method: str, seed: int) -> tuple[str, str]:
+        """What stages and folders call a classifier: its seed is named if it is not the run's."""
+        if seed == self.config.seed:
+            return method, method
+        return f"{method}, seed {seed}", f"{method}-seed{seed}"
+
+    def _record(self, stage: str, method: str, seed: int) -> Stage:
+        return self.records[f"{stage} {self._names(method, seed)[0]}"]
+
+    def of_seed(self, seed: int) -> ConfigDict:
+        """The configuration of the classifiers of one seed."""
+        config = self.config.copy_and_resolve_references()
+        config.seed = seed
+        return config
+
+    def _stage(self, name: str, folder: str, needed: Sequence[str], own=None, derived=False):
+        """A stage that depends on some settings or sections of settings, and on some of its own."""
+        settings = {
+            name: value
+            for name, value in self.settings.items()
+            if any(name == prefix or name.startswith(f"{prefix}.") for prefix in needed)
+        }
+        return Stage(name, self.workdir / folder, settings | (own or {}), derived)
 
     def begin(self, stages: Sequence[str], overwrite: bool) -> None:
         """Refuses what cannot work, before any work; clears what is to be redone."""
@@ -152,6 +233,9 @@ class Pipeline:
         if hosts.is_main():
             if overwrite:
                 for stage in chosen:
+                    stage.clear()
+            for stage in chosen:
+                if stage.outdated:
                     stage.clear()
             write_json(record, self.config.to_dict())
         hosts.barrier("begun")
@@ -366,39 +450,69 @@ class Pipeline:
         return self._streamed(Stored(str(path))) if self.streams else Pixels(read_npy(path))
 
     def train(self) -> None:
-        """④ A classifier per method; the plain one first, which judges the outliers."""
+        """④ A classifier per method and seed; the plain one first, which judges the outliers."""
         from dream_jax.detector.train import fine_tuned, train_classifier
 
         train, _ = self.id_data
-        for name in sorted(self.config.methods, key=lambda m: METHODS[m].uses_decoded):
-            stage = self.records[f"train {name}"]
-            if self._done(stage):
+        for name, seed in self.classifiers:
+            if name not in self.trained or self._done(self._record("train", name, seed)):
                 continue
+            stage, method = self._record("train", name, seed), METHODS[name]
             with stage.running():
-                method, decoded, network = METHODS[name], None, None
-                if method.uses_decoded:
-                    decoded, network = self._decoded(stage.folder), self.start
+                extra, network = self._extra(method, seed, stage.folder), None
+                if method.extra == "outliers":
+                    network = self.start
                     if self.config.init_from in METHODS:
-                        plain = self.records[f"train {self.config.init_from}"].folder
-                        network = self._network(plain / "checkpoints")
-                config = fine_tuned(self.config, method)
-                train_classifier(config, method, train, decoded, stage.folder, network)
+                        network = self.classifier(self.config.init_from, seed).network
+                config = fine_tuned(self.of_seed(seed), method)
+                options = self.options[name]
+                train_classifier(config, method, options, train, extra, stage.folder, network)
 
-    def _decoded(self, folder: Path):
+    def _extra(self, method: Method, seed: int, folder: Path):
+        """What a method's batches hold beside real ID images."""
+        from dream_jax.detector.train import ExtraImages
+
+        if method.extra == "outliers":
+            return self._outliers(seed, folder)
+        if method.extra == "inliers":
+            return ExtraImages([self.images("inliers")[0]], labels=self.images("inliers")[1])
+        return ExtraImages(self._auxiliary()) if method.extra == "auxiliary" else None
+
+    def _auxiliary(self) -> list:
+        """Real outliers to train on: of each set arrays, or what streams where ID images do."""
+        data = self.config.data
+        options = replace(
+            configuration.data_options(self.config),
+            count=data.auxiliary_count,
+            hold_bytes=0 if self.streams else 2**63,
+        )
+        sets = [load_ood(name, options).images for name in data.auxiliary]
+        if not self.streams:
+            return sets
+        # Streamed images come as bytes, and so must all beside them.
+        return [
+            images if isinstance(images, StreamedImages) else np.uint8(np.rint(255 * images))
+            for images in sets
+        ]
+
+    def _outliers(self, seed: int, folder: Path):
         """The decoded images for training; the judgement of the outliers is kept in `folder`."""
         from dream_jax.detector.judge import judge_outliers
-        from dream_jax.detector.train import DecodedImages
+        from dream_jax.detector.train import ExtraImages
 
         outliers, labels = self.images("outliers")
+        by_name_test, asked = self.images("by_name_test")
+        logits_of = self.logits_of(PLAIN, seed)
         judgement = judge_outliers(
-            self.plain_logits(outliers), labels, self.config.classifier.filter_confidence
+            logits_of(outliers), labels, self.config.classifier.filter_confidence
         )
         summary = {
             "outliers": len(labels),
             "in_class": judgement.in_class,
             "in_any_class": judgement.in_any_class,
             "used": len(judgement.kept),
-            "legible": self._legible(),
+            # Share of the images sampled by name that the plain classifier reads as asked.
+            "legible": float(np.mean(logits_of(by_name_test).argmax(-1) == asked)),
         }
         if hosts.is_main():
             write_json(folder / "outliers.json", summary)
@@ -411,125 +525,130 @@ class Pipeline:
             self.images("by_name") if self.config.decoding.by_name else 2 * (None,)
         )
         round_trips = self.round_trips("train") if "train" in self._round_trips_needed else None
-        return DecodedImages(subset(outliers, judgement.kept), round_trips, by_name, by_name_labels)
+        return ExtraImages(
+            [subset(outliers, judgement.kept)],
+            round_trips=round_trips,
+            by_name=by_name,
+            by_name_labels=by_name_labels,
+        )
 
-    def _legible(self) -> float:
-        """Share of the images sampled by name that the plain classifier reads as asked."""
-        images, labels = self.images("by_name_test")
-        return float(np.mean(self.plain_logits(images).argmax(-1) == labels))
+    def classifier(self, method: str, seed: int):
+        """A trained classifier; the plain one may be that of another run."""
+        from dream_jax.detector.train import Classifier, fine_tuned, load_classifier, training_steps
 
-    @cached_property
-    def plain_network(self) -> dict:
-        """Variables of the plain classifier, which judges what was decoded."""
-        return self.network_of("energy") if "energy" in self.config.methods else self.start
-
-    @cached_property
-    def plain_logits(self):
-        """Images → logits of the plain classifier."""
-        return self._logits_of_network(self.plain_network)
-
-    def logits_of(self, method: str):
-        """Images → logits of a method's trained classifier."""
-        return self._logits_of_network(self.network_of(method))
-
-    def _logits_of_network(self, network: dict):
-        from dream_jax.detector.train import logits_of_network
-
-        return logits_of_network(self.config, network, len(self.class_names))
-
-    def network_of(self, method: str) -> dict:
-        """Variables of a method's trained network."""
-        from dream_jax.detector.train import fine_tuned, load_classifier, training_steps
-
-        images, config = self.id_data[0].images, fine_tuned(self.config, METHODS[method])
+        if method == PLAIN and PLAIN not in self.trained:
+            return Classifier(self.start)
+        images, config = self.id_data[0].images, fine_tuned(self.of_seed(seed), METHODS[method])
         return load_classifier(
             config,
             METHODS[method],
+            self.options[method],
             images.shape[1:],
             len(self.class_names),
-            self.records[f"train {method}"].folder,
+            self._record("train", method, seed).folder,
             training_steps(config, len(images)),
         )
 
-    def plain_scores(self):
-        """Images → (logits, scores by `config.detectors`) of the plain classifier.
+    def logits_of(self, method: str, seed: int):
+        """Images → logits of a method's trained classifier."""
+        from dream_jax.detector.train import logits_of
 
-        The detectors are fitted to the ID training images.
+        classifier = self.classifier(method, seed)
+        return logits_of(self.config, METHODS[method], classifier, len(self.class_names))
+
+    def scores_of(self, method: str, seed: int):
+        """Images → (logits, scores by row of the table) of a classifier.
+
+        Those of the plain one are those of all post-hoc detectors too, from the same pass. What has
+        to be fitted is fitted to the ID training images.
         """
-        from dream_jax.detector.scoring import fit_to_images, scorer
+        from dream_jax.detector.scoring import fit_method, fit_to_images, scorer
         from dream_jax.detector.train import forward_of
         from dream_jax.models.resnet import INPUT_SCALE
 
-        forward, network = forward_of(self.config, len(self.class_names)), self.plain_network
-        chosen = configuration.detectors(self.config)
-        batch_size, (train, _) = self.config.eval_batch_size, self.id_data
-        head = Head(**network["params"]["head"])
-        fitted = fit_to_images(
-            chosen, forward, network, head, train.images, train.labels, batch_size
-        )
-        return scorer(forward, network, fitted, batch_size, INPUT_SCALE)
-
-    def scores_of(self, method: str):
-        """Images → (logits, scores by their name in the results) of a method's classifier.
-
-        The plain one's are those of `config.detectors` too, from the same pass.
-        """
-        score = METHODS[method].score
-        if method == "energy" and self.config.detectors:
-            outputs_of = self.plain_scores()
-        else:
-            logits_of = self.logits_of(method)
-
-            def outputs_of(images):
-                return logits_of(images), {}
-
-        def scores(images):
-            logits, others = outputs_of(images)
-            return logits, {method: np.asarray(score(logits))} | others
-
-        return scores
+        rows, train = self.rows_of(method), self.id_data[0]
+        batch_size = self.config.eval_batch_size
+        classifier = self.classifier(method, seed)
+        forward = forward_of(self.config, METHODS[method], len(self.class_names))
+        posthoc = {row: self.options[row] for row in rows if row in DETECTORS and row != PLAIN}
+        fitted = {}
+        if method in rows:
+            own, options = METHODS[method], self.options[method]
+            fitted[method] = fit_method(
+                own, options, forward, classifier, train.images, batch_size, INPUT_SCALE
+            )
+        if posthoc:
+            head = classifier.head
+            fitted |= fit_to_images(
+                posthoc, forward, classifier, head, train.images, train.labels, batch_size
+            )
+        ordered = {row: fitted[row] for row in rows}
+        return scorer(forward, classifier, ordered, batch_size, INPUT_SCALE)
 
     def evaluate(self) -> None:
-        """⑤ Scores and measures of every method, and of every detector, on the same images."""
-        stage = self.records["evaluate"]
-        if self._done(stage) and hosts.from_main(lambda: self._evaluated) == self.ood_names:
-            return
+        """⑤ Scores and measures of every row of the table, on the same images."""
         from dream_jax.evaluation.evaluate import measure, score_sets
 
-        _, test = self.id_data
-        sets = {"id": test.images}
-        for title, name in self.ood_sets.items():
-            sets[title] = load_ood(name, configuration.data_options(self.config)).images
-        kept = {
-            "round_trips": self.round_trips("test"),
-            "sampled_by_name": self.images("by_name_test")[0],
-        }
-        with stage.running():
-            methods = {}
-            classifiers = [partial(self.scores_of, name) for name in self.config.methods]
-            if self.config.detectors and "energy" not in self.config.methods:
-                classifiers.insert(0, self.plain_scores)
-            for load_scores in classifiers:
-                by_score, accuracy = score_sets(load_scores(), test.labels, sets | kept)
+        stages = [self._record("evaluate", *classifier) for classifier in self.classifiers]
+        for (method, seed), stage in zip(self.classifiers, stages, strict=True):
+            if self._done(stage) and hosts.from_main(lambda s=stage: self._covers(s)):
+                continue
+            with stage.running():
+                sets = self._test_sets
+                scores_of = self.scores_of(method, seed)
+                by_score, accuracy = score_sets(scores_of, self.id_data[1].labels, sets)
                 if not hosts.is_main():
                     continue
-                for name, scores in by_score.items():
-                    write_npz(stage.folder / f"scores_{name}.npz", **scores)
-                    methods[name] = measure(scores, accuracy, self.ood_names, list(kept))
-            if hosts.is_main():
-                write_json(
-                    self.workdir / "metrics.json",
-                    {"methods": methods, "seed": self.config.seed, "config": self.config.name},
-                )
-
-    @property
-    def _evaluated(self) -> list[str]:
-        """The OOD sets of the last evaluation: one may have been prepared since."""
+                kept = [name for name in KEPT if name in sets]
+                results = {}
+                for row, scores in by_score.items():
+                    write_npz(stage.folder / f"scores_{row}.npz", **scores)
+                    results[row] = measure(scores, accuracy, self.ood_names, kept)
+                write_json(stage.folder / "results.json", results)
         metrics = self.workdir / "metrics.json"
-        if not metrics.exists():
-            return []
-        first = next(iter(read_json(metrics)["methods"].values()))
-        return [name for name in first["ood"] if name != "mean"]
+        if hosts.is_main():
+            newest = max(os.path.getmtime(stage.folder / "results.json") for stage in stages)
+            if not metrics.exists() or os.path.getmtime(metrics) < newest:
+                write_json(metrics, self._metrics())
+
+    def _covers(self, stage: Stage) -> bool:
+        """Whether an evaluation has all OOD sets: one may have been prepared since."""
+        path = stage.folder / "results.json"
+        if not path.exists():
+            return False
+        first = next(iter(read_json(path).values()))
+        return [name for name in first["ood"] if name != "mean"] == self.ood_names
+
+    @cached_property
+    def _test_sets(self) -> dict:
+        """All images that classifiers are measured on, by the names of their sets in results."""
+        sets = {"id": self.id_data[1].images}
+        for title, name in self.ood_sets.items():
+            sets[title] = load_ood(name, configuration.data_options(self.config)).images
+        sets["round_trips"] = self.round_trips("test")
+        sets["sampled_by_name"] = self.images("by_name_test")[0]
+        return sets
+
+    def _metrics(self) -> dict:
+        """metrics.json, from the results of all classifiers."""
+        results: dict[int, dict] = {seed: {} for seed in self.seeds}
+        for method, seed in self.classifiers:
+            results[seed] |= read_json(
+                self._record("evaluate", method, seed).folder / "results.json"
+            )
+        by_seed = {
+            seed: {row: own[row] for row in self.config.methods} for seed, own in results.items()
+        }
+        first = by_seed[self.seeds[0]]
+        return {"methods": first, "seed": self.seeds[0], "config": self.config.name}
+
+    def scores(self, seed: int) -> dict[str, dict[str, np.ndarray]]:
+        """Row → set → scores of one seed."""
+        return {
+            row: read_npz(self._record("evaluate", method, seed).folder / f"scores_{row}.npz")
+            for method in dict.fromkeys(method for method, _ in self.classifiers)
+            for row in self.rows_of(method)
+        }
 
     def report(self) -> None:
         """The figures, the table and the page that holds them: drawn by process 0."""
@@ -576,10 +695,7 @@ class Pipeline:
             round_trips=round_trips,
             by_name=by_name,
             by_name_labels=by_name_labels,
-            scores={
-                name: read_npz(self.records["evaluate"].folder / f"scores_{name}.npz")
-                for name in self.config.methods
-            },
+            scores=self.scores(self.seeds[0]),
             titles=_TITLES,
             judgement=judgements[0] if judgements else None,
             stages=[
