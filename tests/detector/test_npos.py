@@ -41,7 +41,10 @@ SMALL = {"k": 7, "boundary": 10, "picks": 3, "candidates": 50, "keep": 4, "scale
 
 def test_outliers_are_the_farthest_candidates_around_the_edge_of_the_class():
     key = jax.random.key(3)
-    run = jax.jit(lambda keep: synthesise(key, CLUSTER, SMALL | {"keep": keep}), static_argnums=0)
+
+    def run(keep: int):
+        return jax.jit(lambda rows: synthesise(key, rows, SMALL | {"keep": keep}))(CLUSTER)
+
     # All candidates of each pick, which are kept when as many are asked for.
     everything = np.asarray(run(50)).reshape(3, 50, 5)
     outliers = np.asarray(run(4)).reshape(3, 4, 5)

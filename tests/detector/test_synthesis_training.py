@@ -1,8 +1,6 @@
-"""Short trainings by the methods that make outliers of features: what they learn, where they run."""
+"""Short trainings by the methods that make outliers of features, also on several devices."""
 
-import tempfile
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -16,15 +14,16 @@ from dream_jax.detector.methods import METHODS
 from dream_jax.detector.methods.base import Own, Shape
 from dream_jax.detector.options import resolve
 from dream_jax.detector.train import make_batches, make_objective
-from dream_jax.training.checkpoints import Checkpoints
-from dream_jax.training.loop import create_state, fit
+from dream_jax.training import devices
+from dream_jax.training.loop import create_state, make_steps, transfer_calls
 from dream_jax.training.optimizers import sgd
 
+STEPS = 100
 OPTIONS = {
-    "vos": {"queue": 20, "candidates": 200, "weight": 1.0, "start": 0.3},
+    "vos": {"queue": 20, "candidates": 200, "weight": 1.0, "start": 0.02},
     "npos": {
         **{"queue": 20, "k": 5, "boundary": 8, "candidates": 40, "keep": 5, "scale": 0.3},
-        **{"phi_hidden": 16, "projection": 8, "score_k": 5, "start": 0.3},
+        **{"phi_hidden": 16, "projection": 8, "score_k": 5, "start": 0.02},
     },
 }
 CENTRES = 0.5 + 0.25 * np.array([[1, 0, 0, 0], [-0.5, 0.87, 0, 0], [-0.5, -0.87, 0, 0]])
@@ -63,8 +62,8 @@ def points(rng, labels) -> np.ndarray:
     )
 
 
-def train(name: str, steps: int):
-    """(method, options, trained network parameters, its own)."""
+def train(name: str, until: Sequence[int]) -> list:
+    """The state of a training, on the host, after each of so many steps."""
     rng = np.random.default_rng(0)
     labels = np.arange(120) % 3
     data = ImageSet("toy", points(rng, labels), labels, ("a", "b", "c"))
@@ -74,58 +73,67 @@ def train(name: str, steps: int):
     own = method.init(jax.random.key(1), Shape((2, 2, 1), 16, 3), options)
     variables = {"params": {"network": variables["params"], "method": own.params}}
     variables["method"] = own.state
-    optimizer = sgd(OPTIMIZER, steps)
+    optimizer = sgd(OPTIMIZER, STEPS)
     if method.optimizer is not None:
-        optimizer = method.optimizer(optimizer, OPTIMIZER, steps, options)
-    with tempfile.TemporaryDirectory() as folder, Checkpoints(Path(folder)) as checkpoints:
-        state = fit(
-            make_objective(model, method, options, SETTINGS, steps),
-            create_state(variables, optimizer, jax.random.key(2)),
-            make_batches(SETTINGS, data, None),
-            optimizer,
-            steps=steps,
-            checkpoints=checkpoints,
-            save_every=steps,
-            progress="test",
-        )
-    own = Own(state.params["method"], state.model_state["method"])
-    return method, options, state.params["network"], own
+        optimizer = method.optimizer(optimizer, OPTIMIZER, STEPS, options)
+    batches = make_batches(SETTINGS, data, None)
+    table = devices.replicate(batches.whole())
+    state = devices.replicate(create_state(variables, optimizer, jax.random.key(2)))
+    run = make_steps(make_objective(model, method, options, SETTINGS, STEPS), optimizer, None)
+    calls = [range(step, step + 10) for step in range(0, max(until), 10)]
+    states = []
+    for done, batch in transfer_calls(batches, calls, hold=True):
+        state, _ = run(table, state, batch)
+        if done in until:
+            states.append(devices.unreplicate(state))
+    return states
 
 
-def arrays(name: str, steps: str) -> dict[str, np.ndarray]:
+def arrays(state) -> dict[str, np.ndarray]:
     """All that a training leaves, by name."""
-    _, _, network, own = train(name, int(steps))
-    leaves = jax.tree_util.tree_leaves_with_path({"network": network, "own": own})
+    tree = {"params": state.params, "state": state.model_state}
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_the_number_of_devices_does_not_matter(on_devices, name):
+def first_steps() -> dict[str, np.ndarray]:
+    """The arrays of all methods after ten steps."""
+    trained = {name: arrays(train(name, [10])[0]) for name in OPTIONS}
+    return {name + key: leaf for name, own in trained.items() for key, leaf in own.items()}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """By method the states after ten steps and after all."""
+    return {name: train(name, [10, STEPS]) for name in OPTIONS}
+
+
+def test_the_number_of_devices_does_not_matter(on_devices, trained):
     # 31 rows and 3 classes do not divide by 2 devices; outliers come from the third step on.
-    one, two = (on_devices(count, arrays, name, 10) for count in (1, 2))
-    assert set(one) == set(two)
-    for key, value in one.items():
-        np.testing.assert_allclose(two[key], value, atol=2e-4, rtol=2e-3, err_msg=key)
+    two = on_devices(2, first_steps)
+    for name, (after_ten, _) in trained.items():
+        for key, value in arrays(after_ten).items():
+            np.testing.assert_allclose(
+                two[name + key], value, atol=2e-4, rtol=2e-3, err_msg=name + key
+            )
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_training_tells_outliers_by_their_score(name):
-    method, options, network, own = train(name, 150)
+def test_training_tells_outliers_by_their_score(name, trained):
+    state = trained[name][1]
+    method = METHODS[name]
+    options = resolve(f"method {name}", method.options, OPTIONS[name])
+    own = Own(state.params["method"], state.model_state["method"])
     rng = np.random.default_rng(1)
     labels = np.arange(60) % 3
-    apply = partial(Network().apply, {"params": network})
 
-    def outputs(images):
-        return method.outputs(own, *apply(images))
+    def inputs(images) -> Inputs:
+        network = Network().apply({"params": state.params["network"]}, images)
+        return Inputs(*method.outputs(own, *network), None, None)
 
-    known = ImageSet("known", points(rng, labels), labels, ()).images
-    unknown = np.float32(0.5 + 0.03 * rng.normal(size=(60, 2, 2, 1)))  # between the classes
-    evaluate = lambda function: function(Inputs(*outputs(known), None, None))  # noqa: E731
-    state = method.fit(own, evaluate, options)
-    logits, _ = outputs(known)
-    assert np.mean(np.argmax(logits, 1) == labels) > 0.95
-    score = [
-        np.asarray(method.score(state, Inputs(*outputs(x), None, None), options))
-        for x in (known, unknown)
-    ]
+    known = inputs(points(rng, labels))
+    unknown = inputs(np.float32(0.5 + 0.03 * rng.normal(size=(60, 2, 2, 1))))  # between the classes
+    fitted = method.fit(own, lambda function: function(known), options)
+    assert np.mean(np.argmax(known.logits, 1) == labels) > 0.95
+    score = [np.asarray(method.score(fitted, x, options)) for x in (known, unknown)]
     assert np.mean(score[0][:, None] > score[1][None]) > 0.95  # AUROC
