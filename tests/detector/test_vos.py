@@ -8,9 +8,11 @@ from scipy.stats import chi2, multivariate_normal
 
 from dream_jax.detector.inputs import Inputs
 from dream_jax.detector.methods import METHODS
+from dream_jax.detector.methods.dream_ood import phi
 from dream_jax.detector.methods.vos import (
     RIDGE,
     fit_gaussians,
+    uncertainty_branch,
     virtual_outliers,
     weighted_energy,
 )
@@ -88,8 +90,25 @@ def test_score_is_the_logit_of_phi():
     logits = RNG.normal(size=(9, 3)).astype(np.float32)
     kernel, bias = np.float32([[-0.4, 0.7]]), np.float32([0.2, -0.1])
     state = {"phi": {"layer0": {"kernel": kernel, "bias": bias}}, "weights": np.ones(3, np.float32)}
-    score = METHODS["vos"].score(state, Inputs(logits, None, None, None), {})
+    score = METHODS["vos"].score(state, Inputs(logits, None, None, None), {"slope": "free"})
     np.testing.assert_allclose(score, 1.1 * logsumexp(logits, axis=1) - 0.3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("hidden", [0, 4])
+def test_a_rising_slope_whatever_is_trained(hidden):
+    sizes = [(1, hidden), (hidden, 2)] if hidden else [(1, 2)]
+    layers = {
+        f"layer{i}": {"kernel": -np.abs(RNG.normal(size=size)), "bias": RNG.normal(size=size[1])}
+        for i, size in enumerate(sizes)
+    }
+    energy = np.linspace(0, 20, 30)
+
+    def logit(slope: str) -> np.ndarray:
+        out = np.asarray(phi(uncertainty_branch(layers, slope), energy))
+        return out[:, 1] - out[:, 0]
+
+    assert np.all(np.diff(logit("rising")) > 0)
+    np.testing.assert_array_equal(logit("free"), np.diff(phi(layers, energy), axis=1)[:, 0])
 
 
 def test_settings_that_do_not_go_together_are_refused():

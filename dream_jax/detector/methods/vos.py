@@ -21,12 +21,13 @@ from dream_jax.detector.methods.base import (
     classification_terms,
 )
 from dream_jax.detector.methods.dream_ood import init_phi, level_set_loss, phi
-from dream_jax.detector.options import number, whole
+from dream_jax.detector.options import choice, number, whole
 from dream_jax.errors import UserError
 from dream_jax.training.devices import gather_rows, share_out
 from dream_jax.training.loop import Term
 
 RIDGE = 1e-4  # added to the covariance's diagonal, as in the published code
+SLOPES = ("free", "rising")  # of φ, see `uncertainty_branch`
 
 
 def weighted_energy(logits: jax.Array, weights: jax.Array) -> jax.Array:
@@ -35,6 +36,20 @@ def weighted_energy(logits: jax.Array, weights: jax.Array) -> jax.Array:
     Section 3.2 of the paper, with the sign turned: higher is more ID.
     """
     return logsumexp(logits, axis=-1, b=jax.nn.relu(weights))
+
+
+def uncertainty_branch(layers: dict, slope: str) -> dict:
+    """The layers of φ as they are used: as trained if `slope` is "free".
+
+    If it is "rising", weights count by their size alone, with signs such that φ's logit rises with
+    the energy. Left free, φ may learn that outliers have the higher energies.
+    """
+    if slope == "free":
+        return layers
+    layers = {name: layer | {"kernel": jnp.abs(layer["kernel"])} for name, layer in layers.items()}
+    last = f"layer{len(layers) - 1}"
+    sign = jnp.array([-1.0, 1.0])
+    return layers | {last: layers[last] | {"kernel": layers[last]["kernel"] * sign}}
 
 
 def fit_gaussians(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -116,7 +131,8 @@ def _terms(own: Own, rows: Rows, options: Options) -> tuple[dict[str, Term], que
     is_id = jnp.concatenate([rows.is_id, jnp.zeros(shape[0] * shape[1])])
     mask = jnp.concatenate([id_mask, jnp.repeat(real, options["keep"])]) * begun
     energy = weighted_energy(logits, own.params["weights"])
-    loss = level_set_loss(own.params["phi"], energy, is_id)
+    branch = uncertainty_branch(own.params["phi"], options["slope"])
+    loss = level_set_loss(branch, energy, is_id)
     ce = classification_terms(rows.logits, rows.labels, id_mask)
     return ce | {"uncertainty": Term(loss, mask, options["weight"])}, queue
 
@@ -127,7 +143,8 @@ def _fit(own: Own, evaluate: Evaluate, options: Options) -> dict:
 
 def _score(state: dict, inputs: Inputs, options: Options) -> jax.Array:
     """The logit of the uncertainty branch, φ(E(x)) (section 3.3), higher for ID."""
-    logits = phi(state["phi"], weighted_energy(inputs.logits, state["weights"]))
+    energy = weighted_energy(inputs.logits, state["weights"])
+    logits = phi(uncertainty_branch(state["phi"], options["slope"]), energy)
     return logits[:, 1] - logits[:, 0]
 
 
@@ -144,6 +161,7 @@ METHOD = Method(
         "candidates": whole(10000, 1),  # samples per class and step ...
         "keep": whole(1, 1),  # ... and how many are kept as outliers
         "phi_hidden": whole(0, 0),  # 0: φ is linear; the paper's object detectors: 512
+        "slope": choice("free", SLOPES),
     },
     init=_init,
     check=_check,
