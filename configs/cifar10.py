@@ -46,6 +46,9 @@ def make_small(config: ConfigDict) -> None:
         training.optimizer.warmup = 0.1
     config.sampling.candidates = 500
     config.sampling.rounds = 4
+    config.inliers.rounds = 2
+    config.inliers.candidates = 500
+    config.inliers.images = 1000
     config.generator.path = "dream_jax/generator/weights/glyphs"
     config.generator.revision = ""
     config.generator.scheduler = "dpmsolver++"

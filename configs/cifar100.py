@@ -44,6 +44,9 @@ def get_config() -> ConfigDict:
         "isun=data/iSUN",
         "dtd",
     )
+    # ID classes with another look, to measure accuracy on: corruptions, TFDS sets or name=folder
+    config.data.shifted = ()
+    config.data.tuning = ()  # to choose settings by, never reported
     config.data.auxiliary = ()  # real outliers to train on, for Outlier Exposure
     config.data.auxiliary_count = 5000  # images of each such set, where it has as many
     config.data.image_size = 32
@@ -114,6 +117,16 @@ def get_config() -> ConfigDict:
     # "published" repeats the choice of the published code (README, "Where it departs").
     config.sampling.selection = "paper"
 
+    # inlier embeddings and their images, for Dream-ID
+    config.inliers = ConfigDict()
+    config.inliers.k = 300
+    config.inliers.per_round = 100
+    config.inliers.candidates = 1500
+    config.inliers.scale = 0.01
+    config.inliers.keep = 1
+    config.inliers.rounds = 100
+    config.inliers.images = 100_000
+
     # ③ decoding
     config.generator = ConfigDict()
     config.generator.path = "CompVis/stable-diffusion-v1-4"
@@ -146,6 +159,12 @@ def get_config() -> ConfigDict:
     config.classifier.collapse_below = 0.1
     config.classifier.collapse_after = 0.3
     config.classifier.optimizer = sgd()
+
+    # what launch/tune.py tries for each row, and what it wrote
+    config.tuning = ConfigDict()
+    config.tuning.seed = 100
+    config.tuning.candidates = ConfigDict()
+    config.tuning.record = ""
 
     # in place of the classifier's settings, where init_from is set
     config.fine_tune = ConfigDict(

@@ -39,6 +39,9 @@ def get_config() -> ConfigDict:
     config.sampling.boundary = 30
     config.sampling.per_round = 30
     config.sampling.rounds = 20
+    config.inliers.k = 50
+    config.inliers.rounds = 10
+    config.inliers.images = 5000
     config.generator.scheduler = "dpmsolver++"  # 20 steps look as PLMS' 50 (README)
     config.decoding.image_size = 144  # of which training cuts random parts
     config.decoding.steps = 20

@@ -29,7 +29,10 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.id = "digits"
     config.data.ood = ("letters", "textures", "faces", "fashion_mnist")
-    config.data.auxiliary = ()  # real outliers to train on, for Outlier Exposure
+    # ID classes with another look, to measure accuracy on: corruptions, TFDS sets or name=folder
+    config.data.shifted = ()
+    config.data.tuning = ("noise", "alphabets")  # to choose settings by, never reported
+    config.data.auxiliary = ("symbols", "scenes")  # real outliers to train on, for Outlier Exposure
     config.data.auxiliary_count = 5000  # images of each such set, where it has as many
     config.data.image_size = 32
     config.data.channels = 1
@@ -76,6 +79,16 @@ def get_config() -> ConfigDict:
     config.sampling.rounds = 5
     config.sampling.selection = "paper"  # "published" repeats the choice of the published code
 
+    # inlier embeddings and their images, for Dream-ID
+    config.inliers = ConfigDict()
+    config.inliers.k = 100
+    config.inliers.per_round = 100
+    config.inliers.candidates = 500
+    config.inliers.scale = 0.05
+    config.inliers.keep = 1
+    config.inliers.rounds = 2
+    config.inliers.images = 1_000
+
     # ③ decoding
     config.generator = ConfigDict()
     config.generator.path = "dream_jax/generator/weights/glyphs"  # a folder, or owner/name (hub)
@@ -116,6 +129,25 @@ def get_config() -> ConfigDict:
             "weight_decay": 5e-4,
         }
     )
+
+    # what launch/tune.py tries for each row, and what it wrote
+    config.tuning = ConfigDict()
+    config.tuning.seed = 100
+    config.tuning.candidates = ConfigDict(
+        {
+            "odin": {"epsilon": (0.0014, 0.005, 0.02, 0.08)},
+            "knn": {"k": (10, 50, 100, 200)},
+            "vim": {"dimension": (0, 24, 48, 72)},
+            "react": {"quantile": (0.8, 0.9, 0.95, 0.99)},
+            "dice": {"sparsity": (0.3, 0.5, 0.7, 0.9)},
+            "gen": {"gamma": (0.05, 0.1, 0.2, 0.5)},
+            "ash_s": {"share": (0.65, 0.8, 0.9, 0.95)},
+            "nnguide": {"k": (10, 50, 100, 200)},
+            "outlier_exposure": {"weight": (0.5, 1.0), "zoom": (1.0, 4.0)},
+            "dream_ood": {"weight": (1.0, 2.5), "zoom": (1.0, 4.0)},
+        }
+    )
+    config.tuning.record = ""
 
     # in place of the classifier's settings, where init_from is set
     config.fine_tune = ConfigDict(

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from dream_jax.data.registry import (
     check_name,
     set_title,
 )
+from dream_jax.data.roles import check_roles
 from dream_jax.detector.methods import METHODS
 from dream_jax.detector.options import resolve
 from dream_jax.detector.posthoc import DETECTORS
@@ -78,10 +81,13 @@ def _distinct(allowed: Sequence) -> Rule:
     return holds, f"all, or some of {', '.join(allowed)}, each once"
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def _whole_numbers() -> Rule:
     def holds(v):
-        numbers = all(isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in v)
-        return isinstance(v, tuple | list) and numbers and len(set(v)) == len(v)
+        return isinstance(v, tuple | list) and all(map(_is_whole, v)) and len(set(v)) == len(v)
 
     return holds, "whole numbers of at least 0, each once, or empty for config.seed alone"
 
@@ -112,6 +118,14 @@ RULES: dict[str, Rule] = {
         "one or more of the OOD sets' names",
     ),
     "data.folder": (lambda v: isinstance(v, str), "a folder for data.id=imagefolder, else empty"),
+    "data.shifted": (
+        lambda v: isinstance(v, tuple | list) and all(isinstance(x, str) for x in v),
+        "names of shifted test sets of the ID classes, or empty",
+    ),
+    "data.tuning": (
+        lambda v: isinstance(v, tuple | list) and all(isinstance(x, str) for x in v),
+        "names of OOD sets to choose hyper-parameters by, or empty",
+    ),
     "data.auxiliary": (
         lambda v: isinstance(v, tuple | list) and all(isinstance(x, str) for x in v),
         "names of sets of real outliers to train on, or empty",
@@ -144,6 +158,13 @@ RULES: dict[str, Rule] = {
     "sampling.keep": _whole(1),
     "sampling.rounds": _whole(1),
     "sampling.selection": _one_of(SELECTIONS),
+    "inliers.k": _whole(1),
+    "inliers.per_round": _whole(1),
+    "inliers.candidates": _whole(1),
+    "inliers.scale": _number(0, open_low=True),
+    "inliers.keep": _whole(1),
+    "inliers.rounds": _whole(1),
+    "inliers.images": _whole(1),
     "generator.path": (lambda v: isinstance(v, str) and bool(v), "a folder, or owner/name"),
     "generator.revision": (lambda v: isinstance(v, str), "a commit or tag, empty for a folder"),
     "generator.precision": _one_of(PRECISIONS),
@@ -165,6 +186,12 @@ RULES: dict[str, Rule] = {
     "decoding.outliers": _whole(1),
     "decoding.by_name": _whole(0),
     "decoding.by_name_test": _whole(1),
+    "tuning.seed": _whole(0),
+    "tuning.candidates": (
+        lambda v: isinstance(v, ConfigDict),
+        "by the name of a method or detector, a list of values for each of some settings, or empty",
+    ),
+    "tuning.record": (lambda v: isinstance(v, str), "a file that launch/tune.py wrote, or empty"),
     "classifier.epochs": _whole(1),
     "classifier.batch_size": _whole(1),
     "classifier.outlier_batch_size": _whole(1),
@@ -183,6 +210,7 @@ RULES: dict[str, Rule] = {
 }
 _BY_NAME = (
     "method_options.",
+    "tuning.candidates.",
     "data.class_tokens.",
     "data.class_names.",
     "decoding.name_suffixes.",
@@ -208,6 +236,13 @@ def check_config(config: ConfigDict) -> None:
         if field not in known and not field.startswith(_BY_NAME):
             raise UserError(f"config.{field} is no setting; allowed: {', '.join(sorted(known))}")
     options(config, config.methods)
+    for row in config.tuning.candidates:
+        candidates(config, row)
+    if config.tuning.record and not Path(config.tuning.record).is_file():
+        raise UserError(
+            f"config.tuning.record is {config.tuning.record!r}; there is no such file: it must be "
+            f"one that launch/tune.py wrote, or empty"
+        )
     _check_sets(config)
     sampling = config.sampling
     for field in ("k", "boundary"):
@@ -216,11 +251,19 @@ def check_config(config: ConfigDict) -> None:
                 f"config.sampling.{field} is {sampling[field]}; it must be at most the class size, "
                 f"latent_space.features_per_class = {config.latent_space.features_per_class}"
             )
-    if sampling.keep > sampling.candidates:
+    most = config.latent_space.features_per_class
+    if config.inliers.k > most:
         raise UserError(
-            f"config.sampling.keep is {sampling.keep}; it must be at most sampling.candidates = "
-            f"{sampling.candidates}"
+            f"config.inliers.k is {config.inliers.k}; it must be at most the class size, "
+            f"latent_space.features_per_class = {most}"
         )
+    for section in ("sampling", "inliers"):
+        keep, among = config[section].keep, config[section].candidates
+        if keep > among:
+            raise UserError(
+                f"config.{section}.keep is {keep}; it must be at most {section}.candidates = "
+                f"{among}"
+            )
     if config.init_from in METHODS and config.init_from != PLAIN:
         raise UserError(
             f"config.init_from is {config.init_from!r}; allowed: empty, {PLAIN!r}, or a folder of "
@@ -244,17 +287,27 @@ def _extra(row: str) -> str:
     return METHODS[row].extra if row in METHODS else ""
 
 
-def with_rows(config: ConfigDict) -> ConfigDict:
-    """The configuration with `methods` spelt out: "all", and names in one text with commas."""
+# Lists of names, for which a flag may give one text: --config.methods=msp,vos
+_LISTS = ("methods", "data.ood", "data.shifted", "data.tuning", "data.auxiliary")
+
+
+def spelt_out(config: ConfigDict) -> ConfigDict:
+    """The configuration with lists of names as lists, and `methods = "all"` as all of them.
+
+    A text is divided at its commas, unless it names a folder (`name=folder`).
+    """
     config = config.copy_and_resolve_references()
-    methods = config.get("methods")
-    if isinstance(methods, str):
-        methods = (methods,)
-    if isinstance(methods, tuple | list) and all(isinstance(name, str) for name in methods):
-        names = [name.strip() for text in methods for name in text.split(",")]
-        if "all" in names:
-            names = ROWS
-        config.methods = tuple(names)
+    for field in _LISTS:
+        *sections, last = field.split(".")
+        section = config.get(sections[0], ConfigDict()) if sections else config
+        texts = section.get(last)
+        texts = (texts,) if isinstance(texts, str) else texts
+        if isinstance(texts, tuple | list) and all(isinstance(text, str) for text in texts):
+            parts = [[text] if "=" in text else text.split(",") for text in texts]
+            with section.ignore_type():
+                section[last] = tuple(name.strip() for names in parts for name in names)
+    if "all" in config.get("methods", ()):
+        config.methods = ROWS
     return config
 
 
@@ -282,6 +335,29 @@ def options(config: ConfigDict, rows: Sequence[str]) -> dict[str, dict[str, Any]
     return {name: resolved[name] for name in rows}
 
 
+def candidates(config: ConfigDict, row: str) -> list[dict[str, Any]]:
+    """The settings that are tried for a row: all combinations of `config.tuning.candidates`.
+
+    Raises:
+      UserError: there is no such row or setting, or a value is not allowed.
+    """
+    given, field = config.tuning.candidates[row], f"config.tuning.candidates.{row}"
+    lists = given.to_dict() if isinstance(given, ConfigDict) else {}
+    if row not in ROWS or not lists or not all(isinstance(v, tuple | list) for v in lists.values()):
+        raise UserError(
+            f"{field} is {given!r}; it must be a list of values for each of some settings of one "
+            f"of {', '.join(ROWS)}"
+        )
+    known = (DETECTORS | METHODS)[row].options
+    tried = [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
+    try:
+        for own in tried:
+            resolve(row, known, own)
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from None
+    return tried
+
+
 # What results call the other sets that they hold.
 _RESERVED = ("id", "mean", "round_trips", "sampled_by_name", "file")
 
@@ -292,12 +368,21 @@ def _check_sets(config: ConfigDict) -> None:
     for field, names, kind in (
         ("id", [config.data.id], "ID"),
         ("ood", config.data.ood, "OOD"),
+        ("tuning", config.data.tuning, "OOD"),
+        ("auxiliary", config.data.auxiliary, "OOD"),
     ):
         for name in names:
             try:
                 check_name(name, options, kind)
             except UserError as error:
                 raise UserError(f"config.data.{field} is {config.data[field]!r}; {error}") from None
+    own_folder = f"={config.data.folder}" if config.data.id == "imagefolder" else ""
+    try:
+        check_roles(
+            config.data.id + own_folder, config.data.ood, config.data.tuning, config.data.auxiliary
+        )
+    except UserError as error:
+        raise UserError(f"config.{error}") from None
     if config.data.id == "imagefolder" and not config.data.folder:
         raise UserError("config.data.folder is ''; with data.id = imagefolder it must be a folder")
     titles = [set_title(name) for name in config.data.ood]
@@ -320,11 +405,12 @@ def check_class_sizes(config: ConfigDict, labels: np.ndarray, class_names: Seque
     trained = [row for row in config.methods if row in METHODS]
     for row, own in options(config, trained).items():
         METHODS[row].check(own, labels, config.classifier.epochs)
-    for field in ("k", "boundary"):
-        value = config.sampling[field]
+    for field in ("sampling.k", "sampling.boundary", "inliers.k"):
+        section, name = field.split(".")
+        value = config[section][name]
         if value > sizes[smallest]:
             raise UserError(
-                f"config.sampling.{field} is {value}; it must be at most {sizes[smallest]}, the "
+                f"config.{field} is {value}; it must be at most {sizes[smallest]}, the "
                 f"number of images of class {class_names[smallest]!r}"
             )
     for field in ("data.class_tokens", "decoding.name_suffixes"):

@@ -74,7 +74,7 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str] = STAGES, overw
     unknown = [s for s in stages if s not in STAGES]
     if unknown or not stages:
         raise UserError(f"--stages names {unknown or 'nothing'}; allowed: {', '.join(STAGES)}")
-    config = configuration.with_rows(config)
+    config = configuration.spelt_out(config)
     configuration.check_config(config)
     hosts.check_same([config.to_dict(), list(stages), overwrite], "settings")
     pipeline = Pipeline(config, workdir)
@@ -88,8 +88,25 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str] = STAGES, overw
 class Pipeline:
     """A configuration with its folder; each stage reads what the earlier ones wrote."""
 
-    def __init__(self, config: ConfigDict, workdir: Path):
-        self.config, self.workdir = config, workdir
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: Path,
+        shared: Path | None = None,
+        variant: tuple[str, str] | None = None,
+        like: "Pipeline | None" = None,
+    ):
+        """
+        Args:
+          shared: the run whose latent space, embeddings and images are used, if not its own.
+          variant: (row, name) where a row is tried with other settings: results under that name.
+          like: another pipeline on the same image sets, which are not loaded again.
+        """
+        self.config, self.workdir, self.variant = config, workdir, variant
+        shared = shared or workdir
+        for name in ("id_data", "ood_sets", "_test_sets"):
+            if like is not None and name in vars(like):  # a cached property that was used
+                vars(self)[name] = vars(like)[name]
         self.settings = {
             name: value
             for name, value in flatten(config.to_dict()).items()
@@ -97,36 +114,53 @@ class Pipeline:
         }
         of_images = ("id", "folder", "image_size", "channels", "unreadable", "hold_bytes")
         data = [f"data.{name}" for name in (*of_images, "class_names", "class_tokens")]
-        shared = ["seed", *data, "model"]
-        learn = [*shared, "latent_space", "generator.path", "generator.revision"]
+        plain = ["seed", *data, "model"]
+        learn = [*plain, "latent_space", "generator.path", "generator.revision"]
         sample = [*learn, "sampling"]
         decode = [*sample, "generator", "decoding"]
         self.records = {
-            "learn": self._stage("learn", "latent_space", learn),
-            "sample": self._stage("sample", "embeddings", sample),
-            "decode": self._stage("decode", "images", decode),
+            "learn": self._stage("learn", shared / "latent_space", learn),
+            "sample": self._stage("sample", shared / "embeddings", sample),
+            "decode": self._stage("decode", shared / "images", decode),
         }
+        inliers = [*learn, "sampling.selection", "inliers"]
+        if any(METHODS[method].extra == "inliers" for method in self.trained):
+            of_images = [*inliers, "generator", "decoding"]
+            for name, folder, needed in (
+                ("sample inliers", "embeddings/inliers", inliers),
+                ("decode inliers", "images/inliers", of_images),
+            ):
+                self.records[name] = self._stage(name, shared / folder, needed)
         for method, seed in self.classifiers:
-            name, place = self._names(method, seed)
-            needed, own = [*shared, "classifier"], {"seed": seed, **self._options_of(method)}
+            needed, own = [*plain, "classifier"], {"seed": seed, **self._options_of(method)}
             if METHODS[method].extra in _DECODED:
                 needed += [*decode, "init_from", "fine_tune"]
-                own["outliers_seed"] = config.seed
+                own["shared_seed"] = config.seed
+            if METHODS[method].extra == "inliers":
+                needed.append("inliers")
             if METHODS[method].extra == "auxiliary":
                 needed += ["data.auxiliary", "data.auxiliary_count"]
             if method in self.trained:
-                key = f"train {name}"
-                self.records[key] = self._stage(key, f"classifier/{place}", needed, own)
+                key, place = self._names("train", method, seed)
+                self.records[key] = self._stage(key, workdir / "classifier" / place, needed, own)
             else:
                 needed.append("init_from")
             rows = self.rows_of(method)
+            if not rows:
+                continue
             for row in rows:
                 own |= self._options_of(row)
-            key, needed = f"evaluate {name}", [*needed, *decode, "data.ood", "data.ood_count"]
+            needed += [*decode, "data.ood", "data.ood_count"]
             own |= {"rows": rows, "shared_seed": config.seed}
-            self.records[key] = self._stage(key, f"evaluation/{place}", needed, own, derived=True)
+            key, place = self._names("evaluate", method, seed)
+            folder = workdir / "evaluation" / place
+            self.records[key] = self._stage(key, folder, needed, own, derived=True)
         everything = [name.split(".")[0] for name in self.settings]
-        self.records["report"] = self._stage("report", "report", everything, derived=True)
+        if config.data.shifted:
+            key, folder = "evaluate shifted", workdir / "evaluation" / "shifted"
+            self.records[key] = self._stage(key, folder, everything, derived=True)
+        report = self._stage("report", workdir / "report", everything, derived=True)
+        self.records["report"] = report
 
     @cached_property
     def options(self) -> dict[str, dict]:
@@ -170,14 +204,21 @@ class Pipeline:
             return [method]
         return [row for row in self.config.methods if row == PLAIN or row in DETECTORS]
 
-    def _names(self, method: str, seed: int) -> tuple[str, str]:
-        """What stages and folders call a classifier: its seed is named if it is not the run's."""
-        if seed == self.config.seed:
-            return method, method
-        return f"{method}, seed {seed}", f"{method}-seed{seed}"
+    def _names(self, stage: str, method: str, seed: int) -> tuple[str, str]:
+        """What a classifier's stage and its folder are called.
+
+        Its seed is named if it is not the run's, and the variant if the stage depends on it.
+        """
+        name = place = method
+        if seed != self.config.seed:
+            name, place = f"{name}, seed {seed}", f"{place}-seed{seed}"
+        row, variant = self.variant or ("", "")
+        if method == row or (stage == "evaluate" and row in self.rows_of(method)):
+            name, place = f"{name}, {variant}", f"{place}-{variant}"
+        return f"{stage} {name}", place
 
     def _record(self, stage: str, method: str, seed: int) -> Stage:
-        return self.records[f"{stage} {self._names(method, seed)[0]}"]
+        return self.records[self._names(stage, method, seed)[0]]
 
     def of_seed(self, seed: int) -> ConfigDict:
         """The configuration of the classifiers of one seed."""
@@ -185,14 +226,14 @@ class Pipeline:
         config.seed = seed
         return config
 
-    def _stage(self, name: str, folder: str, needed: Sequence[str], own=None, derived=False):
+    def _stage(self, name: str, folder: Path, needed: Sequence[str], own=None, derived=False):
         """A stage that depends on some settings or sections of settings, and on some of its own."""
         settings = {
             name: value
             for name, value in self.settings.items()
             if any(name == prefix or name.startswith(f"{prefix}.") for prefix in needed)
         }
-        return Stage(name, self.workdir / folder, settings | (own or {}), derived)
+        return Stage(name, folder, settings | (own or {}), derived)
 
     def begin(self, stages: Sequence[str], overwrite: bool) -> None:
         """Refuses what cannot work, before any work; clears what is to be redone."""
@@ -271,6 +312,23 @@ class Pipeline:
 
         return hosts.from_main(available)
 
+    @cached_property
+    def shifted_sets(self) -> list[str]:
+        """Those of `data.shifted` that are on this machine; the others are named once."""
+        from dream_jax.data.shifted import check_shifted
+
+        def available() -> list[str]:
+            names = []
+            for name in self.config.data.shifted:
+                try:
+                    check_shifted(name, configuration.data_options(self.config))
+                    names.append(name)
+                except DataUnavailable as error:
+                    print(f"skipped shifted set: {error}", flush=True)
+            return names
+
+        return hosts.from_main(available)
+
     @property
     def ood_names(self) -> list[str]:
         return list(self.ood_sets)
@@ -306,9 +364,10 @@ class Pipeline:
     def features(self) -> dict[str, np.ndarray]:
         return read_npz(self.records["learn"].folder / "features.npz")
 
-    @property
-    def embeddings(self) -> np.ndarray:
-        return read_npz(self.records["sample"].folder / "outliers.npz")["embeddings"]
+    def embeddings(self, kind: str) -> np.ndarray:
+        """Sampled "outliers" or "inliers": (classes, n, d)."""
+        stage = self.records["sample" if kind == "outliers" else f"sample {kind}"]
+        return read_npz(stage.folder / f"{kind}.npz")["embeddings"]
 
     @property
     def streams(self) -> bool:
@@ -323,7 +382,7 @@ class Pipeline:
 
     def images(self, kind: str) -> tuple[Pixels | StreamedImages | np.ndarray, np.ndarray]:
         """Decoded images of a kind with the labels of their classes."""
-        folder, count = self.records["decode"].folder / kind, self.config.decoding[kind]
+        folder, count = self.records["decode"].folder / kind, self._count(kind)
         if not self.streams and self.config.decoding.image_size == self.config.data.image_size:
             images, rows = read_folder(folder, self.config.data.channels, count)
         else:
@@ -331,6 +390,9 @@ class Pipeline:
             images = self._streamed(Files(str(folder), names))
             images = images if self.streams else images[:]
         return images, np.asarray([row["label"] for row in rows])
+
+    def _count(self, kind: str) -> int:
+        return self.config.inliers.images if kind == "inliers" else self.config.decoding[kind]
 
     # The stages.
 
@@ -371,58 +433,62 @@ class Pipeline:
                 )
 
     def sample(self) -> None:
-        """② Outlier embeddings at the edge of each class."""
-        stage = self.records["sample"]
-        if self._done(stage):
-            return
+        """② Outlier embeddings at the edge of each class; inlier embeddings where they are used."""
+        for name, kind in (("sample", "outliers"), ("sample inliers", "inliers")):
+            if name in self.records and not self._done(self.records[name]):
+                self._sample(self.records[name], kind)
+
+    def _sample(self, stage: Stage, kind: str) -> None:
         from dream_jax.sampling.classes import sample_classes
 
         known = self.features
+        names = ("features", "labels", "anchors")
         with stage.running():
-            embeddings = sample_classes(
-                self.config, known["features"], known["labels"], known["anchors"], stage.folder
-            )
+            arrays = (known[name] for name in names)
+            embeddings = sample_classes(self.config, *arrays, stage.folder, kind)
             if hosts.is_main():
                 write_npz(
-                    stage.folder / "outliers.npz",
+                    stage.folder / f"{kind}.npz",
                     embeddings=embeddings,
                     parameters=np.array(json.dumps(stage.settings)),
                     seed=np.array(self.config.seed),
                 )
 
     def decode(self) -> None:
-        """③ Outlier images; images of the plain class names; round trips of the ID images."""
+        """③ Outlier images; images of the plain class names; round trips of the ID images.
+
+        Inlier images too, where they are used: a stage of its own, so that they can come later.
+        """
         stage = self.records["decode"]
-        if self._done(stage):
-            return
-        from dream_jax.generator.decode import release
+        if not self._done(stage):
+            from dream_jax.generator.decode import release
+
+            with stage.running():
+                for kind in ("outliers", "by_name", "by_name_test"):
+                    self._decode(kind, stage.folder / kind)
+                release()
+                for part in self._round_trips_needed:
+                    self._write_round_trips(part)
+        if "decode inliers" in self.records and not self._done(self.records["decode inliers"]):
+            from dream_jax.generator.decode import release
+
+            with self.records["decode inliers"].running():
+                self._decode("inliers", self.records["decode inliers"].folder)
+                release()
+
+    def _decode(self, kind: str, folder: Path) -> None:
+        """Decodes the images of a kind that are not in the folder yet."""
         from dream_jax.generator.imagine import plan_pictures, write_pictures
 
-        embeddings, decoding = self.embeddings, self.config.decoding
-        kinds = {
-            "outliers": (decoding.outliers, embeddings),
-            "by_name": (decoding.by_name, None),
-            "by_name_test": (decoding.by_name_test, None),
-        }
-        with stage.running():
-            for kind, (count, vectors) in kinds.items():
-                if not count:
-                    continue
-                per_class = None if vectors is None else vectors.shape[1]
-                pictures = plan_pictures(self.config, kind, count, self.class_names, per_class)
-                write_pictures(
-                    self.config,
-                    self.generator,
-                    kind,
-                    pictures,
-                    self.class_names,
-                    self.tokens,
-                    vectors,
-                    stage.folder / kind,
-                )
-            release()
-            for part in self._round_trips_needed:
-                self._write_round_trips(part)
+        count, vectors = self._count(kind), None
+        if not count:
+            return
+        if kind in _DECODED:
+            vectors = self.embeddings(kind)
+        per_class = None if vectors is None else vectors.shape[1]
+        pictures = plan_pictures(self.config, kind, count, self.class_names, per_class)
+        names = (self.class_names, self.tokens)
+        write_pictures(self.config, self.generator, kind, pictures, *names, vectors, folder)
 
     @property
     def _round_trips_needed(self) -> tuple[str, ...]:
@@ -475,7 +541,8 @@ class Pipeline:
         if method.extra == "outliers":
             return self._outliers(seed, folder)
         if method.extra == "inliers":
-            return ExtraImages([self.images("inliers")[0]], labels=self.images("inliers")[1])
+            images, labels = self.images("inliers")
+            return ExtraImages([images], labels=labels)
         return ExtraImages(self._auxiliary()) if method.extra == "auxiliary" else None
 
     def _auxiliary(self) -> list:
@@ -585,12 +652,30 @@ class Pipeline:
         ordered = {row: fitted[row] for row in rows}
         return scorer(forward, classifier, ordered, batch_size, INPUT_SCALE)
 
+    @property
+    def _scored(self) -> list[tuple[str, int]]:
+        """The classifiers that rows of the table are scores of."""
+        return [(method, seed) for method, seed in self.classifiers if self.rows_of(method)]
+
     def evaluate(self) -> None:
         """⑤ Scores and measures of every row of the table, on the same images."""
+        self.score()
+        self._score_shifted()
+        metrics = self.workdir / "metrics.json"
+        if hosts.is_main():
+            results = [self._results_file(*classifier) for classifier in self._scored]
+            if self.config.data.shifted:
+                results.append(self.records["evaluate shifted"].folder / "results.json")
+            newest = max(map(os.path.getmtime, results))
+            if not metrics.exists() or os.path.getmtime(metrics) < newest:
+                write_json(metrics, self._metrics())
+
+    def score(self) -> None:
+        """Scores of all classifiers on all sets, and the measures of each."""
         from dream_jax.evaluation.evaluate import measure, score_sets
 
-        stages = [self._record("evaluate", *classifier) for classifier in self.classifiers]
-        for (method, seed), stage in zip(self.classifiers, stages, strict=True):
+        for method, seed in self._scored:
+            stage = self._record("evaluate", method, seed)
             if self._done(stage) and hosts.from_main(lambda s=stage: self._covers(s)):
                 continue
             with stage.running():
@@ -605,11 +690,45 @@ class Pipeline:
                     write_npz(stage.folder / f"scores_{row}.npz", **scores)
                     results[row] = measure(scores, accuracy, self.ood_names, kept)
                 write_json(stage.folder / "results.json", results)
-        metrics = self.workdir / "metrics.json"
-        if hosts.is_main():
-            newest = max(os.path.getmtime(stage.folder / "results.json") for stage in stages)
-            if not metrics.exists() or os.path.getmtime(metrics) < newest:
-                write_json(metrics, self._metrics())
+
+    def _score_shifted(self) -> None:
+        """The accuracy of all classifiers on the ID classes' other looks, each loaded once."""
+        stage = self.records.get("evaluate shifted")
+        if stage is None or self._done(stage):
+            return
+        from dream_jax.data.shifted import load_shifted
+        from dream_jax.evaluation.evaluate import mean_accuracies
+
+        test = self.id_data[1]
+        options = configuration.data_options(self.config)
+        with stage.running():
+            logits_of = {c: self.logits_of(*c) for c in self._scored if c[0] in self.config.methods}
+            accuracies: dict = {classifier: {} for classifier in logits_of}
+            for name in self.shifted_sets:
+                for family, strength, shifted in load_shifted(name, test, options):
+                    for classifier, own in accuracies.items():
+                        right = logits_of[classifier](shifted.images).argmax(-1) == shifted.labels
+                        own.setdefault(family, {})[strength] = float(np.mean(right))
+            results: dict = {}
+            for (method, seed), own in accuracies.items():
+                results.setdefault(str(seed), {})[method] = mean_accuracies(own)
+            if hosts.is_main():
+                write_json(stage.folder / "results.json", results)
+
+    def _results_file(self, method: str, seed: int) -> Path:
+        return self._record("evaluate", method, seed).folder / "results.json"
+
+    def results(self, seed: int) -> dict[str, dict]:
+        """Row of the table → its measures, of one seed."""
+        found = {}
+        for method, other in self._scored:
+            if other == seed:
+                found |= read_json(self._results_file(method, seed))
+        if self.config.data.shifted:
+            shifted = read_json(self.records["evaluate shifted"].folder / "results.json")
+            for method, accuracies in shifted[str(seed)].items():
+                found[method]["shifted"] = accuracies
+        return {row: found[row] for row in self.config.methods}
 
     def _covers(self, stage: Stage) -> bool:
         """Whether an evaluation has all OOD sets: one may have been prepared since."""
@@ -631,24 +750,30 @@ class Pipeline:
 
     def _metrics(self) -> dict:
         """metrics.json, from the results of all classifiers."""
-        results: dict[int, dict] = {seed: {} for seed in self.seeds}
-        for method, seed in self.classifiers:
-            results[seed] |= read_json(
-                self._record("evaluate", method, seed).folder / "results.json"
-            )
-        by_seed = {
-            seed: {row: own[row] for row in self.config.methods} for seed, own in results.items()
-        }
-        first = by_seed[self.seeds[0]]
-        return {"methods": first, "seed": self.seeds[0], "config": self.config.name}
+        from dream_jax.evaluation.bootstrap import paired_bootstrap
+        from dream_jax.evaluation.candidates import tuning_note
+        from dream_jax.evaluation.seeds import summarise
+
+        metrics = summarise({seed: self.results(seed) for seed in self.seeds})
+        metrics |= {"seed": self.seeds[0], "seeds": list(self.seeds), "config": self.config.name}
+        if len(self.config.methods) > 1:
+            scores = {seed: self.scores(seed) for seed in self.seeds}
+            metrics["bootstrap"] = paired_bootstrap(scores, self.ood_names)
+        if self.config.tuning.record:
+            record = read_json(Path(self.config.tuning.record))
+            used = {row: self.options[row] for row in self.config.methods}
+            metrics["tuning"] = tuning_note(record, used)
+        return metrics
 
     def scores(self, seed: int) -> dict[str, dict[str, np.ndarray]]:
-        """Row → set → scores of one seed."""
-        return {
-            row: read_npz(self._record("evaluate", method, seed).folder / f"scores_{row}.npz")
-            for method in dict.fromkeys(method for method, _ in self.classifiers)
+        """Row of the table → set → scores, of one seed."""
+        folders = {
+            row: self._record("evaluate", method, seed).folder
+            for method in dict.fromkeys(method for method, _ in self._scored)
             for row in self.rows_of(method)
         }
+        rows = self.config.methods
+        return {row: read_npz(folders[row] / f"scores_{row}.npz") for row in rows}
 
     def report(self) -> None:
         """The figures, the table and the page that holds them: drawn by process 0."""
@@ -685,7 +810,7 @@ class Pipeline:
             metrics=read_json(self.workdir / "metrics.json"),
             class_names=self.class_names,
             features=self.features,
-            embeddings=self.embeddings,
+            embeddings=self.embeddings("outliers"),
             train_images=train.images,
             train_labels=train.labels,
             test_images=test.images,

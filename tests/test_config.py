@@ -9,7 +9,8 @@ import toy as toy_module
 from ml_collections import ConfigDict
 
 from dream_jax import pipeline
-from dream_jax.config import ROWS, RULES, check_class_sizes, check_config, with_rows
+from dream_jax.config import ROWS, RULES, check_class_sizes, check_config, spelt_out
+from dream_jax.config import candidates as tried
 from dream_jax.detector.methods import METHODS
 from dream_jax.detector.posthoc import DETECTORS
 from dream_jax.errors import UserError
@@ -138,10 +139,41 @@ def test_settings_of_rows(toy, options, words):
 def test_all_rows_and_rows_in_one_text(toy):
     config = toy.config()
     config.methods = ("all",)
-    assert with_rows(config).methods == ROWS == tuple(dict.fromkeys([*DETECTORS, *METHODS]))
+    assert spelt_out(config).methods == ROWS == tuple(dict.fromkeys([*DETECTORS, *METHODS]))
     config.methods = ("msp, dream_ood",)
-    assert with_rows(config).methods == ("msp", "dream_ood")
+    assert spelt_out(config).methods == ("msp", "dream_ood")
     assert config.methods == ("msp, dream_ood",)
+    config.data.ood = ("letters,faces", "mine=a,b")
+    assert spelt_out(config).data.ood == ("letters", "faces", "mine=a,b")
+
+
+@pytest.mark.parametrize(
+    ("candidates", "words"),
+    [
+        ({"knn": {"k": (0, 3)}}, "config.tuning.candidates.knn: knn: k is 0; it must be a whole"),
+        ({"knn": {"n": (1,)}}, "config.tuning.candidates.knn: knn has no setting 'n'"),
+        ({"knn": {"k": 3}}, "it must be a list of values for each of some settings of one of msp"),
+        ({"knm": {"k": (3,)}}, "it must be a list of values for each of some settings of one of"),
+    ],
+)
+def test_candidates_for_tuning(toy, candidates, words):
+    config = toy.config()
+    config.tuning.candidates = ConfigDict(candidates)
+    assert words in refusal(config)
+    config.tuning.candidates = ConfigDict({"dream_ood": {"weight": (1, 2), "zoom": (1, 4)}})
+    check_config(config)
+    assert len(tried(config, "dream_ood")) == 4
+
+
+def test_a_set_is_tested_or_tuned_or_trained_on(toy):
+    config = with_value(toy.config(), "data.ood", ("letters", "noise"))
+    config.data.tuning = ("noise",)
+    assert refusal(config).startswith("config.data.tuning has 'noise' and data.ood has 'noise'")
+
+
+def test_record_of_tuning_that_is_not_there(toy):
+    message = refusal(with_value(toy.config(), "tuning.record", "no/file.json"))
+    assert message.startswith("config.tuning.record is 'no/file.json'; there is no such file")
 
 
 def test_outlier_exposure_needs_real_outliers(toy):

@@ -230,7 +230,7 @@ def test_more_rows_and_seeds_train_only_what_is_new(toy, toy_run, copied_run, ca
     posthoc = ("msp", "odin", "knn", "react")
     config.methods = (*posthoc, "energy", "outlier_exposure", "dream_ood")
     config.method_options.knn = ConfigDict({"k": 7})
-    config.data.auxiliary = ("noise",)
+    config.data.auxiliary = ("symbols",)
     config.data.auxiliary_count = 30
     config.seeds = (0, 1)
     pipeline.run(config, workdir)

@@ -3,7 +3,7 @@
 A method is a `Method`. Adding one is adding a file with it and naming it in `METHODS`.
 """
 
-from dream_jax.detector.methods import dream_ood, energy, npos, outlier_exposure, vos
+from dream_jax.detector.methods import dream_id, dream_ood, energy, npos, outlier_exposure, vos
 from dream_jax.detector.methods.base import Method
 
 METHODS: dict[str, Method] = {
@@ -13,6 +13,7 @@ METHODS: dict[str, Method] = {
         outlier_exposure.METHOD,
         vos.METHOD,
         npos.METHOD,
+        dream_id.METHOD,
         dream_ood.METHOD,
     )
 }
