@@ -403,6 +403,9 @@ def check_class_sizes(config: ConfigDict, labels: np.ndarray, class_names: Seque
     smallest = int(sizes.argmin())
     posthoc = [row for row in config.methods if row in DETECTORS]
     check_sizes(options(config, posthoc), len(labels))
+    trained = [row for row in config.methods if row in METHODS]
+    for row, own in options(config, trained).items():
+        METHODS[row].check(own, labels, config.classifier.epochs)
     for field in ("sampling.k", "sampling.boundary", "inliers.k"):
         section, name = field.split(".")
         value = config[section][name]

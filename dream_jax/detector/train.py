@@ -245,9 +245,11 @@ def train_classifier(
       folder: for `checkpoints/`; an interrupted training continues from there.
 
     Raises:
-      UserError: the loss is not finite, or the accuracy on ID images has collapsed.
+      UserError: the method cannot do with its settings and this data, the loss is not finite, or
+        the accuracy on ID images has collapsed.
     """
     settings = config.classifier
+    method.check(options, train.labels, settings.epochs)
     steps = training_steps(config, len(train))
     model, state, optimizer = _initial_state(
         config, method, options, train.images.shape[1:], len(train.class_names), steps

@@ -177,6 +177,26 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.sum(values * mask) / jnp.maximum(count, 1.0)
 
 
+def gather_rows(tree: Any) -> Any:
+    """All devices' rows of arrays (rows per device, ...), in the order of the global batch.
+
+    Inside a pmapped program. `shard` gives each device a run of the batch, so that the rows that a
+    mask keeps come in the same order whatever the number of devices.
+    """
+    return jax.lax.all_gather(tree, AXIS, tiled=True)
+
+
+def share_out(count: int) -> tuple[jax.Array, jax.Array]:
+    """This device's share of `count` things that the devices divide among themselves.
+
+    Inside a pmapped program: their numbers (n,) int32, and a float32 mask (n,) that is 0 where a
+    device has fewer than the others; there, the number is that of the last thing.
+    """
+    share = -(-count // jax.lax.axis_size(AXIS))
+    numbers = jax.lax.axis_index(AXIS) * share + jnp.arange(share)
+    return jnp.minimum(numbers, count - 1), (numbers < count).astype(jnp.float32)
+
+
 class MappedFunction:
     """A function of (variables, batch) pmapped over the devices and run batch by batch.
 
