@@ -343,7 +343,8 @@ def candidates(config: ConfigDict, row: str) -> list[dict[str, Any]]:
       UserError: there is no such row or setting, or a value is not allowed.
     """
     given, field = config.tuning.candidates[row], f"config.tuning.candidates.{row}"
-    lists = given.to_dict() if isinstance(given, ConfigDict) else {}
+    given = given.to_dict() if isinstance(given, ConfigDict) else given
+    lists = given if isinstance(given, dict) else {}
     if row not in ROWS or not lists or not all(isinstance(v, tuple | list) for v in lists.values()):
         raise UserError(
             f"{field} is {given!r}; it must be a list of values for each of some settings of one "
