@@ -22,7 +22,7 @@ NO_PYTHON = Python 3.11 or newer is needed (tried: $(CANDIDATES)); \
     name one with PYTHON=/path/to/python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart generator test benchmark lint clean
+.PHONY: help quickstart table tune generator test benchmark lint clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,11 +30,18 @@ help: ## list these targets
 quickstart: $(INSTALLED) ## install, then run the whole pipeline on data that packages carry
 	$(RUN) launch/main.py --config=configs/quickstart.py $(ARGS)
 
+table: $(INSTALLED) ## every row of the paper's table, three seeds, on the quickstart's data
+	$(RUN) launch/main.py --config=configs/quickstart.py --config.methods=all \
+	    --config.seeds=0,1,2 --config.data.shifted=noise,blur,shear,occlusion,contrast $(ARGS)
+
+tune: $(INSTALLED) ## choose the settings of the table's rows on tuning sets
+	$(RUN) launch/tune.py --config=configs/quickstart.py --config.methods=all $(ARGS)
+
 generator: $(INSTALLED) ## train the miniature Stable Diffusion that quickstart uses
 	$(RUN) launch/train_generator.py --config=configs/generator_glyphs.py $(ARGS)
 
 test: $(INSTALLED_DEV) ## install, then run the tests
-	$(RUN) -m pytest --durations=10 $(ARGS)
+	$(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --durations=10 $(ARGS)
 
 benchmark: $(INSTALLED_RIVALS) ## install the rivals too, then measure against them
 	for name in $(BENCHMARKS); do $(RUN) -m benchmarks.$$name $(ARGS) || exit 1; done

@@ -46,6 +46,9 @@ def make_small(config: ConfigDict) -> None:
         training.optimizer.warmup = 0.1
     config.sampling.candidates = 500
     config.sampling.rounds = 4
+    config.inliers.rounds = 2
+    config.inliers.candidates = 500
+    config.inliers.images = 1000
     config.generator.path = "dream_jax/generator/weights/glyphs"
     config.generator.revision = ""
     config.generator.scheduler = "dpmsolver++"
@@ -56,4 +59,4 @@ def make_small(config: ConfigDict) -> None:
     config.decoding.outliers = 1000
     config.decoding.by_name_test = 200
     config.classifier.outlier_batch_size = 32
-    config.classifier.level_set_weight = 1.0
+    config.method_options.dream_ood.weight = 1.0

@@ -26,10 +26,12 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.name = "cifar100"
     config.seed = 0
+    config.seeds = ()  # of the classifiers, e.g. (0, 1, 2), if not only config.seed
+    # Rows of the table: post-hoc detectors and training methods by name, or "all".
     config.methods = ("energy", "dream_ood")
     config.init_from = ""  # Dream-OOD trains from scratch
-    config.detectors = ()  # post-hoc detectors of the plain classifier: ("msp", "odin", "knn", ...)
-    config.detector_options = ConfigDict()  # detector → settings in place of its defaults
+    # Settings of rows in place of their defaults, which dream_jax/detector/ gives.
+    config.method_options = ConfigDict({"dream_ood": {"weight": 2.5, "phi_hidden": 0}})
     config.save_every = 2000  # training steps between checkpoints
     config.eval_batch_size = 1000
 
@@ -42,6 +44,11 @@ def get_config() -> ConfigDict:
         "isun=data/iSUN",
         "dtd",
     )
+    # ID classes with another look, to measure accuracy on: corruptions, TFDS sets or name=folder
+    config.data.shifted = ()
+    config.data.tuning = ()  # to choose settings by, never reported
+    config.data.auxiliary = ()  # real outliers to train on, for Outlier Exposure
+    config.data.auxiliary_count = 5000  # images of each such set, where it has as many
     config.data.image_size = 32
     config.data.channels = 3
     config.data.ood_count = 2000  # a fifth of the ID test set
@@ -110,6 +117,17 @@ def get_config() -> ConfigDict:
     # "published" repeats the choice of the published code (README, "Where it departs").
     config.sampling.selection = "paper"
 
+    # inlier embeddings and their images, for Dream-ID
+    config.inliers = ConfigDict()
+    config.inliers.k = 300
+    config.inliers.per_round = 100
+    config.inliers.candidates = 1500
+    config.inliers.scale = 0.01
+    config.inliers.keep = 1
+    config.inliers.rounds = 100
+    config.inliers.images = 100_000
+    config.inliers.confirmed = False  # True: only images that the plain classifier reads as asked
+
     # ③ decoding
     config.generator = ConfigDict()
     config.generator.path = "CompVis/stable-diffusion-v1-4"
@@ -134,17 +152,20 @@ def get_config() -> ConfigDict:
     config.classifier.epochs = 200
     config.classifier.batch_size = 256
     config.classifier.outlier_batch_size = 256
-    config.classifier.level_set_weight = 2.5
-    config.classifier.phi_hidden = 0  # 0: φ is linear
     config.classifier.augment = "crop_flip"
     config.classifier.degrade = 0.0
-    config.classifier.outlier_zoom = 1.0
     config.classifier.round_trip_share = 0.0
     config.classifier.by_name_share = 0.0
     config.classifier.filter_confidence = 1.0  # all outliers; lower it if the training collapses
     config.classifier.collapse_below = 0.1
     config.classifier.collapse_after = 0.3
     config.classifier.optimizer = sgd()
+
+    # what launch/tune.py tries for each row, and what it wrote
+    config.tuning = ConfigDict()
+    config.tuning.seed = 100
+    config.tuning.candidates = ConfigDict()
+    config.tuning.record = ""
 
     # in place of the classifier's settings, where init_from is set
     config.fine_tune = ConfigDict(

@@ -39,6 +39,9 @@ def get_config() -> ConfigDict:
     config.sampling.boundary = 30
     config.sampling.per_round = 30
     config.sampling.rounds = 20
+    config.inliers.k = 50
+    config.inliers.rounds = 10
+    config.inliers.images = 5000
     config.generator.scheduler = "dpmsolver++"  # 20 steps look as PLMS' 50 (README)
     config.decoding.image_size = 144  # of which training cuts random parts
     config.decoding.steps = 20
@@ -47,7 +50,7 @@ def get_config() -> ConfigDict:
     config.classifier.epochs = 100
     config.classifier.batch_size = 64
     config.classifier.outlier_batch_size = 64
-    config.classifier.level_set_weight = 1.0
+    config.method_options.dream_ood.weight = 1.0
     config.classifier.augment = "random_resized_crop"
     config.classifier.filter_confidence = 0.95  # outliers surer of a class are left out
     return config

@@ -69,8 +69,8 @@ def get_config() -> ConfigDict:
 
     config.classifier.epochs = 100
     config.classifier.batch_size = 160
-    config.classifier.phi_hidden = 512
-    config.classifier.level_set_weight = 1.0
+    config.method_options.dream_ood.phi_hidden = 512
+    config.method_options.dream_ood.weight = 1.0
     config.classifier.augment = "random_resized_crop"
     config.fine_tune.update(epochs=20, batch_size=80, outlier_batch_size=80, learning_rate=0.001)
     return config

@@ -15,18 +15,25 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.name = "quickstart"
     config.seed = 0
+    config.seeds = ()  # of the classifiers, e.g. (0, 1, 2), if not only config.seed
+    # Rows of the table: post-hoc detectors and training methods by name, or "all".
     config.methods = ("energy", "dream_ood")
     # From what Dream-OOD starts to train: fresh weights if empty, "energy" for the plain classifier
     # of this run, or a folder classifier/<method>/checkpoints of another; then fine_tune holds.
     config.init_from = ""
-    config.detectors = ()  # post-hoc detectors of the plain classifier: ("msp", "odin", "knn", ...)
-    config.detector_options = ConfigDict()  # detector → settings in place of its defaults
+    # Settings of rows in place of their defaults, which dream_jax/detector/ gives.
+    config.method_options = ConfigDict({"dream_ood": {"weight": 1.0, "zoom": 4.0}})
     config.save_every = 100  # training steps between checkpoints
     config.eval_batch_size = 250
 
     config.data = ConfigDict()
     config.data.id = "digits"
     config.data.ood = ("letters", "textures", "faces", "fashion_mnist")
+    # ID classes with another look, to measure accuracy on: corruptions, TFDS sets or name=folder
+    config.data.shifted = ()
+    config.data.tuning = ("noise", "alphabets")  # to choose settings by, never reported
+    config.data.auxiliary = ("symbols", "scenes")  # real outliers to train on, for Outlier Exposure
+    config.data.auxiliary_count = 5000  # images of each such set, where it has as many
     config.data.image_size = 32
     config.data.channels = 1
     config.data.ood_count = 1000  # images per OOD set, where it has as many
@@ -72,6 +79,17 @@ def get_config() -> ConfigDict:
     config.sampling.rounds = 5
     config.sampling.selection = "paper"  # "published" repeats the choice of the published code
 
+    # inlier embeddings and their images, for Dream-ID
+    config.inliers = ConfigDict()
+    config.inliers.k = 100
+    config.inliers.per_round = 100
+    config.inliers.candidates = 500
+    config.inliers.scale = 0.05
+    config.inliers.keep = 1
+    config.inliers.rounds = 2
+    config.inliers.images = 1_000
+    config.inliers.confirmed = True  # True: only images that the plain classifier reads as asked
+
     # ③ decoding
     config.generator = ConfigDict()
     config.generator.path = "dream_jax/generator/weights/glyphs"  # a folder, or owner/name (hub)
@@ -96,11 +114,8 @@ def get_config() -> ConfigDict:
     config.classifier.epochs = 8
     config.classifier.batch_size = 64
     config.classifier.outlier_batch_size = 32
-    config.classifier.level_set_weight = 1.0
-    config.classifier.phi_hidden = 0  # 0: φ is linear
     config.classifier.augment = "affine"
     config.classifier.degrade = 0.5  # share of images blurred, dimmed and made noisy, ID or not
-    config.classifier.outlier_zoom = 4.0  # outliers are shown enlarged by up to this factor
     config.classifier.round_trip_share = 0.4
     config.classifier.by_name_share = 0.25
     config.classifier.filter_confidence = 0.95  # outliers surer of a class are left out; 1: none
@@ -115,6 +130,25 @@ def get_config() -> ConfigDict:
             "weight_decay": 5e-4,
         }
     )
+
+    # what launch/tune.py tries for each row, and what it wrote
+    config.tuning = ConfigDict()
+    config.tuning.seed = 100
+    config.tuning.candidates = ConfigDict(
+        {
+            "odin": {"epsilon": (0.0014, 0.005, 0.02, 0.08)},
+            "knn": {"k": (10, 50, 100, 200)},
+            "vim": {"dimension": (0, 24, 48, 72)},
+            "react": {"quantile": (0.8, 0.9, 0.95, 0.99)},
+            "dice": {"sparsity": (0.3, 0.5, 0.7, 0.9)},
+            "gen": {"gamma": (0.05, 0.1, 0.2, 0.5)},
+            "ash_s": {"share": (0.65, 0.8, 0.9, 0.95)},
+            "nnguide": {"k": (10, 50, 100, 200)},
+            "outlier_exposure": {"weight": (0.5, 1.0), "zoom": (1.0, 4.0)},
+            "dream_ood": {"weight": (1.0, 2.5), "zoom": (1.0, 4.0)},
+        }
+    )
+    config.tuning.record = ""
 
     # in place of the classifier's settings, where init_from is set
     config.fine_tune = ConfigDict(

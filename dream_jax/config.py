@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,11 @@ from dream_jax.data.registry import (
     check_name,
     set_title,
 )
+from dream_jax.data.roles import check_roles
 from dream_jax.detector.methods import METHODS
+from dream_jax.detector.options import resolve
 from dream_jax.detector.posthoc import DETECTORS
-from dream_jax.detector.scoring import check_sizes, resolve_options
+from dream_jax.detector.scoring import check_sizes
 from dream_jax.errors import UserError
 from dream_jax.generator.load import PRECISIONS, SCHEDULERS, check_generator
 from dream_jax.models.resnet import PRECISIONS as MODEL_PRECISIONS
@@ -62,16 +66,30 @@ def _texts(allowed: str) -> Rule:
     return holds, allowed
 
 
-# The energy of the plain classifier is what the method `energy` is measured by already.
-_DETECTORS = tuple(sorted(set(DETECTORS) - set(METHODS)))
+# Cross-entropy training, whose network is scored by all post-hoc detectors and judges outliers. The
+# method's own score is the energy, so the detector of that name is the same row.
+PLAIN = "energy"
+# Every row of the table, in its order: scores of the plain classifier, then the other trainings.
+ROWS: tuple[str, ...] = (*dict.fromkeys([*DETECTORS, *METHODS]),)
 
 
 def _distinct(allowed: Sequence) -> Rule:
     def holds(v):
         is_list = isinstance(v, tuple | list)
-        return is_list and all(x in allowed for x in v) and len(set(v)) == len(v)
+        return is_list and len(v) > 0 and all(x in allowed for x in v) and len(set(v)) == len(v)
 
-    return holds, f"some of {', '.join(allowed)}, each once, or empty"
+    return holds, f"all, or some of {', '.join(allowed)}, each once"
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _whole_numbers() -> Rule:
+    def holds(v):
+        return isinstance(v, tuple | list) and all(map(_is_whole, v)) and len(set(v)) == len(v)
+
+    return holds, "whole numbers of at least 0, each once, or empty for config.seed alone"
 
 
 _OPTIMIZER: dict[str, Rule] = {
@@ -85,11 +103,11 @@ _SHARE = _number(0, 1)
 RULES: dict[str, Rule] = {
     "name": (lambda v: isinstance(v, str) and bool(v), "a text"),
     "seed": _whole(0),
-    "methods": _some_of(METHODS),
-    "detectors": _distinct(_DETECTORS),
-    "detector_options": (
+    "seeds": _whole_numbers(),
+    "methods": _distinct(ROWS),
+    "method_options": (
         lambda v: isinstance(v, ConfigDict),
-        "settings by the detector's name, or empty",
+        "settings by the name of a method or detector, or empty",
     ),
     "init_from": (lambda v: isinstance(v, str), "a text"),
     "save_every": _whole(1),
@@ -100,6 +118,19 @@ RULES: dict[str, Rule] = {
         "one or more of the OOD sets' names",
     ),
     "data.folder": (lambda v: isinstance(v, str), "a folder for data.id=imagefolder, else empty"),
+    "data.shifted": (
+        lambda v: isinstance(v, tuple | list) and all(isinstance(x, str) for x in v),
+        "names of shifted test sets of the ID classes, or empty",
+    ),
+    "data.tuning": (
+        lambda v: isinstance(v, tuple | list) and all(isinstance(x, str) for x in v),
+        "names of OOD sets to choose hyper-parameters by, or empty",
+    ),
+    "data.auxiliary": (
+        lambda v: isinstance(v, tuple | list) and all(isinstance(x, str) for x in v),
+        "names of sets of real outliers to train on, or empty",
+    ),
+    "data.auxiliary_count": _whole(1),
     "data.image_size": _whole(28),
     "data.channels": _one_of((1, 3)),
     "data.ood_count": _whole(1),
@@ -127,6 +158,14 @@ RULES: dict[str, Rule] = {
     "sampling.keep": _whole(1),
     "sampling.rounds": _whole(1),
     "sampling.selection": _one_of(SELECTIONS),
+    "inliers.k": _whole(1),
+    "inliers.per_round": _whole(1),
+    "inliers.candidates": _whole(1),
+    "inliers.scale": _number(0, open_low=True),
+    "inliers.keep": _whole(1),
+    "inliers.rounds": _whole(1),
+    "inliers.images": _whole(1),
+    "inliers.confirmed": (lambda v: isinstance(v, bool), "True or False"),
     "generator.path": (lambda v: isinstance(v, str) and bool(v), "a folder, or owner/name"),
     "generator.revision": (lambda v: isinstance(v, str), "a commit or tag, empty for a folder"),
     "generator.precision": _one_of(PRECISIONS),
@@ -148,14 +187,17 @@ RULES: dict[str, Rule] = {
     "decoding.outliers": _whole(1),
     "decoding.by_name": _whole(0),
     "decoding.by_name_test": _whole(1),
+    "tuning.seed": _whole(0),
+    "tuning.candidates": (
+        lambda v: isinstance(v, ConfigDict),
+        "by the name of a method or detector, a list of values for each of some settings, or empty",
+    ),
+    "tuning.record": (lambda v: isinstance(v, str), "a file that launch/tune.py wrote, or empty"),
     "classifier.epochs": _whole(1),
     "classifier.batch_size": _whole(1),
     "classifier.outlier_batch_size": _whole(1),
-    "classifier.level_set_weight": _number(0),
-    "classifier.phi_hidden": _whole(0),
     "classifier.augment": _one_of(AUGMENTATIONS),
     "classifier.degrade": _SHARE,
-    "classifier.outlier_zoom": _number(1),
     "classifier.round_trip_share": _SHARE,
     "classifier.by_name_share": _SHARE,
     "classifier.filter_confidence": _number(0, 1, open_low=True),
@@ -168,7 +210,8 @@ RULES: dict[str, Rule] = {
     "fine_tune.learning_rate": _number(0, open_low=True),
 }
 _BY_NAME = (
-    "detector_options.",
+    "method_options.",
+    "tuning.candidates.",
     "data.class_tokens.",
     "data.class_names.",
     "decoding.name_suffixes.",
@@ -193,7 +236,14 @@ def check_config(config: ConfigDict) -> None:
     for field in flatten(config.to_dict()):
         if field not in known and not field.startswith(_BY_NAME):
             raise UserError(f"config.{field} is no setting; allowed: {', '.join(sorted(known))}")
-    detectors(config)
+    options(config, config.methods)
+    for row in config.tuning.candidates:
+        candidates(config, row)
+    if config.tuning.record and not Path(config.tuning.record).is_file():
+        raise UserError(
+            f"config.tuning.record is {config.tuning.record!r}; there is no such file: it must be "
+            f"one that launch/tune.py wrote, or empty"
+        )
     _check_sets(config)
     sampling = config.sampling
     for field in ("k", "boundary"):
@@ -202,25 +252,30 @@ def check_config(config: ConfigDict) -> None:
                 f"config.sampling.{field} is {sampling[field]}; it must be at most the class size, "
                 f"latent_space.features_per_class = {config.latent_space.features_per_class}"
             )
-    if sampling.keep > sampling.candidates:
+    most = config.latent_space.features_per_class
+    if config.inliers.k > most:
         raise UserError(
-            f"config.sampling.keep is {sampling.keep}; it must be at most sampling.candidates = "
-            f"{sampling.candidates}"
+            f"config.inliers.k is {config.inliers.k}; it must be at most the class size, "
+            f"latent_space.features_per_class = {most}"
         )
-    plain = "energy"
-    if config.init_from in METHODS and config.init_from != plain:
+    for section in ("sampling", "inliers"):
+        keep, among = config[section].keep, config[section].candidates
+        if keep > among:
+            raise UserError(
+                f"config.{section}.keep is {keep}; it must be at most {section}.candidates = "
+                f"{among}"
+            )
+    if config.init_from in METHODS and config.init_from != PLAIN:
         raise UserError(
-            f"config.init_from is {config.init_from!r}; allowed: empty, {plain!r}, or a folder of "
+            f"config.init_from is {config.init_from!r}; allowed: empty, {PLAIN!r}, or a folder of "
             f"checkpoints"
         )
-    for method in config.methods:
-        elsewhere = config.init_from not in ("", plain)
-        if METHODS[method].uses_decoded and plain not in config.methods and not elsewhere:
-            raise UserError(
-                f"config.methods is {tuple(config.methods)}; with {method} it must hold {plain}, "
-                f"the plain classifier by which imagined outliers are judged, unless "
-                f"config.init_from gives a trained one"
-            )
+    needing = [row for row in config.methods if _extra(row) == "auxiliary"]
+    if needing and not config.data.auxiliary:
+        raise UserError(
+            f"config.data.auxiliary is (); with {needing[0]!r} in config.methods it must name sets "
+            f"of real outliers to train on"
+        )
     if config.classifier.by_name_share > 0 and config.decoding.by_name == 0:
         raise UserError(
             f"config.decoding.by_name is 0; with classifier.by_name_share = "
@@ -229,23 +284,79 @@ def check_config(config: ConfigDict) -> None:
     check_generator(config.generator.path, config.generator.revision)
 
 
-def detectors(config: ConfigDict) -> dict[str, dict[str, Any]]:
-    """All settings of each of `config.detectors`.
+def _extra(row: str) -> str:
+    return METHODS[row].extra if row in METHODS else ""
+
+
+# Lists of names, for which a flag may give one text: --config.methods=msp,vos
+_LISTS = ("methods", "data.ood", "data.shifted", "data.tuning", "data.auxiliary")
+
+
+def spelt_out(config: ConfigDict) -> ConfigDict:
+    """The configuration with lists of names as lists, and `methods = "all"` as all of them.
+
+    A text is divided at its commas, unless it names a folder (`name=folder`).
+    """
+    config = config.copy_and_resolve_references()
+    for field in _LISTS:
+        *sections, last = field.split(".")
+        section = config.get(sections[0], ConfigDict()) if sections else config
+        texts = section.get(last)
+        texts = (texts,) if isinstance(texts, str) else texts
+        if isinstance(texts, tuple | list) and all(isinstance(text, str) for text in texts):
+            parts = [[text] if "=" in text else text.split(",") for text in texts]
+            with section.ignore_type():
+                section[last] = tuple(name.strip() for names in parts for name in names)
+    if "all" in config.get("methods", ()):
+        config.methods = ROWS
+    return config
+
+
+def options(config: ConfigDict, rows: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """All settings of each of some rows: `config.method_options`, else the defaults.
 
     Raises:
-      UserError: `config.detector_options` names another detector, or a bad setting.
+      UserError: `config.method_options` names no row of the table, or a bad setting.
     """
-    given = config.detector_options.to_dict()
+    given = config.method_options.to_dict()
     for name, own in given.items():
-        if name not in config.detectors or not isinstance(own, dict):
+        if name not in ROWS or not isinstance(own, dict):
             raise UserError(
-                f"config.detector_options.{name} is {own!r}; allowed: settings of a detector that "
-                f"config.detectors names: {', '.join(config.detectors) or 'none'}"
+                f"config.method_options.{name} is {own!r}; allowed: settings of one of "
+                f"{', '.join(ROWS)}"
             )
+    known = DETECTORS | METHODS
     try:
-        return {name: resolve_options(name, given.get(name, {})) for name in config.detectors}
+        resolved = {
+            name: resolve(name, known[name].options, given.get(name, {}))
+            for name in dict.fromkeys([*rows, *given])
+        }
     except UserError as error:
-        raise UserError(f"config.detector_options: {error}") from None
+        raise UserError(f"config.method_options: {error}") from None
+    return {name: resolved[name] for name in rows}
+
+
+def candidates(config: ConfigDict, row: str) -> list[dict[str, Any]]:
+    """The settings that are tried for a row: all combinations of `config.tuning.candidates`.
+
+    Raises:
+      UserError: there is no such row or setting, or a value is not allowed.
+    """
+    given, field = config.tuning.candidates[row], f"config.tuning.candidates.{row}"
+    lists = given.to_dict() if isinstance(given, ConfigDict) else {}
+    if row not in ROWS or not lists or not all(isinstance(v, tuple | list) for v in lists.values()):
+        raise UserError(
+            f"{field} is {given!r}; it must be a list of values for each of some settings of one "
+            f"of {', '.join(ROWS)}"
+        )
+    known = (DETECTORS | METHODS)[row].options
+    tried = [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
+    try:
+        for own in tried:
+            resolve(row, known, own)
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from None
+    return tried
 
 
 # What results call the other sets that they hold.
@@ -258,12 +369,21 @@ def _check_sets(config: ConfigDict) -> None:
     for field, names, kind in (
         ("id", [config.data.id], "ID"),
         ("ood", config.data.ood, "OOD"),
+        ("tuning", config.data.tuning, "OOD"),
+        ("auxiliary", config.data.auxiliary, "OOD"),
     ):
         for name in names:
             try:
                 check_name(name, options, kind)
             except UserError as error:
                 raise UserError(f"config.data.{field} is {config.data[field]!r}; {error}") from None
+    own_folder = f"={config.data.folder}" if config.data.id == "imagefolder" else ""
+    try:
+        check_roles(
+            config.data.id + own_folder, config.data.ood, config.data.tuning, config.data.auxiliary
+        )
+    except UserError as error:
+        raise UserError(f"config.{error}") from None
     if config.data.id == "imagefolder" and not config.data.folder:
         raise UserError("config.data.folder is ''; with data.id = imagefolder it must be a folder")
     titles = [set_title(name) for name in config.data.ood]
@@ -281,12 +401,14 @@ def check_class_sizes(config: ConfigDict, labels: np.ndarray, class_names: Seque
         raise UserError(f"data.id {config.data.id!r} gives no class names; at least one is needed")
     sizes = np.bincount(labels, minlength=len(class_names))
     smallest = int(sizes.argmin())
-    check_sizes(detectors(config), len(labels))
-    for field in ("k", "boundary"):
-        value = config.sampling[field]
+    posthoc = [row for row in config.methods if row in DETECTORS]
+    check_sizes(options(config, posthoc), len(labels))
+    for field in ("sampling.k", "sampling.boundary", "inliers.k"):
+        section, name = field.split(".")
+        value = config[section][name]
         if value > sizes[smallest]:
             raise UserError(
-                f"config.sampling.{field} is {value}; it must be at most {sizes[smallest]}, the "
+                f"config.{field} is {value}; it must be at most {sizes[smallest]}, the "
                 f"number of images of class {class_names[smallest]!r}"
             )
     for field in ("data.class_tokens", "decoding.name_suffixes"):

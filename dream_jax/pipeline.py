@@ -9,7 +9,8 @@ what is done, and writes the files of which a run has one.
 import json
 import os
 from collections.abc import Sequence
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from ml_collections import ConfigDict
 from dream_jax import config as configuration
 from dream_jax.data.registry import ImageSet, check_available, load_id, load_ood, set_title
 from dream_jax.data.streamed import Files, Stored, StreamedImages, subset
-from dream_jax.detector.methods import METHODS
-from dream_jax.detector.posthoc import DETECTORS, Head
+from dream_jax.detector.methods import METHODS, Method
+from dream_jax.detector.posthoc import DETECTORS
 from dream_jax.errors import DataUnavailable, UserError
 from dream_jax.generator.load import generator_folder
 from dream_jax.images import Pixels, read_folder, read_listing
@@ -48,6 +49,22 @@ _NEUTRAL = (
 )
 # What tables call the methods and the detectors.
 _TITLES = {name: entry.title for name, entry in (DETECTORS | METHODS).items()}
+PLAIN = configuration.PLAIN
+# Titles of the groups of rows, by what the classifiers of methods were trained with.
+_TRAINED = {
+    "": "Trained on the ID images alone",
+    "outliers": "Trained with imagined images",
+    "inliers": "Trained with imagined images",
+    "auxiliary": "Trained with real outliers",
+}
+_SECTIONS = {
+    **dict.fromkeys(DETECTORS, "Scores of the cross-entropy classifier"),
+    **{name: _TRAINED[method.extra] for name, method in METHODS.items() if name != PLAIN},
+}
+# What methods use for their training that stage decode made.
+_DECODED = ("outliers", "inliers")
+# Sets of decoded ID images, whose scores are to stay those of ID images.
+KEPT = ("round_trips", "sampled_by_name")
 
 
 def run(config: ConfigDict, workdir: Path, stages: Sequence[str] = STAGES, overwrite=False) -> Path:
@@ -68,6 +85,7 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str] = STAGES, overw
     unknown = [s for s in stages if s not in STAGES]
     if unknown or not stages:
         raise UserError(f"--stages names {unknown or 'nothing'}; allowed: {', '.join(STAGES)}")
+    config = configuration.spelt_out(config)
     configuration.check_config(config)
     hosts.check_same([config.to_dict(), list(stages), overwrite], "settings")
     pipeline = Pipeline(config, workdir)
@@ -81,8 +99,25 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str] = STAGES, overw
 class Pipeline:
     """A configuration with its folder; each stage reads what the earlier ones wrote."""
 
-    def __init__(self, config: ConfigDict, workdir: Path):
-        self.config, self.workdir = config, workdir
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: Path,
+        shared: Path | None = None,
+        variant: tuple[str, str] | None = None,
+        like: "Pipeline | None" = None,
+    ):
+        """
+        Args:
+          shared: the run whose latent space, embeddings and images are used, if not its own.
+          variant: (row, name) where a row is tried with other settings: results under that name.
+          like: another pipeline on the same image sets, which are not loaded again.
+        """
+        self.config, self.workdir, self.variant = config, workdir, variant
+        shared = shared or workdir
+        for name in ("id_data", "ood_sets", "_test_sets"):
+            if like is not None and name in vars(like):  # a cached property that was used
+                vars(self)[name] = vars(like)[name]
         self.settings = {
             name: value
             for name, value in flatten(config.to_dict()).items()
@@ -90,28 +125,131 @@ class Pipeline:
         }
         of_images = ("id", "folder", "image_size", "channels", "unreadable", "hold_bytes")
         data = [f"data.{name}" for name in (*of_images, "class_names", "class_tokens")]
-        shared = ["seed", *data, "model"]
-        learn = [*shared, "latent_space", "generator.path", "generator.revision"]
+        plain = ["seed", *data, "model"]
+        learn = [*plain, "latent_space", "generator.path", "generator.revision"]
         sample = [*learn, "sampling"]
         decode = [*sample, "generator", "decoding"]
         self.records = {
-            "learn": self._stage("learn", "latent_space", learn),
-            "sample": self._stage("sample", "embeddings", sample),
-            "decode": self._stage("decode", "images", decode),
+            "learn": self._stage("learn", shared / "latent_space", learn),
+            "sample": self._stage("sample", shared / "embeddings", sample),
+            "decode": self._stage("decode", shared / "images", decode),
         }
-        plain = [*shared, "classifier"]
-        for method in config.methods:
-            needed = [*plain, *decode, "init_from", "fine_tune"]
-            needed = needed if METHODS[method].uses_decoded else plain
-            self.records[f"train {method}"] = self._stage(
-                f"train {method}", f"classifier/{method}", needed
-            )
-        self.records["evaluate"] = self._stage("evaluate", "evaluation", [""])
-        self.records["report"] = self._stage("report", "report", [""])
+        inliers = [*learn, "sampling.selection", "inliers"]
+        if any(METHODS[method].extra == "inliers" for method in self.trained):
+            of_images = [*inliers, "generator", "decoding"]
+            for name, folder, needed in (
+                ("sample inliers", "embeddings/inliers", inliers),
+                ("decode inliers", "images/inliers", of_images),
+            ):
+                self.records[name] = self._stage(name, shared / folder, needed)
+        for method, seed in self.classifiers:
+            needed, own = [*plain, "classifier"], {"seed": seed, **self._options_of(method)}
+            if METHODS[method].extra in _DECODED:
+                needed += [*decode, "init_from", "fine_tune"]
+                own["shared_seed"] = config.seed
+            if METHODS[method].extra == "inliers":
+                needed.append("inliers")
+            if METHODS[method].extra == "auxiliary":
+                needed += ["data.auxiliary", "data.auxiliary_count"]
+            if method in self.trained:
+                key, place = self._names("train", method, seed)
+                self.records[key] = self._stage(key, workdir / "classifier" / place, needed, own)
+            else:
+                needed.append("init_from")
+            rows = self.rows_of(method)
+            if not rows:
+                continue
+            for row in rows:
+                own |= self._options_of(row)
+            needed += [*decode, "data.ood", "data.ood_count"]
+            own |= {"rows": rows, "shared_seed": config.seed}
+            key, place = self._names("evaluate", method, seed)
+            folder = workdir / "evaluation" / place
+            self.records[key] = self._stage(key, folder, needed, own, derived=True)
+        everything = [name.split(".")[0] for name in self.settings]
+        if config.data.shifted:
+            key, folder = "evaluate shifted", workdir / "evaluation" / "shifted"
+            self.records[key] = self._stage(key, folder, everything, derived=True)
+        report = self._stage("report", workdir / "report", everything, derived=True)
+        self.records["report"] = report
 
-    def _stage(self, name: str, folder: str, prefixes: Sequence[str]) -> Stage:
-        settings = {k: v for k, v in self.settings.items() if k.startswith(tuple(prefixes))}
-        return Stage(name, self.workdir / folder, settings)
+    @cached_property
+    def options(self) -> dict[str, dict]:
+        """All settings of each row, and of the classifiers that rows need."""
+        return configuration.options(self.config, [*self.config.methods, *self.trained])
+
+    def _options_of(self, row: str) -> dict:
+        return {f"method_options.{row}.{name}": v for name, v in self.options[row].items()}
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the classifiers; what they share has the seed of the run."""
+        return tuple(self.config.seeds) or (self.config.seed,)
+
+    @cached_property
+    def trained(self) -> list[str]:
+        """The methods that classifiers are trained by; the plain one first."""
+        rows = self.config.methods
+        chosen = [name for name in METHODS if name in rows and name != PLAIN]
+        judges = any(METHODS[name].extra in _DECODED for name in chosen)
+        if PLAIN in rows or ((judges or self.rows_of(PLAIN)) and not self._starts_elsewhere):
+            return [PLAIN, *chosen]
+        return chosen
+
+    @property
+    def _starts_elsewhere(self) -> bool:
+        """Whether `init_from` names the plain classifier of another run."""
+        return self.config.init_from not in ("", PLAIN)
+
+    @property
+    def classifiers(self) -> list[tuple[str, int]]:
+        """(method, seed) of all classifiers of the run, also of a plain one of another run."""
+        methods = self.trained
+        if PLAIN not in methods and self.rows_of(PLAIN):
+            methods = [PLAIN, *methods]
+        return [(method, seed) for seed in self.seeds for method in methods]
+
+    def rows_of(self, method: str) -> list[str]:
+        """The rows of the table that are scores of one classifier."""
+        if method != PLAIN:
+            return [method]
+        return [row for row in self.config.methods if row == PLAIN or row in DETECTORS]
+
+    @property
+    def sections(self) -> dict[str, str] | None:
+        """Row → title of its group, where there are so many that groups help the eye."""
+        return _SECTIONS if len(self.config.methods) > 4 else None
+
+    def _names(self, stage: str, method: str, seed: int) -> tuple[str, str]:
+        """What a classifier's stage and its folder are called.
+
+        Its seed is named if it is not the run's, and the variant if the stage depends on it.
+        """
+        name = place = method
+        if seed != self.config.seed:
+            name, place = f"{name}, seed {seed}", f"{place}-seed{seed}"
+        row, variant = self.variant or ("", "")
+        if method == row or (stage == "evaluate" and row in self.rows_of(method)):
+            name, place = f"{name}, {variant}", f"{place}-{variant}"
+        return f"{stage} {name}", place
+
+    def _record(self, stage: str, method: str, seed: int) -> Stage:
+        return self.records[self._names(stage, method, seed)[0]]
+
+    def of_seed(self, seed: int) -> ConfigDict:
+        """The configuration of the classifiers of one seed."""
+        config = self.config.copy_and_resolve_references()
+        config.seed = seed
+        return config
+
+    def _stage(self, name: str, folder: Path, needed: Sequence[str], own=None, derived=False):
+        """A stage that depends on some settings or sections of settings, and on some of its own."""
+        settings = {
+            name: value
+            for name, value in self.settings.items()
+            if any(name == prefix or name.startswith(f"{prefix}.") for prefix in needed)
+        }
+        return Stage(name, folder, settings | (own or {}), derived)
 
     def begin(self, stages: Sequence[str], overwrite: bool) -> None:
         """Refuses what cannot work, before any work; clears what is to be redone."""
@@ -153,6 +291,9 @@ class Pipeline:
             if overwrite:
                 for stage in chosen:
                     stage.clear()
+            for stage in chosen:
+                if stage.outdated:
+                    stage.clear()
             write_json(record, self.config.to_dict())
         hosts.barrier("begun")
         if not record.exists():
@@ -184,6 +325,23 @@ class Pipeline:
                 except DataUnavailable as error:
                     print(f"skipped OOD set: {error}", flush=True)
             return sets
+
+        return hosts.from_main(available)
+
+    @cached_property
+    def shifted_sets(self) -> list[str]:
+        """Those of `data.shifted` that are on this machine; the others are named once."""
+        from dream_jax.data.shifted import check_shifted
+
+        def available() -> list[str]:
+            names = []
+            for name in self.config.data.shifted:
+                try:
+                    check_shifted(name, configuration.data_options(self.config))
+                    names.append(name)
+                except DataUnavailable as error:
+                    print(f"skipped shifted set: {error}", flush=True)
+            return names
 
         return hosts.from_main(available)
 
@@ -222,9 +380,10 @@ class Pipeline:
     def features(self) -> dict[str, np.ndarray]:
         return read_npz(self.records["learn"].folder / "features.npz")
 
-    @property
-    def embeddings(self) -> np.ndarray:
-        return read_npz(self.records["sample"].folder / "outliers.npz")["embeddings"]
+    def embeddings(self, kind: str) -> np.ndarray:
+        """Sampled "outliers" or "inliers": (classes, n, d)."""
+        stage = self.records["sample" if kind == "outliers" else f"sample {kind}"]
+        return read_npz(stage.folder / f"{kind}.npz")["embeddings"]
 
     @property
     def streams(self) -> bool:
@@ -239,7 +398,7 @@ class Pipeline:
 
     def images(self, kind: str) -> tuple[Pixels | StreamedImages | np.ndarray, np.ndarray]:
         """Decoded images of a kind with the labels of their classes."""
-        folder, count = self.records["decode"].folder / kind, self.config.decoding[kind]
+        folder, count = self.records["decode"].folder / kind, self._count(kind)
         if not self.streams and self.config.decoding.image_size == self.config.data.image_size:
             images, rows = read_folder(folder, self.config.data.channels, count)
         else:
@@ -247,6 +406,9 @@ class Pipeline:
             images = self._streamed(Files(str(folder), names))
             images = images if self.streams else images[:]
         return images, np.asarray([row["label"] for row in rows])
+
+    def _count(self, kind: str) -> int:
+        return self.config.inliers.images if kind == "inliers" else self.config.decoding[kind]
 
     # The stages.
 
@@ -287,58 +449,62 @@ class Pipeline:
                 )
 
     def sample(self) -> None:
-        """② Outlier embeddings at the edge of each class."""
-        stage = self.records["sample"]
-        if self._done(stage):
-            return
+        """② Outlier embeddings at the edge of each class; inlier embeddings where they are used."""
+        for name, kind in (("sample", "outliers"), ("sample inliers", "inliers")):
+            if name in self.records and not self._done(self.records[name]):
+                self._sample(self.records[name], kind)
+
+    def _sample(self, stage: Stage, kind: str) -> None:
         from dream_jax.sampling.classes import sample_classes
 
         known = self.features
+        names = ("features", "labels", "anchors")
         with stage.running():
-            embeddings = sample_classes(
-                self.config, known["features"], known["labels"], known["anchors"], stage.folder
-            )
+            arrays = (known[name] for name in names)
+            embeddings = sample_classes(self.config, *arrays, stage.folder, kind)
             if hosts.is_main():
                 write_npz(
-                    stage.folder / "outliers.npz",
+                    stage.folder / f"{kind}.npz",
                     embeddings=embeddings,
                     parameters=np.array(json.dumps(stage.settings)),
                     seed=np.array(self.config.seed),
                 )
 
     def decode(self) -> None:
-        """③ Outlier images; images of the plain class names; round trips of the ID images."""
+        """③ Outlier images; images of the plain class names; round trips of the ID images.
+
+        Inlier images too, where they are used: a stage of its own, so that they can come later.
+        """
         stage = self.records["decode"]
-        if self._done(stage):
-            return
-        from dream_jax.generator.decode import release
+        if not self._done(stage):
+            from dream_jax.generator.decode import release
+
+            with stage.running():
+                for kind in ("outliers", "by_name", "by_name_test"):
+                    self._decode(kind, stage.folder / kind)
+                release()
+                for part in self._round_trips_needed:
+                    self._write_round_trips(part)
+        if "decode inliers" in self.records and not self._done(self.records["decode inliers"]):
+            from dream_jax.generator.decode import release
+
+            with self.records["decode inliers"].running():
+                self._decode("inliers", self.records["decode inliers"].folder)
+                release()
+
+    def _decode(self, kind: str, folder: Path) -> None:
+        """Decodes the images of a kind that are not in the folder yet."""
         from dream_jax.generator.imagine import plan_pictures, write_pictures
 
-        embeddings, decoding = self.embeddings, self.config.decoding
-        kinds = {
-            "outliers": (decoding.outliers, embeddings),
-            "by_name": (decoding.by_name, None),
-            "by_name_test": (decoding.by_name_test, None),
-        }
-        with stage.running():
-            for kind, (count, vectors) in kinds.items():
-                if not count:
-                    continue
-                per_class = None if vectors is None else vectors.shape[1]
-                pictures = plan_pictures(self.config, kind, count, self.class_names, per_class)
-                write_pictures(
-                    self.config,
-                    self.generator,
-                    kind,
-                    pictures,
-                    self.class_names,
-                    self.tokens,
-                    vectors,
-                    stage.folder / kind,
-                )
-            release()
-            for part in self._round_trips_needed:
-                self._write_round_trips(part)
+        count, vectors = self._count(kind), None
+        if not count:
+            return
+        if kind in _DECODED:
+            vectors = self.embeddings(kind)
+        per_class = None if vectors is None else vectors.shape[1]
+        pictures = plan_pictures(self.config, kind, count, self.class_names, per_class)
+        names = (self.class_names, self.tokens)
+        write_pictures(self.config, self.generator, kind, pictures, *names, vectors, folder)
 
     @property
     def _round_trips_needed(self) -> tuple[str, ...]:
@@ -366,39 +532,94 @@ class Pipeline:
         return self._streamed(Stored(str(path))) if self.streams else Pixels(read_npy(path))
 
     def train(self) -> None:
-        """④ A classifier per method; the plain one first, which judges the outliers."""
+        """④ A classifier per method and seed; the plain one first, which judges the outliers."""
         from dream_jax.detector.train import fine_tuned, train_classifier
 
         train, _ = self.id_data
-        for name in sorted(self.config.methods, key=lambda m: METHODS[m].uses_decoded):
-            stage = self.records[f"train {name}"]
-            if self._done(stage):
+        for name, seed in self.classifiers:
+            if name not in self.trained or self._done(self._record("train", name, seed)):
                 continue
+            stage, method = self._record("train", name, seed), METHODS[name]
             with stage.running():
-                method, decoded, network = METHODS[name], None, None
-                if method.uses_decoded:
-                    decoded, network = self._decoded(stage.folder), self.start
+                extra, network = self._extra(method, seed, stage.folder), None
+                if method.extra == "outliers":
+                    network = self.start
                     if self.config.init_from in METHODS:
-                        plain = self.records[f"train {self.config.init_from}"].folder
-                        network = self._network(plain / "checkpoints")
-                config = fine_tuned(self.config, method)
-                train_classifier(config, method, train, decoded, stage.folder, network)
+                        network = self.classifier(self.config.init_from, seed).network
+                config = fine_tuned(self.of_seed(seed), method)
+                options = self.options[name]
+                train_classifier(config, method, options, train, extra, stage.folder, network)
 
-    def _decoded(self, folder: Path):
+    def _extra(self, method: Method, seed: int, folder: Path):
+        """What a method's batches hold beside real ID images."""
+        from dream_jax.detector.train import ExtraImages
+
+        if method.extra == "outliers":
+            return self._outliers(seed, folder)
+        if method.extra == "inliers":
+            return self._inliers(seed, folder)
+        return ExtraImages(self._auxiliary()) if method.extra == "auxiliary" else None
+
+    def _inliers(self, seed: int, folder: Path):
+        """The inlier images for training; how many are read as asked is kept in `folder`."""
+        from dream_jax.detector.train import ExtraImages
+
+        images, labels = self.images("inliers")
+        read_as_asked = self.logits_of(PLAIN, seed)(images).argmax(-1) == labels
+        rows = np.arange(len(labels))
+        if self.config.inliers.confirmed:
+            rows = rows[read_as_asked]
+        if not len(rows):
+            raise UserError(
+                f"config.inliers.confirmed is True; the plain classifier reads none of the "
+                f"{len(labels)} inliers as asked: lower inliers.scale, or set it to False"
+            )
+        share = float(np.mean(read_as_asked))
+        if hosts.is_main():
+            summary = {"inliers": len(labels), "read_as_asked": share, "used": len(rows)}
+            write_json(folder / "inliers.json", summary)
+        print(
+            f"   the plain classifier reads {share:.1%} of the inliers as asked; {len(rows)} of "
+            f"{len(labels)} are used",
+            flush=True,
+        )
+        return ExtraImages([subset(images, rows)], labels=labels[rows])
+
+    def _auxiliary(self) -> list:
+        """Real outliers to train on: of each set arrays, or what streams where ID images do."""
+        data = self.config.data
+        options = replace(
+            configuration.data_options(self.config),
+            count=data.auxiliary_count,
+            hold_bytes=0 if self.streams else 2**63,
+        )
+        sets = [load_ood(name, options).images for name in data.auxiliary]
+        if not self.streams:
+            return sets
+        # Streamed images come as bytes, and so must all beside them.
+        return [
+            images if isinstance(images, StreamedImages) else np.uint8(np.rint(255 * images))
+            for images in sets
+        ]
+
+    def _outliers(self, seed: int, folder: Path):
         """The decoded images for training; the judgement of the outliers is kept in `folder`."""
         from dream_jax.detector.judge import judge_outliers
-        from dream_jax.detector.train import DecodedImages
+        from dream_jax.detector.train import ExtraImages
 
         outliers, labels = self.images("outliers")
+        by_name_test, asked = self.images("by_name_test")
+        logits_of = self.logits_of(PLAIN, seed)
         judgement = judge_outliers(
-            self.plain_logits(outliers), labels, self.config.classifier.filter_confidence
+            logits_of(outliers), labels, self.config.classifier.filter_confidence
         )
         summary = {
             "outliers": len(labels),
             "in_class": judgement.in_class,
             "in_any_class": judgement.in_any_class,
             "used": len(judgement.kept),
-            "legible": self._legible(),
+            # Share of the images sampled by name that the plain classifier reads as asked.
+            "legible": float(np.mean(logits_of(by_name_test).argmax(-1) == asked)),
         }
         if hosts.is_main():
             write_json(folder / "outliers.json", summary)
@@ -411,125 +632,188 @@ class Pipeline:
             self.images("by_name") if self.config.decoding.by_name else 2 * (None,)
         )
         round_trips = self.round_trips("train") if "train" in self._round_trips_needed else None
-        return DecodedImages(subset(outliers, judgement.kept), round_trips, by_name, by_name_labels)
+        return ExtraImages(
+            [subset(outliers, judgement.kept)],
+            round_trips=round_trips,
+            by_name=by_name,
+            by_name_labels=by_name_labels,
+        )
 
-    def _legible(self) -> float:
-        """Share of the images sampled by name that the plain classifier reads as asked."""
-        images, labels = self.images("by_name_test")
-        return float(np.mean(self.plain_logits(images).argmax(-1) == labels))
+    def classifier(self, method: str, seed: int):
+        """A trained classifier; the plain one may be that of another run."""
+        from dream_jax.detector.train import Classifier, fine_tuned, load_classifier, training_steps
 
-    @cached_property
-    def plain_network(self) -> dict:
-        """Variables of the plain classifier, which judges what was decoded."""
-        return self.network_of("energy") if "energy" in self.config.methods else self.start
-
-    @cached_property
-    def plain_logits(self):
-        """Images → logits of the plain classifier."""
-        return self._logits_of_network(self.plain_network)
-
-    def logits_of(self, method: str):
-        """Images → logits of a method's trained classifier."""
-        return self._logits_of_network(self.network_of(method))
-
-    def _logits_of_network(self, network: dict):
-        from dream_jax.detector.train import logits_of_network
-
-        return logits_of_network(self.config, network, len(self.class_names))
-
-    def network_of(self, method: str) -> dict:
-        """Variables of a method's trained network."""
-        from dream_jax.detector.train import fine_tuned, load_classifier, training_steps
-
-        images, config = self.id_data[0].images, fine_tuned(self.config, METHODS[method])
+        if method == PLAIN and PLAIN not in self.trained:
+            return Classifier(self.start)
+        images, config = self.id_data[0].images, fine_tuned(self.of_seed(seed), METHODS[method])
         return load_classifier(
             config,
             METHODS[method],
+            self.options[method],
             images.shape[1:],
             len(self.class_names),
-            self.records[f"train {method}"].folder,
+            self._record("train", method, seed).folder,
             training_steps(config, len(images)),
         )
 
-    def plain_scores(self):
-        """Images → (logits, scores by `config.detectors`) of the plain classifier.
+    def logits_of(self, method: str, seed: int):
+        """Images → logits of a method's trained classifier."""
+        from dream_jax.detector.train import logits_of
 
-        The detectors are fitted to the ID training images.
+        classifier = self.classifier(method, seed)
+        return logits_of(self.config, METHODS[method], classifier, len(self.class_names))
+
+    def scores_of(self, method: str, seed: int):
+        """Images → (logits, scores by row of the table) of a classifier.
+
+        Those of the plain one are those of all post-hoc detectors too, from the same pass. What has
+        to be fitted is fitted to the ID training images.
         """
-        from dream_jax.detector.scoring import fit_to_images, scorer
+        from dream_jax.detector.scoring import fit_method, fit_to_images, scorer
         from dream_jax.detector.train import forward_of
         from dream_jax.models.resnet import INPUT_SCALE
 
-        forward, network = forward_of(self.config, len(self.class_names)), self.plain_network
-        chosen = configuration.detectors(self.config)
-        batch_size, (train, _) = self.config.eval_batch_size, self.id_data
-        head = Head(**network["params"]["head"])
-        fitted = fit_to_images(
-            chosen, forward, network, head, train.images, train.labels, batch_size
-        )
-        return scorer(forward, network, fitted, batch_size, INPUT_SCALE)
-
-    def scores_of(self, method: str):
-        """Images → (logits, scores by their name in the results) of a method's classifier.
-
-        The plain one's are those of `config.detectors` too, from the same pass.
-        """
-        score = METHODS[method].score
-        if method == "energy" and self.config.detectors:
-            outputs_of = self.plain_scores()
-        else:
-            logits_of = self.logits_of(method)
-
-            def outputs_of(images):
-                return logits_of(images), {}
-
-        def scores(images):
-            logits, others = outputs_of(images)
-            return logits, {method: np.asarray(score(logits))} | others
-
-        return scores
-
-    def evaluate(self) -> None:
-        """⑤ Scores and measures of every method, and of every detector, on the same images."""
-        stage = self.records["evaluate"]
-        if self._done(stage) and hosts.from_main(lambda: self._evaluated) == self.ood_names:
-            return
-        from dream_jax.evaluation.evaluate import measure, score_sets
-
-        _, test = self.id_data
-        sets = {"id": test.images}
-        for title, name in self.ood_sets.items():
-            sets[title] = load_ood(name, configuration.data_options(self.config)).images
-        kept = {
-            "round_trips": self.round_trips("test"),
-            "sampled_by_name": self.images("by_name_test")[0],
-        }
-        with stage.running():
-            methods = {}
-            classifiers = [partial(self.scores_of, name) for name in self.config.methods]
-            if self.config.detectors and "energy" not in self.config.methods:
-                classifiers.insert(0, self.plain_scores)
-            for load_scores in classifiers:
-                by_score, accuracy = score_sets(load_scores(), test.labels, sets | kept)
-                if not hosts.is_main():
-                    continue
-                for name, scores in by_score.items():
-                    write_npz(stage.folder / f"scores_{name}.npz", **scores)
-                    methods[name] = measure(scores, accuracy, self.ood_names, list(kept))
-            if hosts.is_main():
-                write_json(
-                    self.workdir / "metrics.json",
-                    {"methods": methods, "seed": self.config.seed, "config": self.config.name},
-                )
+        rows, train = self.rows_of(method), self.id_data[0]
+        batch_size = self.config.eval_batch_size
+        classifier = self.classifier(method, seed)
+        forward = forward_of(self.config, METHODS[method], len(self.class_names))
+        posthoc = {row: self.options[row] for row in rows if row in DETECTORS and row != PLAIN}
+        fitted = {}
+        if method in rows:
+            own, options = METHODS[method], self.options[method]
+            fitted[method] = fit_method(
+                own, options, forward, classifier, train.images, batch_size, INPUT_SCALE
+            )
+        if posthoc:
+            head = classifier.head
+            fitted |= fit_to_images(
+                posthoc, forward, classifier, head, train.images, train.labels, batch_size
+            )
+        ordered = {row: fitted[row] for row in rows}
+        return scorer(forward, classifier, ordered, batch_size, INPUT_SCALE)
 
     @property
-    def _evaluated(self) -> list[str]:
-        """The OOD sets of the last evaluation: one may have been prepared since."""
+    def _scored(self) -> list[tuple[str, int]]:
+        """The classifiers that rows of the table are scores of."""
+        return [(method, seed) for method, seed in self.classifiers if self.rows_of(method)]
+
+    def evaluate(self) -> None:
+        """⑤ Scores and measures of every row of the table, on the same images."""
+        self.score()
+        self._score_shifted()
         metrics = self.workdir / "metrics.json"
-        if not metrics.exists():
-            return []
-        first = next(iter(read_json(metrics)["methods"].values()))
-        return [name for name in first["ood"] if name != "mean"]
+        if hosts.is_main():
+            results = [self._results_file(*classifier) for classifier in self._scored]
+            if self.config.data.shifted:
+                results.append(self.records["evaluate shifted"].folder / "results.json")
+            newest = max(map(os.path.getmtime, results))
+            if not metrics.exists() or os.path.getmtime(metrics) < newest:
+                write_json(metrics, self._metrics())
+
+    def score(self) -> None:
+        """Scores of all classifiers on all sets, and the measures of each."""
+        from dream_jax.evaluation.evaluate import measure, score_sets
+
+        for method, seed in self._scored:
+            stage = self._record("evaluate", method, seed)
+            if self._done(stage) and hosts.from_main(lambda s=stage: self._covers(s)):
+                continue
+            with stage.running():
+                sets = self._test_sets
+                scores_of = self.scores_of(method, seed)
+                by_score, accuracy = score_sets(scores_of, self.id_data[1].labels, sets)
+                if not hosts.is_main():
+                    continue
+                kept = [name for name in KEPT if name in sets]
+                results = {}
+                for row, scores in by_score.items():
+                    write_npz(stage.folder / f"scores_{row}.npz", **scores)
+                    results[row] = measure(scores, accuracy, self.ood_names, kept)
+                write_json(stage.folder / "results.json", results)
+
+    def _score_shifted(self) -> None:
+        """The accuracy of all classifiers on the ID classes' other looks, each loaded once."""
+        stage = self.records.get("evaluate shifted")
+        if stage is None or self._done(stage):
+            return
+        from dream_jax.data.shifted import load_shifted
+        from dream_jax.evaluation.evaluate import mean_accuracies
+
+        test = self.id_data[1]
+        options = configuration.data_options(self.config)
+        with stage.running():
+            logits_of = {c: self.logits_of(*c) for c in self._scored if c[0] in self.config.methods}
+            accuracies: dict = {classifier: {} for classifier in logits_of}
+            for name in self.shifted_sets:
+                for family, strength, shifted in load_shifted(name, test, options):
+                    for classifier, own in accuracies.items():
+                        right = logits_of[classifier](shifted.images).argmax(-1) == shifted.labels
+                        own.setdefault(family, {})[strength] = float(np.mean(right))
+            results: dict = {}
+            for (method, seed), own in accuracies.items():
+                results.setdefault(str(seed), {})[method] = mean_accuracies(own)
+            if hosts.is_main():
+                write_json(stage.folder / "results.json", results)
+
+    def _results_file(self, method: str, seed: int) -> Path:
+        return self._record("evaluate", method, seed).folder / "results.json"
+
+    def results(self, seed: int) -> dict[str, dict]:
+        """Row of the table → its measures, of one seed."""
+        found = {}
+        for method, other in self._scored:
+            if other == seed:
+                found |= read_json(self._results_file(method, seed))
+        if self.config.data.shifted:
+            shifted = read_json(self.records["evaluate shifted"].folder / "results.json")
+            for method, accuracies in shifted[str(seed)].items():
+                found[method]["shifted"] = accuracies
+        return {row: found[row] for row in self.config.methods}
+
+    def _covers(self, stage: Stage) -> bool:
+        """Whether an evaluation has all OOD sets: one may have been prepared since."""
+        path = stage.folder / "results.json"
+        if not path.exists():
+            return False
+        first = next(iter(read_json(path).values()))
+        return [name for name in first["ood"] if name != "mean"] == self.ood_names
+
+    @cached_property
+    def _test_sets(self) -> dict:
+        """All images that classifiers are measured on, by the names of their sets in results."""
+        sets = {"id": self.id_data[1].images}
+        for title, name in self.ood_sets.items():
+            sets[title] = load_ood(name, configuration.data_options(self.config)).images
+        sets["round_trips"] = self.round_trips("test")
+        sets["sampled_by_name"] = self.images("by_name_test")[0]
+        return sets
+
+    def _metrics(self) -> dict:
+        """metrics.json, from the results of all classifiers."""
+        from dream_jax.evaluation.bootstrap import paired_bootstrap
+        from dream_jax.evaluation.candidates import tuning_note
+        from dream_jax.evaluation.seeds import summarise
+
+        metrics = summarise({seed: self.results(seed) for seed in self.seeds})
+        metrics |= {"seed": self.seeds[0], "seeds": list(self.seeds), "config": self.config.name}
+        if len(self.config.methods) > 1:
+            scores = {seed: self.scores(seed) for seed in self.seeds}
+            metrics["bootstrap"] = paired_bootstrap(scores, self.ood_names)
+        if self.config.tuning.record:
+            record = read_json(Path(self.config.tuning.record))
+            used = {row: self.options[row] for row in self.config.methods}
+            metrics["tuning"] = tuning_note(record, used)
+        return metrics
+
+    def scores(self, seed: int) -> dict[str, dict[str, np.ndarray]]:
+        """Row of the table → set → scores, of one seed."""
+        folders = {
+            row: self._record("evaluate", method, seed).folder
+            for method in dict.fromkeys(method for method, _ in self._scored)
+            for row in self.rows_of(method)
+        }
+        rows = self.config.methods
+        return {row: read_npz(folders[row] / f"scores_{row}.npz") for row in rows}
 
     def report(self) -> None:
         """The figures, the table and the page that holds them: drawn by process 0."""
@@ -566,7 +850,7 @@ class Pipeline:
             metrics=read_json(self.workdir / "metrics.json"),
             class_names=self.class_names,
             features=self.features,
-            embeddings=self.embeddings,
+            embeddings=self.embeddings("outliers"),
             train_images=train.images,
             train_labels=train.labels,
             test_images=test.images,
@@ -576,11 +860,9 @@ class Pipeline:
             round_trips=round_trips,
             by_name=by_name,
             by_name_labels=by_name_labels,
-            scores={
-                name: read_npz(self.records["evaluate"].folder / f"scores_{name}.npz")
-                for name in self.config.methods
-            },
+            scores=self.scores(self.seeds[0]),
             titles=_TITLES,
+            sections=self.sections,
             judgement=judgements[0] if judgements else None,
             stages=[
                 {"stage": name, **{k: r.record[k] for k in ("seconds", "peak_memory_mb")}}
@@ -598,7 +880,7 @@ class Pipeline:
         page = self.records["report"].folder / "index.html"
         metrics = self.workdir / "metrics.json"
         if metrics.exists():
-            print(f"\n{text_table(read_json(metrics), _TITLES)}\n")
+            print(f"\n{text_table(read_json(metrics), _TITLES, sections=self.sections)}\n")
         if page.exists():
             print(f"report: {page}")
         return page

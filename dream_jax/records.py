@@ -115,16 +115,18 @@ class Stage:
       name: as shown to the user.
       folder: where its results go.
       settings: all that the result depends on, as in the configuration.
+      derived: whether the result is soon made from those of other stages: with other settings it is
+        made anew, where another stage's is refused.
     """
 
-    def __init__(self, name: str, folder: Path, settings: dict):
-        self.name, self.folder = name, folder
+    def __init__(self, name: str, folder: Path, settings: dict, derived: bool = False):
+        self.name, self.folder, self.derived = name, folder, derived
         self.settings = json.loads(json.dumps(settings))  # tuples become lists, as on disk
         self._record = folder / "stage.json"
 
     def check_settings(self) -> None:
         """Raises UserError if the folder was begun with other settings; names the first."""
-        if not self._record.exists():
+        if self.derived or not self._record.exists():
             return
         before, now = flatten(read_json(self._record)["settings"]), flatten(self.settings)
         for name in sorted(before.keys() | now.keys()):
@@ -136,8 +138,14 @@ class Stage:
                 )
 
     @property
+    def outdated(self) -> bool:
+        """Whether this is a derived stage that was made with other settings."""
+        made = self.derived and self._record.exists()
+        return made and read_json(self._record)["settings"] != self.settings
+
+    @property
     def done(self) -> bool:
-        return self._record.exists() and read_json(self._record)["done"]
+        return self._record.exists() and read_json(self._record)["done"] and not self.outdated
 
     def _write(self, done: bool, seconds: float, **more: Any) -> None:
         if hosts.is_main():

@@ -13,10 +13,11 @@ import pytest
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Many tests compile the same program: a cache for this session only, shared with the processes
-# that tests start.
-CACHE = tempfile.mkdtemp(prefix="dream-jax-tests-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
+# Many tests compile the same program: a cache for this session only, shared by the workers that run
+# the tests and the processes that tests start.
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if not IS_WORKER:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="dream-jax-tests-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 pytest_plugins = ["toy_fixtures"]
@@ -30,7 +31,8 @@ np.savez(out, **runpy.run_path(file)[function](*args))
 
 
 def pytest_unconfigure():
-    shutil.rmtree(CACHE, ignore_errors=True)
+    if not IS_WORKER:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

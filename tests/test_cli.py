@@ -96,8 +96,8 @@ def test_workdir_of_another_configuration(toy, toy_run):
         ("seed", 1, "learn"),
         ("sampling.scale", 0.3, "sample"),
         ("decoding.steps", 3, "decode"),
-        ("classifier.level_set_weight", 3.0, "train energy"),
-        ("data.ood_count", 40, "evaluate"),
+        ("classifier.degrade", 0.25, "train energy"),
+        ("method_options.dream_ood.weight", 3.0, "train dream_ood"),
     ],
 )
 def test_changed_setting_is_named(toy, toy_run, setting, value, stage):

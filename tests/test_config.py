@@ -9,7 +9,10 @@ import toy as toy_module
 from ml_collections import ConfigDict
 
 from dream_jax import pipeline
-from dream_jax.config import RULES, check_class_sizes, check_config
+from dream_jax.config import ROWS, RULES, check_class_sizes, check_config, spelt_out
+from dream_jax.config import candidates as tried
+from dream_jax.detector.methods import METHODS
+from dream_jax.detector.posthoc import DETECTORS
 from dream_jax.errors import UserError
 
 
@@ -46,13 +49,15 @@ def test_quickstart_and_toy_pass(toy):
         ("seed", 1.5, "a whole number"),
         ("save_every", 0, "at least 1"),
         ("eval_batch_size", True, "a whole number"),
-        ("methods", ("energy", "magic"), "dream_ood, energy"),
-        ("methods", (), "one or more of"),
-        ("detectors", ("msp", "msq"), "msp"),
-        ("detectors", ("energy",), "some of ash_s, dice"),
-        ("detectors", ("msp", "msp"), "each once"),
-        ("detectors", "msp", "some of"),
-        ("detector_options", 3, "settings"),
+        ("seeds", (0, -1), "at least 0"),
+        ("seeds", (1, 1), "each once"),
+        ("seeds", 1, "whole numbers"),
+        ("methods", ("energy", "magic"), "all, or some of msp"),
+        ("methods", (), "dream_ood"),
+        ("methods", ("msp", "msp"), "each once"),
+        ("method_options", 3, "settings"),
+        ("data.auxiliary", "noise", "names of sets"),
+        ("data.auxiliary_count", 0, "at least 1"),
         ("data.id", "numerals", "digits"),
         ("data.ood", ("letters", "numerals"), "letters"),
         ("data.ood", "letters", "one or more of"),
@@ -93,7 +98,6 @@ def test_quickstart_and_toy_pass(toy):
         ("decoding.by_name", 0, "above 0"),
         ("decoding.by_name_test", 0, "at least 1"),
         ("classifier.batch_size", 0, "at least 1"),
-        ("classifier.level_set_weight", -1.0, "at least 0"),
         ("classifier.round_trip_share", 1.2, "at most 1"),
         ("classifier.filter_confidence", 0.0, "above 0"),
         ("classifier.optimizer.weight_decay", float("inf"), "a number"),
@@ -115,24 +119,71 @@ def test_names_of_tfds_and_folders_pass_whether_they_are_here_or_not(toy):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"knn": {"k": 0}}, "config.detector_options: detector knn: k is 0; it must be a whole"),
-        ({"knn": {"n": 3}}, "config.detector_options: detector knn has no setting 'n'; allowed: k"),
-        ({"knn": 3}, "config.detector_options.knn is 3; allowed: settings of a detector"),
-        ({"vim": {}}, "config.detector_options.vim is {}; allowed: settings of a detector that"),
+        ({"knn": {"k": 0}}, "config.method_options: knn: k is 0; it must be a whole"),
+        ({"knn": {"n": 3}}, "config.method_options: knn has no setting 'n'; allowed: k"),
+        ({"knn": 3}, "config.method_options.knn is 3; allowed: settings of one of msp"),
+        ({"vin": {}}, "config.method_options.vin is {}; allowed: settings of one of msp"),
+        ({"dream_ood": {"weight": -1}}, "dream_ood: weight is -1; it must be a number of at least"),
+        ({"energy": {"weight": 1}}, "energy has no setting 'weight'; allowed: none"),
     ],
 )
-def test_settings_of_detectors(toy, options, words):
+def test_settings_of_rows(toy, options, words):
     config = toy.config()
-    config.detectors = ("msp", "knn")
-    config.detector_options = ConfigDict(options)
+    config.methods = ("msp", "knn")
+    config.method_options = ConfigDict(options)
     assert words in refusal(config)
-    config.detector_options = ConfigDict({"knn": {"k": 7}})
+    config.method_options = ConfigDict({"knn": {"k": 7}})  # of vim too, which is no row here
     check_config(config)
+
+
+def test_all_rows_and_rows_in_one_text(toy):
+    config = toy.config()
+    config.methods = ("all",)
+    assert spelt_out(config).methods == ROWS == tuple(dict.fromkeys([*DETECTORS, *METHODS]))
+    config.methods = ("msp, dream_ood",)
+    assert spelt_out(config).methods == ("msp", "dream_ood")
+    assert config.methods == ("msp, dream_ood",)
+    config.data.ood = ("letters,faces", "mine=a,b")
+    assert spelt_out(config).data.ood == ("letters", "faces", "mine=a,b")
+
+
+@pytest.mark.parametrize(
+    ("candidates", "words"),
+    [
+        ({"knn": {"k": (0, 3)}}, "config.tuning.candidates.knn: knn: k is 0; it must be a whole"),
+        ({"knn": {"n": (1,)}}, "config.tuning.candidates.knn: knn has no setting 'n'"),
+        ({"knn": {"k": 3}}, "it must be a list of values for each of some settings of one of msp"),
+        ({"knm": {"k": (3,)}}, "it must be a list of values for each of some settings of one of"),
+    ],
+)
+def test_candidates_for_tuning(toy, candidates, words):
+    config = toy.config()
+    config.tuning.candidates = ConfigDict(candidates)
+    assert words in refusal(config)
+    config.tuning.candidates = ConfigDict({"dream_ood": {"weight": (1, 2), "zoom": (1, 4)}})
+    check_config(config)
+    assert len(tried(config, "dream_ood")) == 4
+
+
+def test_a_set_is_tested_or_tuned_or_trained_on(toy):
+    config = with_value(toy.config(), "data.ood", ("letters", "noise"))
+    config.data.tuning = ("noise",)
+    assert refusal(config).startswith("config.data.tuning has 'noise' and data.ood has 'noise'")
+
+
+def test_record_of_tuning_that_is_not_there(toy):
+    message = refusal(with_value(toy.config(), "tuning.record", "no/file.json"))
+    assert message.startswith("config.tuning.record is 'no/file.json'; there is no such file")
+
+
+def test_outlier_exposure_needs_real_outliers(toy):
+    config = with_value(toy.config(), "methods", ("outlier_exposure",))
+    assert refusal(config).startswith("config.data.auxiliary is (); with 'outlier_exposure'")
 
 
 def test_neighbours_above_the_number_of_training_images(toy):
     config = toy.config()
-    config.detectors, config.detector_options = ("knn",), ConfigDict({"knn": {"k": 401}})
+    config.methods, config.method_options = ("knn",), ConfigDict({"knn": {"k": 401}})
     with pytest.raises(UserError, match=r"detector knn: k is 401; it must be at most 400"):
         check_class_sizes(config, np.repeat(np.arange(10), 40), [str(c) for c in range(10)])
 
@@ -140,12 +191,6 @@ def test_neighbours_above_the_number_of_training_images(toy):
 def test_image_folder_needs_a_folder(toy):
     message = refusal(with_value(toy.config(), "data.id", "imagefolder"))
     assert message.startswith("config.data.folder is ''")
-
-
-def test_outlier_methods_need_the_plain_classifier(toy):
-    message = refusal(with_value(toy.config(), "methods", ("dream_ood",)))
-    assert message.startswith("config.methods is ('dream_ood',)")
-    assert "energy" in message
 
 
 def test_methods_without_outliers_stand_alone(toy):

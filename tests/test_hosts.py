@@ -211,8 +211,8 @@ def test_two_processes_get_the_features_embeddings_and_scores_of_one(runs):
     for path, tolerance in {
         "latent_space/features.npz": FEATURES,
         "embeddings/outliers.npz": EMBEDDINGS,
-        "evaluation/scores_energy.npz": SCORES,
-        "evaluation/scores_dream_ood.npz": SCORES,
+        "evaluation/energy/scores_energy.npz": SCORES,
+        "evaluation/dream_ood/scores_dream_ood.npz": SCORES,
     }.items():
         one, two = (read_npz(folder / path) for folder in (runs.one, runs.two))
         assert one.keys() == two.keys()

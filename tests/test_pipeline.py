@@ -224,23 +224,35 @@ def test_four_devices_give_the_same_embeddings_images_and_scores(toy, toy_run, c
     )
 
 
-def test_detectors_of_the_plain_classifier(toy, toy_run, copied_run):
-    """Their rows stand beside those of the methods, which stay as they were."""
-    workdir, config = copied_run("evaluation", "report", "metrics.json"), toy.config()
-    config.detectors = ("msp", "odin", "knn", "react")
-    config.detector_options = ConfigDict({"knn": {"k": 7}})
-    pipeline.run(config, workdir, ["evaluate", "report"])
+def test_more_rows_and_seeds_train_only_what_is_new(toy, toy_run, copied_run, capsys):
+    """Detectors, another method and another seed beside a finished run, whose rows stay."""
+    workdir, config = copied_run(), toy.config()
+    posthoc = ("msp", "odin", "knn", "react")
+    config.methods = (*posthoc, "energy", "outlier_exposure", "dream_ood")
+    config.method_options.knn = ConfigDict({"k": 7})
+    config.data.auxiliary = ("symbols",)
+    config.data.auxiliary_count = 30
+    config.seeds = (0, 1)
+    pipeline.run(config, workdir)
+    done = [line.removeprefix("── ") for line in capsys.readouterr().out.splitlines()]
+    done = [line for line in done if line.startswith(("learn", "sample", "decode", "train"))]
+    new = ("outlier_exposure", "energy, seed 1", "outlier_exposure, seed 1", "dream_ood, seed 1")
+    assert done == [f"train {name}" for name in new]
     before = read_json(toy_run.workdir / "metrics.json")["methods"]
-    after = read_json(workdir / "metrics.json")["methods"]
-    assert tuple(after) == ("energy", *config.detectors, "dream_ood")
-    assert_same_numbers({name: after[name] for name in METHODS}, before, 1e-6)
-    for name in config.detectors:
-        assert after[name].keys() == before["energy"].keys()
-        assert after[name]["id_accuracy"] == after["energy"]["id_accuracy"]
-        scores = read_npz(workdir / "evaluation" / f"scores_{name}.npz")
+    after = read_json(workdir / "metrics.json")
+    first = after["by_seed"]["0"]
+    assert tuple(after["methods"]) == config.methods
+    assert_same_numbers({name: first[name] for name in before}, before, 1e-6)
+    for name in posthoc:
+        assert first[name].keys() == before["energy"].keys()
+        assert first[name]["id_accuracy"] == first["energy"]["id_accuracy"]
+        scores = read_npz(workdir / "evaluation" / "energy" / f"scores_{name}.npz")
         assert all(len(scores[images]) == 50 for images in OOD)
     page = (workdir / "report" / "index.html").read_text()
     assert all(title in page for title in ("MSP", "ODIN", "KNN", "ReAct", "Dream-OOD"))
+    second = after["by_seed"]["1"]["dream_ood"]["ood"]["mean"]["auroc"]
+    both = (first["dream_ood"]["ood"]["mean"]["auroc"] + second) / 2
+    np.testing.assert_allclose(after["methods"]["dream_ood"]["ood"]["mean"]["auroc"], both)
 
 
 def test_a_set_that_streams_gives_the_results_of_one_that_is_held(toy, tmp_path):
@@ -274,7 +286,8 @@ def test_a_set_that_streams_gives_the_results_of_one_that_is_held(toy, tmp_path)
     np.testing.assert_allclose(*features, atol=1e-5 * np.abs(features[0]).max())
     for method in METHODS:
         held, streamed = (
-            read_npz(tmp_path / name / "evaluation" / f"scores_{method}.npz") for name in results
+            read_npz(tmp_path / name / "evaluation" / method / f"scores_{method}.npz")
+            for name in results
         )
         for images in held:
             np.testing.assert_allclose(streamed[images], held[images], atol=3e-3, err_msg=images)

@@ -59,6 +59,11 @@ def get_config() -> ConfigDict:
     config.sampling.per_round = 10
     config.sampling.candidates = 50
     config.sampling.rounds = 2
+    config.inliers.k = 10
+    config.inliers.per_round = 10
+    config.inliers.candidates = 50
+    config.inliers.images = 20
+    config.inliers.confirmed = False
     config.generator.path = ""  # see `build_generator`
     config.decoding.prompts = (PROMPT,)
     config.decoding.id_prompt = PROMPT

@@ -1,6 +1,8 @@
 """Sets of images in folders: ID sets by class (`imagefolder`), OOD sets of any shape."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,38 +52,54 @@ def imagefolder(options: DataOptions) -> tuple[ImageSet, ImageSet]:
       UserError: a class lacks images, or one of them is unreadable (see `load_images`).
     """
     train, test = _splits(options)
-    folders = _class_folders(train)
+    folders = class_folders(train)
     chosen, names = select_classes(folders, options.class_names, f"data.folder {train}")
     folders = [folders[index] for index in chosen]
-    unknown = sorted(set(_class_folders(test)) - set(folders)) if not options.class_names else []
+    unknown = sorted(set(class_folders(test)) - set(folders)) if not options.class_names else []
     if unknown:
         raise UserError(f"data.folder {test / unknown[0]}: there is no such class in {train}")
     return _split(train, folders, names, options), _split(test, folders, names, options)
 
 
-def _class_folders(split: Path) -> list[str]:
+def class_folders(split: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without hidden ones."""
     return sorted(p.name for p in split.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def _split(
     split: Path, folders: list[str], names: tuple[str, ...], options: DataOptions
 ) -> ImageSet:
+    classes = [(folder, label) for label, folder in enumerate(folders)]
+    return ImageSet("imagefolder", *load_classes(split, classes, options), names)
+
+
+def load_classes(
+    root: Path, classes: Sequence[tuple[str, int]], options: DataOptions
+) -> tuple[Any, np.ndarray]:
+    """The images in folders of classes, and their labels: (n, H, W, C) and int32 (n,).
+
+    Args:
+      classes: (folder in `root`, label) of each class; images may lie anywhere below the folder.
+
+    Raises:
+      UserError: a class lacks images, or one of them is unreadable (see `load_images`).
+    """
     files, labels = [], []
-    for label, folder in enumerate(folders):
-        found = image_files(split / folder)
+    for folder, label in classes:
+        found = image_files(root / folder)
         if not found:
-            raise UserError(f"data.folder {split / folder}: no png, jpg or jpeg images")
+            raise UserError(f"{root / folder}: no png, jpg or jpeg images")
         files += [f"{folder}/{name}" for name in found]
         labels += [label] * len(found)
-    source, labels = Files(str(split), files), np.asarray(labels, np.int32)
+    source, labels = Files(str(root), files), np.asarray(labels, np.int32)
     images, kept = load_images(source, np.arange(len(files)), **options.reading)
-    return ImageSet("imagefolder", images, labels[kept], names)
+    return images, labels[kept]
 
 
 def check_folder(folder: str) -> None:
-    """Raises DataUnavailable if a folder given as an OOD set is not there."""
+    """Raises DataUnavailable if a folder given as an OOD set or a shifted set is not there."""
     if not Path(folder).expanduser().is_dir():
-        raise DataUnavailable(f"data.ood: there is no folder {folder}")
+        raise DataUnavailable(f"there is no folder {folder}, which is given as a set of images")
 
 
 def load_folder(name: str, folder: str, options: DataOptions) -> ImageSet:
@@ -93,7 +111,7 @@ def load_folder(name: str, folder: str, options: DataOptions) -> ImageSet:
     path = Path(folder).expanduser()
     files = image_files(path)
     if not files:
-        raise UserError(f"data.ood: {folder} holds no png, jpg or jpeg images")
+        raise UserError(f"{folder}, given as an OOD set, holds no png, jpg or jpeg images")
     rng = set_rng(name, options.seed)
     rows = rng.choice(len(files), min(options.count, len(files)), replace=False)
     images, _ = load_images(Files(str(path), files), rows, **options.reading)

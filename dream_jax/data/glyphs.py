@@ -1,7 +1,7 @@
 """Glyphs of the fonts that matplotlib ships: rendering, names, and which of them are Latin letters.
 
-The miniature generator's world is drawn from here, and so are the OOD sets `letters` and
-`alphabets`; what one shows, the other leaves out.
+The miniature generator's world is drawn from here, and so are the OOD sets `letters`, `alphabets`
+and `symbols`; what one shows, the others leave out.
 """
 
 import functools
@@ -23,19 +23,28 @@ FACES = {
     "mono-bold": "DejaVuSansMono-Bold.ttf",
     "mono-italic": "DejaVuSansMono-Oblique.ttf",
 }
+# Faces of which `symbols` draws the characters that no face above has.
+SYMBOL_FACES = {"stix": "STIXGeneral.ttf", "stix-bold": "STIXGeneralBol.ttf"}
+# Symbols with a small letter or digit in them.
+INSCRIBED = "\u214a\u299e\u29cc\u2a27\u2ae1"
 LATIN = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+DIGITS = "0123456789"
 # Scripts kept out of the generator's world because the OOD set `alphabets` (used for tuning) is
 # made of them.
 TUNING_SCRIPTS = ("ARMENIAN", "GEORGIAN")
 # Correlation of two normalised glyph pictures above which one is called a look-alike of the other.
 LOOK_ALIKE = 0.8
+# The same for symbols, which are to be farther from letters and digits.
+LOOK_WRITTEN = 0.7
+# Spread of ink along its longest direction, over that across it, from which on it is a mere stroke.
+STROKE = 3.0
 
 
 def font_path(face: str) -> Path:
-    """File of one of `FACES`, from matplotlib's own data folder."""
+    """File of one of `FACES` or `SYMBOL_FACES`, from matplotlib's own data folder."""
     import matplotlib
 
-    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / FACES[face]
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / (FACES | SYMBOL_FACES)[face]
 
 
 @functools.cache
@@ -115,6 +124,13 @@ def _latin_shapes(face: str) -> np.ndarray:
     return np.stack([_normalised(char, face) for char in LATIN])
 
 
+@functools.cache
+def _text_shapes() -> np.ndarray:
+    """Latin letters and digits in three upright faces: (186, 256)."""
+    faces = ("sans", "serif", "stix")
+    return np.stack([_normalised(char, face) for face in faces for char in LATIN + DIGITS])
+
+
 def _is_bar(char: str, face: str) -> bool:
     """A single upright bar, as l, I and | are."""
     image = render_glyph(char, face) > 64
@@ -145,6 +161,35 @@ def looks_latin(char: str) -> bool:
         for face in ("sans", "serif")
         if shown in characters(face)
     )
+
+
+def looks_written(char: str, face: str) -> bool:
+    """Whether a glyph is shaped like a Latin letter or a digit, or is a mere stroke, as 1 is.
+
+    Shapes are compared as in `looks_latin`, but with digits too, and more strictly.
+    A stroke is ink that lies along one line, in whatever direction.
+    """
+    ink = np.argwhere(render_glyph(char, face) > 64)
+    if len(ink) < 2:
+        return True
+    across, along = np.sqrt(np.linalg.eigvalsh(np.cov(ink.T)).clip(0))
+    stroke = along > STROKE * across
+    return stroke or np.max(_text_shapes() @ _normalised(char, face)) > LOOK_WRITTEN
+
+
+def symbol_glyphs() -> Iterator[tuple[str, str]]:
+    """(character, face) of each symbol that the generator's faces lack.
+
+    Mathematical operators, arrows and geometric signs of `SYMBOL_FACES`, without variants of other
+    characters (bold nabla, circled letters) and without what looks like a letter or a digit.
+    """
+    world = frozenset().union(*map(characters, FACES))
+    for face in SYMBOL_FACES:
+        for char in sorted(characters(face) - world):
+            symbol = unicodedata.category(char) in ("Sm", "So")
+            variant = unicodedata.normalize("NFKD", char) != char
+            if symbol and not variant and char not in INSCRIBED and not looks_written(char, face):
+                yield char, face
 
 
 def world_glyphs() -> Iterator[tuple[str, str, str]]:

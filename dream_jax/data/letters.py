@@ -1,6 +1,8 @@
-"""`letters` and `alphabets`: OOD sets of printed characters from matplotlib's fonts."""
+"""`letters`, `alphabets` and `symbols`: OOD sets of printed characters from matplotlib's fonts."""
 
+import functools
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from dream_jax.data.glyphs import (
     characters,
     looks_latin,
     random_affine,
+    render_glyph,
+    symbol_glyphs,
 )
 from dream_jax.data.registry import DataOptions, ImageSet, ood_set
 
@@ -42,17 +46,28 @@ def letters(options: DataOptions) -> ImageSet:
     Letters that are shaped like digits (O, l, I) are among them, so that even a perfect detector
     has an FPR above 0 here.
     """
-    return _printed("letters", [(char, font) for font in LETTER_FONTS for char in LATIN], options)
+    glyphs = [(char, font) for font in LETTER_FONTS for char in LATIN]
+    return _printed("letters", glyphs, _render, options)
 
 
-@ood_set("alphabets", tuning=True)
+@ood_set("alphabets", role="tuning")
 def alphabets(options: DataOptions) -> ImageSet:
     """Armenian and Georgian letters in nine DejaVu faces, made as `letters` is; for tuning only.
 
     Neither the generator's world nor `letters` has them: Latin look-alikes (Armenian Օ, հ) are
     left out.
     """
-    return _printed("alphabets", alphabet_glyphs(), options)
+    return _printed("alphabets", alphabet_glyphs(), _render, options)
+
+
+@ood_set("symbols", role="auxiliary")
+def symbols(options: DataOptions) -> ImageSet:
+    """Mathematical operators, arrows and geometric signs of STIX, made as `letters` is.
+
+    To train on: neither the generator's world nor `letters` and `alphabets` has them, and none is a
+    letter or a digit or looks like one (`glyphs.symbol_glyphs`). Wide ones are drawn smaller.
+    """
+    return _printed("symbols", list(symbol_glyphs()), _render_fitting, options)
 
 
 def alphabet_glyphs() -> list[tuple[str, str]]:
@@ -68,20 +83,22 @@ def alphabet_glyphs() -> list[tuple[str, str]]:
     ]
 
 
-def _printed(name: str, glyphs: list[tuple[str, str]], options: DataOptions) -> ImageSet:
-    """`options.count` of the (character, font file) pairs, all once before any comes again."""
+def _printed(
+    name: str,
+    glyphs: list[tuple[str, str]],
+    render: Callable[[str, str], np.ndarray],
+    options: DataOptions,
+) -> ImageSet:
+    """`options.count` of the (character, font) pairs, all once before any comes again."""
     rng = set_rng(name, options.seed)
     rounds = -(-options.count // len(glyphs))
     order = np.concatenate([rng.permutation(len(glyphs)) for _ in range(rounds)])
-    fonts = {file: _font(file) for _, file in glyphs}
-    images = []
-    for row in order[: options.count]:
-        char, file = glyphs[row]
-        images.append(random_affine(_render(char, fonts[file]), rng))
+    images = [random_affine(render(*glyphs[row]), rng) for row in order[: options.count]]
     values = resize(np.stack(images), options.image_size) / 255
     return ImageSet(name, with_channels(values, options.channels))
 
 
+@functools.cache
 def _font(file: str) -> ImageFont.FreeTypeFont:
     import matplotlib
 
@@ -89,10 +106,16 @@ def _font(file: str) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, FONT_PIXELS, layout_engine=ImageFont.Layout.BASIC)
 
 
-def _render(char: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
+def _render(char: str, file: str) -> np.ndarray:
     """A character with its ink centred, uint8 (FRAME, FRAME), white on black."""
+    font = _font(file)
     canvas = Image.new("L", (FRAME, FRAME))
     left, top, right, bottom = font.getbbox(char)
     position = ((FRAME - left - right) / 2, (FRAME - top - bottom) / 2)
     ImageDraw.Draw(canvas).text(position, char, fill=255, font=font)
     return np.asarray(canvas)
+
+
+def _render_fitting(char: str, face: str) -> np.ndarray:
+    """As `_render`, but scaled down where the ink would not fit."""
+    return render_glyph(char, face, FONT_PIXELS, FRAME)

@@ -9,7 +9,7 @@ from dream_jax.data.registry import DataOptions, ImageSet, ood_set
 FRAME = 32
 
 
-@ood_set("noise", tuning=True)
+@ood_set("noise", role="tuning")
 def noise(options: DataOptions) -> ImageSet:
     """Six kinds in equal parts, in turn: noise without objects, and objects without meaning.
 

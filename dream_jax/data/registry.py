@@ -19,6 +19,10 @@ import numpy as np
 from dream_jax.errors import DataUnavailable, UserError
 
 UNREADABLE = ("stop", "skip")
+# What an OOD set is for; `roles.check_roles` keeps the uses apart. "test": reported; "tuning":
+# hyper-parameters are chosen on it; "auxiliary": real outliers that a network is trained on; "any":
+# what the settings make of it, as of any TFDS set or folder.
+ROLES = ("test", "tuning", "auxiliary", "any")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +101,11 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class Source:
-    """A registered set: how to load it, how to see cheaply whether it is there."""
+    """A registered set: how to load it, how to see cheaply whether it is there, its role."""
 
     load: Callable[[DataOptions], Any]
     check: Callable[[DataOptions], None]
-    tuning: bool = False
+    role: str = "test"
 
 
 ID_SETS: dict[str, Source] = {}
@@ -128,16 +132,16 @@ def id_set(name: str, check: Callable[[DataOptions], None] = _nothing_to_check):
 def ood_set(
     name: str,
     check: Callable[[DataOptions], None] = _nothing_to_check,
-    tuning: bool = False,
+    role: str = "test",
 ):
     """Registers a function `DataOptions -> ImageSet` as an OOD set; `check` as in `id_set`.
 
-    `tuning` marks a set for choosing hyper-parameters. Such sets are never reported, and reported
-    sets are never tuned on.
+    Args:
+      role: one of `ROLES`.
     """
 
     def register(load):
-        OOD_SETS[name] = Source(load, check, tuning)
+        OOD_SETS[name] = Source(load, check, role)
         return load
 
     return register

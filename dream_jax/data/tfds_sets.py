@@ -9,7 +9,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,17 @@ def known(name: str, options: DataOptions) -> bool:
     if dataset not in tfds.list_builders(with_community_datasets=False):
         return False
     return not config or config in tfds.builder_cls(dataset).builder_configs
+
+
+def configurations(dataset: str, options: DataOptions) -> list[str]:
+    """Configurations of a TFDS set, those that TFDS knows and those that are prepared, sorted."""
+    import tensorflow_datasets as tfds
+
+    prepared = data_root(options).glob(f"{dataset}/*/*/dataset_info.json")
+    names = {info.parents[1].name for info in prepared}
+    if dataset in tfds.list_builders(with_community_datasets=False):
+        names |= set(tfds.builder_cls(dataset).builder_configs)
+    return sorted(names)
 
 
 def data_root(options: DataOptions) -> Path:
@@ -203,33 +214,78 @@ def load_id(name: str, options: DataOptions) -> tuple[ImageSet, ImageSet]:
       UserError: the set lacks images, labels or one of the splits, or an image is unreadable.
       DataUnavailable: it is not prepared and cannot be.
     """
+    builder, labels = _open_labelled(name, options)
+    chosen, names = select_classes(labels, options.class_names, f"the TFDS set {name}")
+    new_label = np.full(len(labels), -1, np.int32)
+    new_label[chosen] = np.arange(len(chosen))
+    train = _labelled_split(builder, name, new_label, ("train",), options)
+    test = _labelled_split(builder, name, new_label, ("test", "validation"), options)
+    return ImageSet(name, *train, names), ImageSet(name, *test, names)
+
+
+def load_labelled(
+    name: str, options: DataOptions, relabel: Callable[[Sequence[str]], np.ndarray]
+) -> tuple[Any, np.ndarray]:
+    """The test images of a TFDS set and their labels: (n, H, W, C) and int32 (n,).
+
+    Where there is no `test`, or it has no labels, `validation` is taken.
+
+    Args:
+      relabel: the set's label names → (names,) the label of each; images of -1 are left out.
+
+    Raises:
+      UserError: the set lacks images, labels or the splits, or an image is unreadable.
+      DataUnavailable: it is not prepared and cannot be.
+    """
+    builder, labels = _open_labelled(name, options)
+    return _labelled_split(builder, name, relabel(labels), ("test", "validation"), options)
+
+
+def label_names(name: str, options: DataOptions) -> list[str]:
+    """The names of all labels of a TFDS set, in their order.
+
+    Raises:
+      UserError: it has none, or there is no such set.
+      DataUnavailable: it is not prepared and cannot be.
+    """
+    if not known(name, options):
+        raise UserError(f"{name!r} is not a TFDS set, so that its labels have no order to go by")
+    return _open_labelled(name, options)[1]
+
+
+def _open_labelled(name: str, options: DataOptions) -> tuple[Any, list[str]]:
+    """The builder of a set with classes, and their names in the order of its labels."""
     builder = open_set(name, options)
     label = dict(builder.info.features.items()).get("label")
     if getattr(label, "names", None) is None:
-        raise UserError(f"the TFDS set {name} has no classes under 'label'; choose another data.id")
-    chosen, names = select_classes(label.names, options.class_names, f"the TFDS set {name}")
-    new_label = np.full(len(label.names), -1, np.int32)
-    new_label[chosen] = np.arange(len(chosen))
+        raise UserError(f"the TFDS set {name} has no classes under 'label'; choose another set")
+    return builder, label.names
 
-    def split(*candidates: str) -> ImageSet:
-        for part in candidates:
-            if part not in builder.info.splits:
-                continue
-            source = _records(builder, name, part)
-            with _reading(name, Path(builder.data_dir)):
-                given = np.asarray([source.examples[row]["label"] for row in range(len(source))])
-            if given.min(initial=0) < 0:
-                continue
-            labels = new_label[given]
-            rows = np.flatnonzero(labels >= 0)
-            images, kept = load_images(source, rows, **options.reading)
-            return ImageSet(name, images, labels[rows[kept]], names)
-        raise UserError(
-            f"the TFDS set {name} has no labelled split {' or '.join(candidates)}; it has "
-            f"{', '.join(builder.info.splits)}: choose another data.id"
-        )
 
-    return split("train"), split("test", "validation")
+def _labelled_split(
+    builder: Any,
+    name: str,
+    new_label: np.ndarray,
+    candidates: tuple[str, ...],
+    options: DataOptions,
+) -> tuple[Any, np.ndarray]:
+    """Images and labels of the first of the candidate splits that is there and has labels."""
+    for part in candidates:
+        if part not in builder.info.splits:
+            continue
+        source = _records(builder, name, part)
+        with _reading(name, Path(builder.data_dir)):
+            given = np.asarray([source.examples[row]["label"] for row in range(len(source))])
+        if given.min(initial=0) < 0:
+            continue
+        labels = new_label[given]
+        rows = np.flatnonzero(labels >= 0)
+        images, kept = load_images(source, rows, **options.reading)
+        return images, labels[rows[kept]]
+    raise UserError(
+        f"the TFDS set {name} has no labelled split {' or '.join(candidates)}; it has "
+        f"{', '.join(builder.info.splits)}: choose another set"
+    )
 
 
 def _ood_rows(name: str, options: DataOptions) -> tuple[Records, np.ndarray]:
@@ -264,7 +320,7 @@ def _fashion_mnist_check(options: DataOptions) -> None:
     prepare("fashion_mnist", options)
 
 
-@ood_set("fashion_mnist", check=_fashion_mnist_check)
+@ood_set("fashion_mnist", check=_fashion_mnist_check, role="any")
 def fashion_mnist(options: DataOptions) -> ImageSet:
     """A fixed random part of Fashion-MNIST's test split (Xiao et al., 2017), framed as digits are.
 

@@ -1,6 +1,6 @@
 """④ Training a classifier by one of the methods, and its outputs on images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,13 +32,13 @@ class ExtraImages:
     Arrays, or all `StreamedImages` where the ID images are.
 
     Attributes:
-      images: outliers, or ID images if there are `labels`.
+      images: outliers, or ID images if there are `labels`: one array or more, taken as one.
       labels: (n,) of `images`, or None.
       round_trips: the ID training images through the autoencoder, row by row, or None.
       by_name: images sampled by the classes' plain names, with `by_name_labels`, or None.
     """
 
-    images: Any
+    images: Sequence[Any]
     labels: np.ndarray | None = None
     round_trips: Any = None
     by_name: Any = None
@@ -129,14 +129,15 @@ def make_batches(config: ConfigDict, train: ImageSet, extra: ExtraImages | None)
         parts.append((extra.round_trips, train.labels, 1))
     if by_name:
         parts.append((extra.by_name, extra.by_name_labels, 1))
-    if extra.labels is None:
-        parts.append((extra.images, np.zeros(len(extra.images), np.int32), 0))
-    else:
-        parts.append((extra.images, extra.labels, 1))
-    first_extra = sum(len(images) for images, _, _ in parts[:-1])
+    first_extra = sum(len(images) for images, _, _ in parts)
+    extra_count, is_id = sum(map(len, extra.images)), int(extra.labels is not None)
+    labels = extra.labels if is_id else np.zeros(extra_count, np.int32)
+    starts = np.cumsum([0, *map(len, extra.images)])
+    for images, start in zip(extra.images, starts, strict=False):
+        parts.append((images, labels[start : start + len(images)], is_id))
     # `rows` goes to the workers, and must not take the images along.
     round_trips = extra.round_trips is not None
-    by_name_count, extra_count = len(extra.by_name) if by_name else 0, len(extra.images)
+    by_name_count = len(extra.by_name) if by_name else 0
 
     def rows(step: int) -> np.ndarray:
         real = epoch_index(real_count, step, size - by_name, seed)

@@ -1,6 +1,7 @@
 """⑤ Scores of all test images, and the measures made from them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -50,3 +51,20 @@ def measure(
         "kept": {name: fraction_kept(scores["id"], scores[name]) for name in kept},
         "ood": per_set | {"mean": mean_over_sets(per_set)},
     }
+
+
+def mean_accuracies(accuracies: dict[str, dict[int, float]]) -> dict[str, Any]:
+    """Accuracies on shifted sets with their means: over strengths, then over families.
+
+    Args:
+      accuracies: {family: {strength: accuracy}}; strength 0 is that of a set without strengths.
+
+    Returns:
+      {family: {"1": ..., "5": ..., "mean": ...}, ..., "mean": ...}.
+    """
+    families = {
+        family: {str(s): value for s, value in own.items() if s}
+        | {"mean": float(np.mean(list(own.values())))}
+        for family, own in accuracies.items()
+    }
+    return families | {"mean": float(np.mean([own["mean"] for own in families.values()]))}

@@ -13,8 +13,10 @@ import numpy as np
 from matplotlib import patheffects
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from PIL import Image
 
+from dream_jax.evaluation.layouts import readable
 from dream_jax.evaluation.metrics import fraction_kept, ood_metrics, threshold_at_tpr
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#007A58", "#A8578B"
@@ -239,6 +241,138 @@ def score_histograms(
         figure.legend(
             [blue, vermillion, dashes], ["ID test images", "OOD set", "keeps 95 % of ID"],
             loc="outside lower center", ncols=3, fontsize=8, handlelength=1.4, columnspacing=1.2,
+        )  # fmt: skip
+        return _save(figure, path)
+
+
+def score_grid(
+    scores: Mapping[str, Mapping[str, np.ndarray]],
+    ood: Sequence[str],
+    path,
+    names: Mapping[str, str] | None = None,
+) -> Path:
+    """Densities of the scores of many rows: a line per row, a column per OOD set.
+
+    Args:
+        scores: {row: {set: (n,) scores}}, among the sets "id" and all of `ood`.
+        ood: names of the OOD sets.
+        names: readable names of rows and sets.
+
+    A row has its own scale, from the 0.1th to the 99.9th percentile of all its scores.
+
+    Raises:
+        UserError: scores are empty or not finite.
+    """
+    bins = np.linspace(0, 1, 41)
+    middles = (bins[:-1] + bins[1:]) / 2
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(max(4.6, 1.5 + 1.55 * len(ood)), 0.9 + 0.42 * len(scores))
+        panels = figure.subplots(1, len(ood), squeeze=False, sharey=True)[0]
+        for line, of in enumerate(scores.values()):
+            fpr95 = {name: ood_metrics(of["id"], of[name])["fpr95"] for name in ood}
+            low, high = np.percentile(np.concatenate([of[s] for s in ("id", *ood)]), [0.1, 99.9])
+            scaled = {s: (of[s] - low) / (high - low if high > low else 1) for s in ("id", *ood)}
+            density = {
+                s: np.histogram(values, bins, density=True)[0] for s, values in scaled.items()
+            }
+            for axes, name in zip(panels, ood, strict=True):
+                top = max(density["id"].max(), density[name].max(), 1e-9)
+                for part, colour in (("id", BLUE), (name, VERMILLION)):
+                    height = line - 0.8 * density[part] / top  # the axis points down
+                    axes.fill_between(
+                        middles, line, height, step="mid", color=colour, alpha=0.5, linewidth=0
+                    )
+                axes.axhline(line, color=GREY, linewidth=0.5)
+                number = f"{100 * fpr95[name]:.1f}"
+                axes.text(1.03, line, number, fontsize=7, ha="left", va="bottom", color=INK)
+        for axes, name in zip(panels, ood, strict=True):
+            axes.set_title(readable(name, names))
+            axes.set_xlim(0, 1.2)
+            axes.set_ylim(len(scores) - 0.7, -1)
+            axes.set_xticks([])
+            axes.spines[:].set_visible(False)
+            axes.tick_params(left=False)
+        panels[0].set_yticks(
+            np.arange(len(scores)) - 0.25, [_shortened(readable(row, names), 24) for row in scores]
+        )
+        figure.suptitle("Scores, higher (right) is more ID; FPR95 in %", fontweight="bold")
+        patches = [Patch(color=colour, alpha=0.5) for colour in (BLUE, VERMILLION)]
+        figure.legend(
+            patches, ["ID test images", "OOD set"], loc="outside lower center", ncols=2, fontsize=8
+        )
+        return _save(figure, path)
+
+
+def row_comparison(
+    metrics: Mapping,
+    path,
+    names: Mapping[str, str] | None = None,
+    sections: Mapping[str, str] | None = None,
+) -> Path:
+    """Mean FPR95 of each row: dots for seeds, their mean, its deviation and bootstrap interval.
+
+    Args:
+        metrics: the content of metrics.json.
+        names: readable names of rows.
+        sections: {row: title of the group of rows it belongs to}.
+    """
+    get = lambda entry: 100 * entry["ood"]["mean"]["fpr95"]  # noqa: E731
+    methods, stds = metrics["methods"], metrics.get("std")
+    found = metrics.get("bootstrap")
+    runs = metrics.get("by_seed", {})
+    places, headings, y, last = {}, [], 0.0, ""
+    for row in methods:
+        section = (sections or {}).get(row, "")
+        if section and section != last:
+            headings.append((y + 0.1, section))
+            y += 1
+        places[row], last = y, section
+        y += 1
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(6.6, 1.1 + 0.23 * y)
+        axes = figure.add_subplot()
+        for row, entry in methods.items():
+            at, mean = places[row], get(entry)
+            if found:
+                _, low, high = found["rows"]["fpr95"]["mean"][row]
+                interval = axes.plot(
+                    [100 * low, 100 * high], [at, at], color=BLUE, linewidth=1.2, zorder=2
+                )[0]
+            if stds:
+                std = get(stds[row])
+                spread = axes.barh(
+                    at, 2 * std, 0.56, mean - std, color=BLUE, alpha=0.25, linewidth=0, zorder=1
+                )
+                seeds = axes.scatter(
+                    [get(run[row]) for run in runs.values()], [at] * len(runs),
+                    s=9, color=GREY, linewidths=0, zorder=3,
+                )  # fmt: skip
+            dot = axes.scatter(mean, at, s=26, color=BLUE, linewidths=0, zorder=4)
+            axes.annotate(
+                f"{mean:.1f}", (1, at), (6, 0), xycoords=("axes fraction", "data"),
+                textcoords="offset points", va="center", fontsize=8,
+            )  # fmt: skip
+        for at, title in headings:
+            axes.text(0, at, title, color=GREY, va="center", fontsize=8, fontweight="bold",
+                      transform=axes.get_yaxis_transform())  # fmt: skip
+        axes.set_yticks(list(places.values()), [_shortened(readable(r, names), 24) for r in places])
+        axes.set_ylim(y - 0.4, -0.6)
+        axes.set_xlim(0, None)
+        axes.grid(axis="x", color=GREY, alpha=0.25, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.tick_params(left=False)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("FPR95 in %, mean over OOD sets; lower is better")
+        axes.set_title("How the rows compare", fontweight="bold", fontsize=11)
+        key = [(dot, "mean over seeds" if stds else "measured")]
+        if stds:
+            key += [(seeds, "a seed"), (spread, "± standard deviation")]
+        if found:
+            level = f"{100 * found['level']:g} %"
+            key.append((interval, f"{level} interval over test images"))
+        figure.legend(
+            *zip(*key, strict=True), loc="outside lower center", ncols=len(key), fontsize=8,
+            handlelength=1.4, columnspacing=1.2,
         )  # fmt: skip
         return _save(figure, path)
 

@@ -29,7 +29,8 @@ class RunResults(NamedTuple):
       titles: readable names of methods.
       judgement: the content of outliers.json of the methods that use outliers, or None.
       stages: {"stage", "seconds", "peak_memory_mb"} of each stage.
-      seed: of the run.
+      seed: of the run, or the first of several.
+      sections: titles of the groups of rows by method, or None.
     """
 
     name: str
@@ -52,7 +53,10 @@ class RunResults(NamedTuple):
     judgement: Mapping | None
     stages: Sequence[Mapping]
     seed: int
+    sections: Mapping[str, str] | None = None
 
+
+MAX_HISTOGRAMS = 6  # with more methods, one grid shows the scores of all
 
 KEPT = ("round_trips", "sampled_by_name")
 
@@ -61,6 +65,7 @@ def make_page(results: RunResults, folder: Path) -> Path:
     """Draws all figures into `folder` and writes the page; returns the page's path."""
     r = results
     shown: list[dict] = []
+    seeds = list(r.metrics.get("by_seed", [r.seed]))
 
     def add(path: Path, title: str, caption: str) -> None:
         shown.append({"path": path, "title": title, "caption": caption})
@@ -118,20 +123,38 @@ def make_page(results: RunResults, folder: Path) -> Path:
         "t-SNE of the features of one class and the embeddings sampled at its edge (as the paper's "
         "figure 4).",
     )
-    for method, scores in r.scores.items():
-        ood = [s for s in r.metrics["methods"][method]["ood"] if s != "mean"]
+    if "std" in r.metrics or "bootstrap" in r.metrics:
         add(
-            figures.score_histograms(
-                scores["id"],
-                {name: scores[name] for name in ood},
-                {name: scores[name] for name in KEPT},
-                r.titles[method],
-                folder / f"scores_{method}.png",
-            ),
-            f"Scores of {r.titles[method]}",
-            "ID test images against each OOD set; last, decoded images of the classes, which "
-            "should lie with the ID images.",
+            figures.row_comparison(r.metrics, folder / "comparison.png", r.titles, r.sections),
+            "How the rows compare",
+            "FPR95, the mean over OOD sets. The deviation is that over trainings with other seeds, "
+            "the interval that over draws of test images.",
         )
+    if len(r.scores) > MAX_HISTOGRAMS:
+        first = r.metrics["methods"][next(iter(r.scores))]
+        add(
+            figures.score_grid(
+                r.scores, [s for s in first["ood"] if s != "mean"], folder / "scores.png", r.titles
+            ),
+            "Scores of all methods",
+            "ID test images against each OOD set, each method on its own scale"
+            + (f", seed {r.seed}." if len(seeds) > 1 else "."),
+        )
+    else:
+        for method, scores in r.scores.items():
+            ood = [s for s in r.metrics["methods"][method]["ood"] if s != "mean"]
+            add(
+                figures.score_histograms(
+                    scores["id"],
+                    {name: scores[name] for name in ood},
+                    {name: scores[name] for name in KEPT},
+                    r.titles[method],
+                    folder / f"scores_{method}.png",
+                ),
+                f"Scores of {r.titles[method]}",
+                "ID test images against each OOD set; last, decoded images of the classes, which "
+                "should lie with the ID images.",
+            )
     facts = []
     if r.judgement:
         j = r.judgement
@@ -159,11 +182,12 @@ def make_page(results: RunResults, folder: Path) -> Path:
         ]
     return write_report(
         folder,
-        title=f"Dream-OOD: {r.name}, seed {r.seed}",
+        title=f"Dream-OOD: {r.name}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
         metrics=r.metrics,
         config_json=r.config_json,
         stages=r.stages,
         figures=shown,
         facts=facts,
         names=r.titles,
+        sections=r.sections,
     )

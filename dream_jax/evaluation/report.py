@@ -1,10 +1,10 @@
-"""The report of a run: one HTML page that holds everything, and the table as Markdown and CSV."""
+"""The report of a run: one HTML page that holds everything, and the tables as text files."""
 
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dream_jax.evaluation import tables
+from dream_jax.evaluation import layouts, tables
 
 
 def write_report(
@@ -17,8 +17,11 @@ def write_report(
     figures: Sequence[Mapping],
     facts: Sequence[tuple[str, str, str]],
     names: Mapping[str, str] | None = None,
+    sections: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes index.html, table.md and table.csv into `folder`, and returns the page's path.
+    """Writes index.html and table.md, .csv and .tex into `folder`, and returns the page's path.
+
+    Where accuracies on shifted test sets were measured, shifted.csv and shifted.tex come beside.
 
     The page has no scripts and loads nothing: figures are embedded, so it can be sent as one file.
 
@@ -30,6 +33,7 @@ def write_report(
         figures: {"path", "title", "caption"} each, path to a PNG.
         facts: (label, value, explanation) each, shown as text.
         names: readable names of methods and OOD sets.
+        sections: {row: title of the group of rows it belongs to}.
     """
     import jinja2
 
@@ -42,15 +46,28 @@ def write_report(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    groups = tables.layout(metrics, names)
+    shown = [("results", "Results", layouts.results_layout(metrics, names))]
+    shifted = layouts.shifted_layout(metrics, names)
+    if shifted.rows:
+        shown.append(("shifted", "Generalisation", shifted))
+    tuned = "tuning" in metrics
     page = environment.get_template("report.html.j2").render(
         title=title,
-        seed=metrics.get("seed"),
+        seeds=list(metrics.get("by_seed", [metrics["seed"]] if "seed" in metrics else [])),
         config_name=metrics.get("config"),
-        groups=groups,
-        rows=_rows(metrics, groups, names),
-        legend=tables.LEGEND,
-        legend_kept=tables.LEGEND_KEPT if tables.has_kept(metrics) else "",
+        tables=[
+            {
+                "id": name,
+                "title": heading,
+                "groups": layout.groups,
+                "rows": layouts.table_rows(metrics, layout, names, sections),
+                "legend": " ".join(layout.legend + layouts.marks(metrics, layout, "bold")),
+            }
+            for name, heading, layout in shown
+        ],
+        tuning_headings=tables.TUNING_HEADINGS,
+        tuning=tables.tuning_rows(metrics, names) if tuned else [],
+        tuning_legend=tables.tuning_legend(metrics, names) if tuned else "",
         config_json=config_json,
         stages=[
             (s["stage"], _duration(s.get("seconds")), _memory(s.get("peak_memory_mb")))
@@ -61,27 +78,23 @@ def write_report(
         figures=[{**figure, **_embedded(figure["path"])} for figure in figures],
         facts=facts,
     )
-    (folder / "table.md").write_text(tables.markdown_table(metrics, names), encoding="utf-8")
-    (folder / "table.csv").write_text(tables.csv_table(metrics), encoding="utf-8")
+    texts = {
+        "table.md": tables.markdown_table(metrics, names, sections),
+        "table.csv": tables.csv_table(metrics),
+        "table.tex": tables.latex_table(metrics, names, sections),
+    }
+    if shifted.rows:
+        table = tables.shifted_table(metrics, names, sections)
+        texts["table.md"] += f"\n## Generalisation\n\n{table}"
+        texts["shifted.csv"] = tables.shifted_table(metrics, form="csv")
+        texts["shifted.tex"] = tables.shifted_table(metrics, names, sections, form="latex")
+    if tuned:
+        texts["table.md"] += f"\n## Tuning\n\n{tables.tuning_table(metrics, names)}"
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
     index = folder / "index.html"
     index.write_text(page, encoding="utf-8")
     return index
-
-
-def _rows(metrics, groups, names):
-    """(method name, [(text, is best of its column, starts a group), ...]) for each method."""
-    methods = metrics["methods"]
-    rows = [(tables.readable(key, names), []) for key in methods]
-    for group in groups:
-        for position, column in enumerate(group.columns):
-            texts = [tables.percent(column.value(result)) for result in methods.values()]
-            # Compared as shown: two equal figures are both the best, or none where all agree.
-            numbers = [float(text) for text in texts if text != "–"]
-            best = (max if column.higher_is_better else min)(numbers, default=None)
-            for (_, cells), text in zip(rows, texts, strict=True):
-                marked = len(set(numbers)) > 1 and text != "–" and float(text) == best
-                cells.append((text, marked, position == 0))
-    return rows
 
 
 def _embedded(path) -> dict:

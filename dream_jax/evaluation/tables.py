@@ -1,156 +1,278 @@
-"""The table of results from `metrics.json`: for the terminal, Markdown, CSV and the report.
+"""The tables of `metrics.json`: for the terminal, Markdown, LaTeX and CSV.
 
-A row per method; a group of columns per OOD set, then their mean, the ID accuracy and, where it
-was measured, the share of decoded ID images kept. Every form is made from the same `layout`.
+A row per method; a group of columns per OOD set, then their mean, the ID accuracy and, for one
+seed, the share of decoded ID images kept. Every form is made from a `layouts.Layout`.
 """
 
 import csv
 import io
-import math
+import re
 import textwrap
 from collections.abc import Mapping
-from typing import NamedTuple
 
-LEGEND = (
-    "All in %. FPR95: OOD images taken for ID when 95 % of ID images are kept, lower is better; "
-    "all others: higher is better."
+from dream_jax.evaluation.layouts import (
+    Cell,
+    Group,
+    Layout,
+    full_layout,
+    marks,
+    paper_layout,
+    readable,
+    results_layout,
+    shifted_layout,
+    table_rows,
 )
-LEGEND_KEPT = (
-    "Kept: decoded ID images (autoencoder round trips; images sampled by plain class name) that "
-    "pass the threshold keeping 95 % of real ones."
-)
+
+Names = Mapping[str, str] | None
 
 
-class Column(NamedTuple):
-    heading: str
-    path: tuple[str, ...]  # the keys that lead from a method's results to the number
-    higher_is_better: bool = True
-
-    def value(self, result: Mapping) -> float | None:
-        """The fraction in `result`, or None where it was not measured."""
-        for key in self.path:
-            if not isinstance(result, Mapping) or key not in result:
-                return None
-            result = result[key]
-        return result if result is not None and math.isfinite(result) else None
-
-
-class Group(NamedTuple):
-    title: str
-    columns: list[Column]
-
-
-def layout(metrics: Mapping, names: Mapping[str, str] | None = None) -> list[Group]:
-    """The column groups for `metrics` (the content of metrics.json), in the order shown."""
-    results = metrics["methods"].values()
-    sets = dict.fromkeys(s for r in results for s in r["ood"] if s != "mean")
-    groups = [
-        Group(
-            readable(name, names),
-            [
-                Column("FPR95", ("ood", name, "fpr95"), higher_is_better=False),
-                Column("AUROC", ("ood", name, "auroc")),
-                Column("AUPR", ("ood", name, "aupr_in")),
-            ],
-        )
-        for name in [*sets, "mean"]
-    ]
-    groups.append(Group("ID", [Column("acc.", ("id_accuracy",))]))
-    if has_kept(metrics):
-        groups.append(
-            Group(
-                "kept",
-                [
-                    Column("trips", ("kept", "round_trips")),
-                    Column("named", ("kept", "sampled_by_name")),
-                ],
-            )
-        )
-    return groups
-
-
-def has_kept(metrics: Mapping) -> bool:
-    """Whether any method's share of decoded ID images kept was measured."""
-    return any(result.get("kept") for result in metrics["methods"].values())
-
-
-def readable(key: str, names: Mapping[str, str] | None = None) -> str:
-    """The name shown for a method or an OOD set: from `names`, else the key with spaces."""
-    return (names or {}).get(key, key.replace("_", " "))
-
-
-def percent(fraction: float | None) -> str:
-    """A fraction as a percentage with one decimal; a dash for what was not measured."""
-    return "–" if fraction is None else f"{100 * fraction:.1f}"
-
-
-def text_table(metrics: Mapping, names: Mapping[str, str] | None = None, width: int = 140) -> str:
+def text_table(
+    metrics: Mapping,
+    names: Names = None,
+    width: int = 140,
+    sections: Names = None,
+    layout: Layout | None = None,
+) -> str:
     """The table for a terminal of `width` columns, in blocks of whole groups where it is wider.
 
     Args:
         metrics: the content of metrics.json.
         names: readable names of methods and OOD sets, e.g. {"dream_ood": "Dream-OOD"}.
+        sections: {row: title of its group of rows}.
+        layout: what to show; without, the results.
     """
-    methods = metrics["methods"]
-    labels = ["", "Method", "", *(readable(key, names) for key in methods)]
+    layout = layout or results_layout(metrics, names)
+    rows = table_rows(metrics, layout, names, sections)
+    labels = ["", "Method", "", *(row.name for row in rows)]
     label_width = max(map(len, labels))
     first = [label.ljust(label_width) for label in labels]
     first[2] = "-" * label_width
 
     blocks = [[first]]
-    for group in layout(metrics, names):
-        lines = _text_group(group, methods.values())
+    for i, group in enumerate(layout.groups):
+        lines = _text_group(group, [row.cells[i] for row in rows], layout.marked)
         used = sum(len(part[0]) + 2 for part in blocks[-1]) - 2
         if len(blocks[-1]) > 1 and used + 2 + len(lines[0]) > width:
             blocks.append([first])
         blocks[-1].append(lines)
 
-    text = ["\n".join("  ".join(row).rstrip() for row in zip(*b, strict=True)) for b in blocks]
-    legend = [LEGEND, LEGEND_KEPT] if has_kept(metrics) else [LEGEND]
+    text = []
+    for block in blocks:
+        lines = ["  ".join(parts).rstrip() for parts in zip(*block, strict=True)]
+        for i, row in reversed(list(enumerate(rows))):
+            if row.section:
+                lines.insert(3 + i, f"[{row.section}]")
+        text.append("\n".join(lines))
+    legend = layout.legend + (marks(metrics, layout, "marked *") if layout.marked else [])
     return "\n\n".join([*text, "\n".join(textwrap.fill(t, width) for t in legend)]) + "\n"
 
 
-def _text_group(group: Group, results) -> list[str]:
-    cells = [[c.heading for c in group.columns]]
-    cells += [[percent(c.value(result)) for c in group.columns] for result in results]
+def _text_group(group: Group, rows: list[list[Cell]], marked: bool) -> list[str]:
+    cells = [[column.heading + " " * marked for column in group.columns]]
+    cells += [[_text_cell(cell, marked) for cell in row] for row in rows]
     widths = [max(5, *map(len, column)) for column in zip(*cells, strict=True)]
-    rows = [" ".join(t.rjust(w) for t, w in zip(row, widths, strict=True)) for row in cells]
-    full = max(len(group.title), len(rows[0]))
-    rows = [row.rjust(full) for row in rows]
-    return [group.title.center(full), rows[0], "-" * full, *rows[1:]]
+    lines = [" ".join(t.rjust(w) for t, w in zip(row, widths, strict=True)) for row in cells]
+    full = max(len(group.title), len(lines[0]))
+    lines = [line.rjust(full) for line in lines]
+    return [group.title.center(full), lines[0], "-" * full, *lines[1:]]
 
 
-def markdown_table(metrics: Mapping, names: Mapping[str, str] | None = None) -> str:
-    """The table in Markdown: one cell per OOD set, "FPR95 / AUROC / AUPR". Arguments as above."""
-    methods = metrics["methods"]
-    headings, sub, rows = ["Method"], [""], [[readable(key, names)] for key in methods]
-    for group in layout(metrics, names):
-        short = " / ".join(column.heading for column in group.columns)
-        wide = len(group.columns) > 1
+def _text_cell(cell: Cell, marked: bool) -> str:
+    mark = "*" if cell.best else "†" if cell.close else " "
+    return cell.text + cell.spread + (mark if marked else "")
+
+
+def markdown_table(
+    metrics: Mapping, names: Names = None, sections: Names = None, layout: Layout | None = None
+) -> str:
+    """The table in Markdown: one cell per OOD set, "FPR95 / AUROC". Arguments as above.
+
+    A single seed without a bootstrap has "FPR95 / AUROC / AUPR" and no marks.
+    """
+    layout = layout or results_layout(metrics, names)
+    headings, sub = ["Method"], [""]
+    for group in layout.groups:
+        arrows = [f" {column.arrow}" if layout.marked else "" for column in group.columns]
+        parts = [c.heading + arrow for c, arrow in zip(group.columns, arrows, strict=True)]
+        short, wide = " / ".join(parts), len(group.columns) > 1
         headings.append(group.title if wide else f"{group.title} {short}")
         sub.append(short if wide else "")
-        for row, result in zip(rows, methods.values(), strict=True):
-            row.append(" / ".join(percent(column.value(result)) for column in group.columns))
-    rule = ["---", *["---:"] * (len(headings) - 1)]
-    lines = ["| " + " | ".join(_cell(c) for c in r) + " |" for r in [headings, rule, sub, *rows]]
-    legend = f"{LEGEND} {LEGEND_KEPT}" if has_kept(metrics) else LEGEND
-    return "\n".join(lines) + f"\n\n{legend}\n"
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)]]
+    if any(sub):
+        lines.append(sub)
+    for row in table_rows(metrics, layout, names, sections):
+        if row.section:
+            lines.append([f"**{row.section}**", *[""] * (len(headings) - 1)])
+        groups = [
+            " / ".join(_markdown_cell(c, layout.marked) for c in cells) for cells in row.cells
+        ]
+        lines.append([row.name, *groups])
+    legend = " ".join(layout.legend + (marks(metrics, layout, "bold") if layout.marked else []))
+    return _markdown_lines(lines) + f"\n{legend}\n"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", r"\|")
+def _markdown_cell(cell: Cell, marked: bool) -> str:
+    number = f"**{cell.text}**" if marked and cell.best else cell.text
+    return number + cell.spread + ("†" if cell.close else "")
 
 
-def csv_table(metrics: Mapping) -> str:
+def _markdown_lines(rows: list[list[str]]) -> str:
+    return "".join("| " + " | ".join(c.replace("|", r"\|") for c in r) + " |\n" for r in rows)
+
+
+def latex_table(
+    metrics: Mapping,
+    names: Names = None,
+    sections: Names = None,
+    layout: Layout | None = None,
+    label: str = "tab:results",
+) -> str:
+    """The table in the paper's layout as a LaTeX table environment. Arguments as above.
+
+    It needs the packages booktabs and adjustbox, which shrinks what is wider than the text.
+    """
+    layout = layout or paper_layout(metrics, names)
+    counts = [len(group.columns) for group in layout.groups]
+    titles = [
+        rf"\multicolumn{{{n}}}{{c}}{{{_latex(group.title)}}}"
+        for group, n in zip(layout.groups, counts, strict=True)
+    ]
+    rules, start = [], 2
+    for n in counts:
+        rules.append(rf"\cmidrule(lr){{{start}-{start + n - 1}}}")
+        start += n
+    headings = [_latex(f"{c.heading} {c.arrow}") for g in layout.groups for c in g.columns]
+    body = []
+    for row in table_rows(metrics, layout, names, sections):
+        if row.section:
+            title = (
+                rf"\multicolumn{{{1 + sum(counts)}}}{{l}}{{\textit{{{_latex(row.section)}}}}} \\"
+            )
+            body += [r"\midrule", title] if body else [title]
+        cells = [_latex_cell(cell) for group in row.cells for cell in group]
+        body.append(" & ".join([_latex(row.name), *cells]) + r" \\")
+    legend = " ".join(layout.legend + marks(metrics, layout, "bold"))
+    lines = [
+        "% Needs the packages booktabs and adjustbox.",
+        r"\begin{table}[t]",
+        r"\centering",
+        rf"\caption{{{_latex(legend)}}}",
+        rf"\label{{{label}}}",
+        r"\begin{adjustbox}{max width=\textwidth}",
+        rf"\begin{{tabular}}{{l{'r' * sum(counts)}}}",
+        r"\toprule",
+        " & ".join(["", *titles]) + r" \\",
+        " ".join(rules),
+        " & ".join(["Method", *headings]) + r" \\",
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{adjustbox}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_cell(cell: Cell) -> str:
+    # The emphasis is made after escaping: its own backslash and braces must stay.
+    number = _latex(cell.text)
+    number = rf"\textbf{{{number}}}" if cell.best else number
+    return number + _latex(cell.spread + ("†" if cell.close else ""))
+
+
+_LATEX = {character: "\\" + character for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "†": r"$^\dagger$",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "–": "--",
+}
+
+
+def _latex(text: str) -> str:
+    """`text` with the characters that LaTeX reads as commands escaped."""
+    return re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found[0]], text)
+
+
+def csv_table(metrics: Mapping, layout: Layout | None = None) -> str:
     """The table as CSV for other programs: keys as in metrics.json, fractions in full precision.
 
     Columns are "method", then e.g. "letters.fpr95", "mean.auroc", "id_accuracy",
-    "kept.round_trips"; a number that was not measured is left empty.
+    "kept.round_trips", and over several seeds "letters.fpr95.std" beside each; a number that was
+    not measured is left empty.
     """
-    columns = [column for group in layout(metrics) for column in group.columns]
+    layout = layout or full_layout(metrics)
+    columns = [column for group in layout.groups for column in group.columns]
+    headings = ["method"]
+    for column in columns:
+        name = ".".join(column.path).removeprefix("ood.").removeprefix("shifted.")
+        headings += [name, f"{name}.std"] if "std" in metrics else [name]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["method", *(".".join(c.path).removeprefix("ood.") for c in columns)])
-    for key, result in metrics["methods"].items():
-        writer.writerow([key, *(c.value(result) for c in columns)])
+    writer.writerow(headings)
+    for row in table_rows(metrics, layout):
+        cells = [cell for group in row.cells for cell in group]
+        numbers = [(c.mean, c.std) if "std" in metrics else (c.mean,) for c in cells]
+        writer.writerow([row.key, *(number for pair in numbers for number in pair)])
     return out.getvalue()
+
+
+def shifted_table(
+    metrics: Mapping, names: Names = None, sections: Names = None, form: str = "markdown"
+) -> str:
+    """Accuracies on shifted test sets, in one `form` of "markdown", "latex", "csv" and "text".
+
+    CSV has a column for each strength too, e.g. "blur.3", "blur.mean", "mean".
+    """
+    layout = shifted_layout(metrics, names, strengths=form == "csv")
+    if form == "csv":
+        return csv_table(metrics, layout)
+    if form == "latex":
+        return latex_table(metrics, names, sections, layout, label="tab:shifted")
+    if form == "text":
+        return text_table(metrics, names, sections=sections, layout=layout)
+    return markdown_table(metrics, names, sections, layout)
+
+
+TUNING_HEADINGS = ("Method", "Tuned", "Chosen", "Candidates")
+
+
+def tuning_rows(metrics: Mapping, names: Names = None) -> list[tuple[str, str, str, str]]:
+    """For each row of the results its name, what was tuned, what was chosen, among how many."""
+    rows = []
+    for key in metrics["methods"]:
+        tuned = metrics["tuning"]["rows"].get(key)
+        if tuned is None:
+            rows.append((readable(key, names), "defaults", "–", "–"))
+            continue
+        chosen = tuned["chosen"]
+        values = ", ".join(f"{setting} = {_setting(value)}" for setting, value in chosen.items())
+        found = (", ".join(chosen), values, str(tuned["candidates"]))
+        rows.append((readable(key, names), *found))
+    return rows
+
+
+def tuning_legend(metrics: Mapping, names: Names = None) -> str:
+    """On which OOD sets, and with which seed, settings were chosen."""
+    tuning = metrics["tuning"]
+    sets = ", ".join(readable(name, names) for name in tuning["sets"])
+    return f"Chosen on the validation OOD sets {sets}, with seed {tuning['seed']}."
+
+
+def tuning_table(metrics: Mapping, names: Names = None) -> str:
+    """What was tuned on what, in Markdown whose columns are aligned for a terminal too."""
+    rows = [TUNING_HEADINGS, *tuning_rows(metrics, names)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, tuple("-" * width for width in widths))
+    padded = [[t.ljust(w) for t, w in zip(row, widths, strict=True)] for row in rows]
+    return _markdown_lines(padded) + f"\n{tuning_legend(metrics, names)}\n"
+
+
+def _setting(value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

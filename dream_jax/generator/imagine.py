@@ -55,7 +55,7 @@ def plan_pictures(
         label = index % len(class_names)
         turn = index // len(class_names)
         prompt = config.decoding.prompts[turn % len(config.decoding.prompts)]
-        prompt = prompt if embeddings else config.decoding.id_prompt
+        prompt = prompt if kind == "outliers" else config.decoding.id_prompt
         suffix = config.decoding.name_suffixes.get(class_names[label])
         if suffix:
             prompt = prompt.replace("{name}", f"{{name}} {suffix}")

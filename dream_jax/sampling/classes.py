@@ -1,5 +1,6 @@
-"""② Outlier embeddings of all classes, class by class, scaled to the anchors' norms."""
+"""② Embeddings of all classes, class by class, scaled to the anchors' norms."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -19,26 +20,33 @@ def sample_classes(
     labels: np.ndarray,
     anchors: np.ndarray,
     folder: Path,
+    kind: str = "outliers",
 ) -> np.ndarray:
     """v = u · |T(y)| for every class (paper, section 3.2); processes share out the classes.
 
     Args:
-      config: `sampling` and `seed` are used.
+      config: `seed` and `sampling` are used, or `inliers`.
       features: (n, d) of the ID training images, `labels` (n,).
       anchors: (classes, d).
       folder: a class that is done is kept there, so that an interruption loses at most one.
+      kind: "outliers", or "inliers": around any feature, where k-NN distances are smallest.
 
     Returns:
       (classes, embeddings per class, d) float32.
     """
     settings = SamplerSettings(**config.sampling)
+    if kind == "inliers":
+        given = config.inliers.to_dict()
+        given = {name: given[name] for name in given if name not in ("images", "confirmed")}
+        settings = dataclasses.replace(settings, largest=False, **given)
+    stage = "sample" if kind == "outliers" else f"sample {kind}"
     most = int(np.bincount(labels, minlength=len(anchors)).max())
     paths = [folder / "classes" / f"{label}.npz" for label in range(len(anchors))]
     own = range(hosts.index(), len(anchors), hosts.count())
-    for label in tqdm(own, desc="sampling outliers", unit="class"):
+    for label in tqdm(own, desc=f"sampling {kind}", unit="class"):
         if not paths[label].exists():
             unit = sample_embeddings(
-                features[labels == label], stage_key(config.seed, "sample", label), settings, most
+                features[labels == label], stage_key(config.seed, stage, label), settings, most
             )
             write_npz(paths[label], unit=unit)
     hosts.barrier("classes sampled")

@@ -8,11 +8,13 @@ import unicodedata
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dream_jax.data import glyphs, letters, photographs, tfds_sets
 from dream_jax.data.registry import (
     ID_SETS,
     OOD_SETS,
+    ROLES,
     DataOptions,
     ImageSet,
     check_available,
@@ -125,7 +127,8 @@ def test_sets_differ_between_processes_in_nothing():
     code = (
         "import hashlib; from dream_jax.data.registry import *;"
         "o = DataOptions(count=40);"
-        "i = [load_ood(n, o).images for n in ('letters', 'alphabets', 'noise', 'textures')];"
+        "names = 'letters', 'alphabets', 'symbols', 'noise', 'textures', 'scenes';"
+        "i = [load_ood(n, o).images for n in names];"
         "print(hashlib.sha256(b''.join(a.tobytes() for a in i)).hexdigest())"
     )
     digests = {
@@ -173,21 +176,91 @@ def test_alphabets_share_no_glyph_with_letters_or_the_generators_world():
     assert set(glyphs.TUNING_SCRIPTS) == {"ARMENIAN", "GEORGIAN"}
 
 
-def test_tuning_sets_are_marked():
-    assert {name for name, source in OOD_SETS.items() if source.tuning} == {"noise", "alphabets"}
+def test_symbols_share_no_character_with_the_other_sets_or_the_generators_world():
+    """By their characters, and by their compatibility forms (fullwidth, circled, bold)."""
+    pairs = list(glyphs.symbol_glyphs())
+    symbols = {char for char, _ in pairs}
+    assert len(symbols) > 250
+    assert all(char in glyphs.characters(face) for char, face in pairs)
+    plain = {c for char in symbols for c in unicodedata.normalize("NFKD", char)}
+    assert plain.isdisjoint(glyphs.LATIN + glyphs.DIGITS)
+    assert plain.isdisjoint(char for char, _ in letters.alphabet_glyphs())
+    # All that the generator's world draws is among the characters of these faces.
+    assert plain.isdisjoint(char for face in glyphs.FACES for char in glyphs.characters(face))
+
+
+def boxed(image: np.ndarray) -> np.ndarray:
+    """Ink in its box, 12×12, zero mean and unit norm: (144,)."""
+    rows, columns = np.nonzero(image > 64)
+    ink = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    values = np.asarray(Image.fromarray(ink).resize((12, 12)), float).ravel()
+    return (values - values.mean()) / max(values.std() * 12, 1e-6)
+
+
+def test_no_symbol_looks_like_a_handwritten_digit(digits):
+    """Most test digits are more alike to one of 4,000 others than any symbol is."""
+    train, test = ((split.images[..., 0] * 255).astype(np.uint8) for split in digits)
+    known = np.stack([boxed(image) for image in train])
+    nearest = lambda images: np.array([np.max(known @ boxed(image)) for image in images])  # noqa: E731
+    symbols = nearest([glyphs.render_glyph(*pair) for pair in glyphs.symbol_glyphs()])
+    assert symbols.max() < 0.8 and np.median(symbols) < 0.6
+    assert np.median(nearest(test[:100])) > 0.82
+    assert nearest([glyphs.render_glyph("1", "stix"), glyphs.render_glyph("0", "stix")]).min() > 0.8
+
+
+def test_what_looks_written():
+    for written in "O0\u25cbl1|/\u29f9\u2a09":
+        face = "stix" if written in glyphs.characters("stix") else "sans"
+        assert glyphs.looks_written(written, face), written
+    for symbol in "\u2a70\u29c9\u2b29":
+        assert not glyphs.looks_written(symbol, "stix"), symbol
+
+
+def test_roles():
+    roles = {role: {n for n, s in OOD_SETS.items() if s.role == role} for role in ROLES}
+    assert roles == {
+        "test": {"letters", "textures", "faces"},
+        "tuning": {"noise", "alphabets"},
+        "auxiliary": {"symbols", "scenes"},
+        "any": {"fashion_mnist"},
+    }
+
+
+def test_scenes_share_no_picture_with_textures_and_faces():
+    paths = {
+        name: [photographs._path(file) for file in files]
+        for name, files in {
+            "tested": photographs._skimage(*photographs.PHOTOGRAPHS, photographs.FACES),
+            "trained": photographs.SCENES,
+        }.items()
+    }
+    names = {key: {path.name for path in found} for key, found in paths.items()}
+    contents = {key: {path.read_bytes() for path in found} for key, found in paths.items()}
+    assert len(contents["trained"]) == len(photographs.SCENES)
+    for both in (names, contents):
+        assert both["trained"].isdisjoint(both["tested"])
+    # The right image of the stereo pair shows what `textures` tests on.
+    assert not any("motorcycle" in name for name in names["trained"])
+
+
+@pytest.mark.parametrize("name", ["symbols", "scenes"])
+def test_thousands_of_real_outliers(name):
+    images = load_ood(name, DataOptions(count=4000)).images
+    assert len(images) == 4000 and distinct(images) >= 3990
 
 
 def test_photographs_come_with_the_wheel():
     """So that no set depends on what `skimage.data` once downloaded into its folder."""
     from importlib.metadata import files
 
-    shipped = {file.name for file in files("scikit-image") if file.parent.name == "data"}
-    assert {*photographs.PHOTOGRAPHS, photographs.FACES} <= shipped
+    shipped = {str(f) for package in photographs.PACKAGES.values() for f in files(package)}
+    tested = photographs._skimage(*photographs.PHOTOGRAPHS, photographs.FACES)
+    assert {*tested, *photographs.SCENES} <= shipped
 
 
 def test_missing_photograph_is_one_line(monkeypatch):
     monkeypatch.setattr(photographs, "_path", lambda file: None)
-    for name in ("textures", "faces"):
+    for name in ("textures", "faces", "scenes"):
         with pytest.raises(DataUnavailable, match="pip install") as caught:
             load_ood(name, SMALL)
         assert "\n" not in str(caught.value)

@@ -8,17 +8,37 @@ import pytest
 from ml_collections import ConfigDict
 
 from dream_jax.data.registry import ImageSet
+from dream_jax.detector.inputs import Head
 from dream_jax.detector.judge import judge_outliers
 from dream_jax.detector.methods import METHODS
+from dream_jax.detector.methods.base import Own, Rows
 from dream_jax.detector.methods.dream_ood import init_phi, level_set_loss, phi
-from dream_jax.detector.methods.energy import energy_score
-from dream_jax.detector.train import DecodedImages, make_batches
+from dream_jax.detector.methods.outlier_exposure import outlier_exposure_loss
+from dream_jax.detector.scores import energy_score
+from dream_jax.detector.train import ExtraImages, make_batches
 from dream_jax.errors import UserError
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "losses.npz"))
 LINEAR = {"layer0": {"kernel": GOLDEN["phi_weight"].T, "bias": GOLDEN["phi_bias"]}}
 LOGITS = np.concatenate([GOLDEN["id_logits"], GOLDEN["ood_logits"]])
 IS_ID = np.repeat(np.float32([1, 0]), 32)
+
+
+def rows(labels, mask) -> Rows:
+    """The golden logits, ID rows and then outliers, as a training step's rows."""
+    unused = dict.fromkeys(("images", "features", "keys", "key", "progress"))
+    head = Head(None, None)
+    return Rows(logits=LOGITS, labels=labels, is_id=IS_ID, mask=mask, head=head, **unused)
+
+
+def test_outlier_exposure_loss_is_the_originals():
+    loss = outlier_exposure_loss(GOLDEN["ood_logits"])
+    np.testing.assert_allclose(loss.mean(), GOLDEN["outlier_exposure_loss"], rtol=1e-5)
+    own, mask = Own({}, {}), np.ones(64, np.float32)
+    terms, _ = METHODS["outlier_exposure"].terms(own, rows(np.zeros(64, int), mask), {"weight": 3})
+    exposure = terms["exposure"]
+    assert exposure.weight == 3 and np.array_equal(exposure.mask, 1 - IS_ID)
+    np.testing.assert_allclose(exposure.values[32:].mean(), loss.mean(), rtol=1e-5)
 
 
 def test_level_set_loss_is_the_originals():
@@ -31,8 +51,7 @@ def test_terms_of_dream_ood_leave_outliers_out_of_the_cross_entropy():
     labels = np.random.default_rng(0).integers(100, size=64)
     mask = np.ones(64, np.float32)
     mask[-4:] = 0
-    batch = {"labels": labels, "is_id": IS_ID, "mask": mask}
-    terms = METHODS["dream_ood"].terms(LINEAR, LOGITS, batch, ConfigDict({"level_set_weight": 2.5}))
+    terms, _ = METHODS["dream_ood"].terms(Own(LINEAR, {}), rows(labels, mask), {"weight": 2.5})
     mean = {
         k: np.average(np.float64(t.values), weights=np.float64(t.mask)) for k, t in terms.items()
     }
@@ -50,7 +69,7 @@ def test_terms_of_dream_ood_leave_outliers_out_of_the_cross_entropy():
 
 @pytest.mark.parametrize("hidden", [0, 5])
 def test_phi_is_linear_or_an_mlp_with_relu(hidden):
-    layers = init_phi(jax.random.key(0), ConfigDict({"phi_hidden": hidden}))
+    layers = init_phi(jax.random.key(0), hidden)
     shapes = [layers[f"layer{i}"]["kernel"].shape for i in range(len(layers))]
     assert shapes == ([(1, 5), (5, 2)] if hidden else [(1, 2)])
     energy = np.float32([-3.0, 0.5, 12.0])
@@ -107,7 +126,12 @@ def constants(start: int, count: int) -> np.ndarray:
 
 
 TRAIN = ImageSet("toy", constants(0, 30), np.arange(30) % 3, ("a", "b", "c"))
-DECODED = DecodedImages(constants(300, 7), constants(100, 30), constants(200, 9), np.arange(9) % 3)
+DECODED = ExtraImages(
+    [constants(300, 3), constants(303, 4)],
+    round_trips=constants(100, 30),
+    by_name=constants(200, 9),
+    by_name_labels=np.arange(9) % 3,
+)
 
 
 def settings(seed: int = 0, **changes) -> ConfigDict:
@@ -159,7 +183,7 @@ def test_round_trip_share_none_and_all(share, kind):
 
 
 def test_batches_without_round_trips_and_names():
-    batch = make_batches(settings(), TRAIN, DecodedImages(constants(300, 7))).at(0)
+    batch = make_batches(settings(), TRAIN, ExtraImages([constants(300, 7)])).at(0)
     assert np.array_equal(sources(batch) // 100, [0] * 20 + [3] * 6)
 
 
@@ -181,7 +205,6 @@ def test_batches_depend_on_step_and_seed_only():
 @pytest.mark.parametrize("hidden", [0, 32])
 @pytest.mark.parametrize("seed", range(8))
 def test_phi_starts_with_higher_energies_as_more_id(hidden, seed):
-    config = ConfigDict({"phi_hidden": hidden})
-    layers = init_phi(jax.random.key(seed), config)
+    layers = init_phi(jax.random.key(seed), hidden)
     logits = np.asarray(phi(layers, np.linspace(-20, 20, 41)))
     assert np.all(np.diff(logits[:, 1] - logits[:, 0]) > 0)

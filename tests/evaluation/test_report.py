@@ -9,10 +9,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from dream_jax.errors import UserError
-from dream_jax.evaluation import figures
+from dream_jax.evaluation import figures, page
+from dream_jax.evaluation.bootstrap import paired_bootstrap
+from dream_jax.evaluation.evaluate import measure
 from dream_jax.evaluation.report import write_report
+from dream_jax.evaluation.seeds import summarise
 
 NAMES = ["zero", "one", "two"]
 RNG = np.random.default_rng(0)
@@ -128,6 +132,59 @@ def test_score_histograms(tmp_path):
         figures.score_histograms([np.nan, 1.0], sets, {}, "Energy", tmp_path / "bad.png")
 
 
+def test_score_grid_has_a_line_per_row_and_a_column_per_set(tmp_path):
+    high, low = RNG.normal(0, 1, 300) + 20, RNG.normal(0, 1, 300)
+    scores = {
+        "good": {"id": high, "letters": low, "faces": low},
+        "bad": {"id": low, "letters": high, "faces": low},
+    }
+    image = pixels(figures.score_grid(scores, ["letters", "faces"], tmp_path / "g.png"))
+    blue, red = np.array([127, 184, 216]), np.array([234, 174, 127])  # half transparent
+    near = lambda c: np.all(np.abs(image.astype(int) - c) < 6, axis=-1)  # noqa: E731
+    # Without the heading and the key.
+    rows = np.flatnonzero(near(blue).any(axis=1))
+    top, bottom = rows[0], rows[-1] - 40
+    middle = (top + bottom) // 2
+    half = image.shape[1] // 2
+    place = lambda c, part: np.nonzero(near(c)[part])[1].mean()  # noqa: E731
+    good, bad = np.s_[top:middle, : half + 60], np.s_[middle:bottom, : half + 60]
+    assert place(blue, good) > place(red, good) + 50
+    assert place(red, bad) > place(blue, bad) + 50
+    with pytest.raises(UserError, match="NaN"):
+        figures.score_grid(
+            {"x": {"id": np.ones(3), "a": np.array([np.nan])}}, ["a"], tmp_path / "x"
+        )
+
+
+def test_row_comparison_places_dots(tmp_path):
+    fprs = {"one": 0.2, "two": 0.6, "three": 0.4}
+    of = lambda fpr: {"ood": {"mean": {"fpr95": fpr}}}  # noqa: E731
+    metrics = {"methods": {row: of(fpr) for row, fpr in fprs.items()}}
+    blue = (0, 114, 178)
+
+    def dots(metrics):
+        path = figures.row_comparison(metrics, tmp_path / "c.png", sections={"two": "Others"})
+        exact = np.all(pixels(path) == blue, axis=-1)
+        return ndimage.find_objects(ndimage.label(exact)[0])
+
+    plain = sorted(dots(metrics), key=lambda box: box[0].start)[:3]  # the key comes last
+    x = [(box[1].start + box[1].stop) / 2 for box in plain]
+    y = [box[0].start for box in plain]
+    assert x[2] - x[0] == pytest.approx(x[1] - x[2], abs=2) and x[2] - x[0] > 100
+    assert y[1] - y[0] == pytest.approx(2 * (y[2] - y[1]), abs=3)  # a heading lies between
+
+    metrics["std"] = {row: of(0.05) for row in fprs}
+    metrics["by_seed"] = {
+        str(i): {row: of(f + 0.05 * i) for row, f in fprs.items()} for i in (-1, 1)
+    }
+    metrics["bootstrap"] = {
+        "level": 0.95,
+        "rows": {"fpr95": {"mean": {row: [f, f - 0.1, f + 0.1] for row, f in fprs.items()}}},
+    }
+    wide = max(box[1].stop - box[1].start for box in dots(metrics))
+    assert wide > 4 * max(box[1].stop - box[1].start for box in plain)
+
+
 class Page(HTMLParser):
     """Collects what a browser would show, load or run."""
 
@@ -231,7 +288,12 @@ def test_page_marks_the_best_of_each_column(report):
 
 def test_tables_lie_beside_the_page(report):
     folder = report[0].parent
-    assert {p.name for p in folder.iterdir()} == {"index.html", "table.md", "table.csv"}
+    assert {p.name for p in folder.iterdir()} == {
+        "index.html",
+        "table.md",
+        "table.csv",
+        "table.tex",
+    }
     assert "| Dream-OOD & co | 12.5 / 75.0 / 50.0 |" in (folder / "table.md").read_text()
     assert (folder / "table.csv").read_text().splitlines()[2].startswith("dream_ood,0.125,0.75,")
 
@@ -243,3 +305,74 @@ def test_page_without_figures_facts_or_stages(tmp_path):
     )
     page = Page(index.read_text())
     assert "50.0" in page.shown and "Figures" not in page.shown and "img" not in page.tags
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """The page of eight rows and two seeds, with a bootstrap, tuning and shifted sets."""
+    rng = np.random.default_rng(0)
+    rows = [f"row_{i}" for i in range(8)]
+    scores = {
+        seed: {
+            row: {
+                "id": rng.normal(2, 1, 60),
+                "letters": rng.normal(0.2 * i, 1, 50),
+                "round_trips": rng.normal(2, 1, 5),
+                "sampled_by_name": rng.normal(2, 1, 5),
+            }
+            for i, row in enumerate(rows)
+        }
+        for seed in (3, 5)
+    }
+    results = {
+        seed: {
+            row: measure(of[row], 0.9, ["letters"], list(page.KEPT))
+            | {"shifted": {"blur": {"mean": 0.7 + 0.01 * i}, "mean": 0.7}}
+            for i, row in enumerate(rows)
+        }
+        for seed, of in scores.items()
+    }
+    metrics = summarise(results) | {
+        "config": "toy",
+        "bootstrap": paired_bootstrap(scores, ["letters"], resamples=50),
+        "tuning": {"sets": ["glyphs"], "seed": 100, "rows": {}},
+    }
+    labels = np.repeat(np.arange(3), 10)
+    images = rng.uniform(size=(30, 8, 8, 1))
+    results = page.RunResults(
+        name="toy", config_json="{}", metrics=metrics, class_names=NAMES,
+        features={
+            "features": rng.normal(size=(30, 8)), "labels": labels,
+            "anchors": rng.normal(size=(3, 8)),
+        },
+        embeddings=rng.normal(size=(3, 10, 8)), train_images=images, train_labels=labels,
+        test_images=images, test_labels=labels, outliers=images, outlier_labels=labels,
+        round_trips=images, by_name=images, by_name_labels=labels, scores=scores[3],
+        titles={row: row.replace("_", " ") for row in rows}, judgement=None, stages=[], seed=3,
+        sections={row: "First rows" if row < "row_4" else "Last rows" for row in rows},
+    )  # fmt: skip
+    return page.make_page(results, tmp_path_factory.mktemp("compared"))
+
+
+def test_page_of_several_seeds(compared):
+    text = compared.read_text(encoding="utf-8")
+    shown = Page(text).shown
+    for expected in (
+        "Dream-OOD: toy, seeds 3, 5", "Generalisation", "Tuning", "First rows", "Last rows",
+        "over 2 seeds", "50 resamples", "validation OOD sets glyphs", "How the rows compare",
+        "Scores of all methods",
+    ):  # fmt: skip
+        assert expected in shown, expected
+    assert text.count("±") > 8 * 4 and "†</td>" in text and text.count("<td>defaults</td>") == 8
+    ids = set(re.findall(r'id="([^"]+)"', text))
+    assert {s[1:] for s in Page(text).sources if s.startswith("#")} <= ids
+
+
+def test_files_of_several_seeds(compared):
+    names = {path.name for path in compared.parent.iterdir() if path.suffix != ".png"}
+    texts = {"table.md", "table.csv", "table.tex", "shifted.csv", "shifted.tex"}
+    assert names == {"index.html", *texts}
+    assert {p.name for p in compared.parent.glob("*.png")} >= {"scores.png", "comparison.png"}
+    assert not list(compared.parent.glob("scores_*.png"))
+    markdown = (compared.parent / "table.md").read_text()
+    assert "\n## Generalisation\n" in markdown and "\n## Tuning\n" in markdown

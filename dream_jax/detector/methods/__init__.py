@@ -3,12 +3,10 @@
 A method is a `Method`. Adding one is adding a file with it and naming it in `METHODS`.
 """
 
-from dream_jax.detector.methods import dream_ood, energy, gan, godin, outlier_exposure
+from dream_jax.detector.methods import dream_id, dream_ood, energy, gan, godin, outlier_exposure
 from dream_jax.detector.methods.base import Method
 
-METHODS: dict[str, Method] = {
-    m.name: m
-    for m in (energy.METHOD, outlier_exposure.METHOD, godin.METHOD, gan.METHOD, dream_ood.METHOD)
-}
+_METHODS = (energy, outlier_exposure, godin, gan, dream_id, dream_ood)
+METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _METHODS}
 
 __all__ = ["METHODS", "Method"]

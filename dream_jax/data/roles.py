@@ -1,0 +1,65 @@
+"""What image sets are used for: tested on, tuned on or trained on, and none of them for two."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dream_jax.data.registry import ID_SETS, OOD_SETS, set_title
+from dream_jax.errors import UserError
+
+# Settings, and the roles of the registered sets that each takes. A tuning set may be looked at as
+# `data.ood` in a run that is not tuned on it.
+TAKES = {
+    "data.ood": ("test", "tuning", "any"),
+    "data.tuning": ("tuning", "any"),
+    "data.auxiliary": ("auxiliary", "any"),
+}
+
+
+def check_roles(
+    id: str, ood: Sequence[str], tuning: Sequence[str], auxiliary: Sequence[str]
+) -> None:
+    """Checks that no set has two uses, and that registered sets have their own.
+
+    Two sets are one if they have the same title, or are configurations or splits of one TFDS set,
+    or folders of which one is, or lies in, the other.
+
+    Args:
+      id: the ID set's name; of folders, "imagefolder=folder".
+      ood, tuning, auxiliary: names as in `data.ood`, `data.tuning` and `data.auxiliary`.
+
+    Raises:
+      UserError: names the set, where it was found twice, or what it is for.
+    """
+    uses = {"data.ood": ood, "data.tuning": tuning, "data.auxiliary": auxiliary}
+    for setting, names in uses.items():
+        for name in names:
+            role = OOD_SETS[name].role if name in OOD_SETS else "any"
+            if role not in TAKES[setting]:
+                allowed = [n for n, s in sorted(OOD_SETS.items()) if s.role in TAKES[setting]]
+                raise UserError(
+                    f"{setting} is {tuple(names)!r}; the role of {name!r} is {role}; "
+                    f"allowed: {', '.join(allowed)}, a name in TFDS, name=folder"
+                )
+    placed = [("data.id", id), *((setting, n) for setting, names in uses.items() for n in names)]
+    for i, (setting, name) in enumerate(placed):
+        for other_setting, other in placed[:i]:
+            if setting != other_setting and same_set(name, other):
+                raise UserError(
+                    f"{setting} has {name!r} and {other_setting} has {other!r}, which are or share "
+                    "one set; the images of each must be used in one of them only"
+                )
+
+
+def same_set(one: str, other: str) -> bool:
+    """Whether two names, of whatever form, mean sets that have or may have images in common."""
+    if "=" in one and "=" in other:
+        a, b = (Path(name.partition("=")[2]).expanduser().resolve() for name in (one, other))
+        if a.is_relative_to(b) or b.is_relative_to(a):
+            return True
+    return _dataset(one) == _dataset(other)
+
+
+def _dataset(name: str) -> str:
+    """The title without the configuration of a TFDS set; what is registered is itself."""
+    title = set_title(name)
+    return title if name in ID_SETS or name in OOD_SETS else title.partition("/")[0]

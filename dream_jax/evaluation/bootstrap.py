@@ -1,0 +1,194 @@
+"""A paired bootstrap over test images: which differences between rows of a table are not noise.
+
+Each resample draws the ID test images and the images of each OOD set with replacement. All rows and
+seeds see the same draw, so what an easy or a hard draw does to all of them cancels in their
+differences (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13). The
+seeds of the training are held fixed: their spread is the standard deviation of `seeds.summarise`.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dream_jax.errors import UserError
+
+METRICS = ("fpr95", "auroc")
+BLOCK = 250  # resamples at once; bounds the memory to a few arrays of (images, BLOCK)
+
+
+def paired_bootstrap(
+    scores: Mapping[int, Mapping[str, Mapping[str, np.ndarray]]],
+    ood: Sequence[str],
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict:
+    """Percentile intervals of each row's FPR95 and AUROC, and of each pair's difference.
+
+    Args:
+        scores: {seed of a run: {row: {set: (n,) scores}}}, higher is more ID, among the sets "id"
+            and all of `ood`; the images of a set are the same, in the same order, everywhere.
+        ood: names of the OOD sets; their unweighted mean is measured as "mean".
+        resamples: number of draws.
+        level: share of the resamples that an interval covers.
+        seed: of the draws. A set's draws depend on it and on the set's name and size alone.
+
+    Returns:
+        {"resamples", "level", "seed", "rows": {metric: {set: {row: [value, low, high]}}},
+        "differences": {metric: {set: {row: {later row: [difference, low, high]}}}}}, ready for
+        JSON. A value is the mean over runs on the images as they are; a difference is the row's
+        value less the later row's (`difference` reads it either way).
+
+    Raises:
+        UserError: rows or numbers of scores differ between runs, a score is not finite, or there
+            is nothing to resample.
+    """
+    if resamples < 1 or not 0 < level < 1:
+        raise UserError(
+            f"bootstrap: {resamples} resamples at level {level}; allowed are 1 or more, and a level"
+            " between 0 and 1"
+        )
+    if not ood:
+        raise UserError("bootstrap: no OOD set was measured; at least one is needed")
+    sizes = _sizes(scores, ood)
+    rows = list(next(iter(scores.values())))
+
+    observed = _measured(
+        scores, ood, rows, {name: np.ones((n, 1), int) for name, n in sizes.items()}
+    )
+    draws = {name: np.random.default_rng([seed, zlib.crc32(name.encode())]) for name in sizes}
+    blocks = []
+    for start in range(0, resamples, BLOCK):
+        count = min(BLOCK, resamples - start)
+        counts = {
+            name: np.ascontiguousarray(rng.multinomial(n, np.full(n, 1 / n), count).T)
+            for (name, n), rng in zip(sizes.items(), draws.values(), strict=True)
+        }
+        blocks.append(_measured(scores, ood, rows, counts))
+    drawn = np.concatenate(blocks, axis=-1)
+
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    result = {"resamples": resamples, "level": level, "seed": seed, "rows": {}, "differences": {}}
+    for m, metric in enumerate(METRICS):
+        of_rows, of_pairs = result["rows"].setdefault(metric, {}), {}
+        result["differences"][metric] = of_pairs
+        for s, name in enumerate([*ood, "mean"]):
+            value, sample = observed[m, s, :, 0], drawn[m, s]
+            of_rows[name] = dict(zip(rows, _intervals(value, sample, ends), strict=True))
+            of_pairs[name] = {
+                row: dict(
+                    zip(
+                        rows[i + 1 :],
+                        _intervals(value[i] - value[i + 1 :], sample[i] - sample[i + 1 :], ends),
+                        strict=True,
+                    )
+                )
+                for i, row in enumerate(rows[:-1])
+            }
+    return result
+
+
+def difference(
+    bootstrap: Mapping, metric: str, name: str, row: str, other: str
+) -> tuple[float, float, float]:
+    """(difference, low, high) of `row` less `other` on the set `name`, from `paired_bootstrap`."""
+    pairs = bootstrap["differences"][metric][name]
+    if other in pairs.get(row, {}):
+        return tuple(pairs[row][other])
+    value, low, high = pairs[other][row]
+    return -value, -high, -low
+
+
+def resampled_metrics(id_scores, ood_scores, id_counts, ood_counts) -> np.ndarray:
+    """FPR95 and AUROC, as `metrics.ood_metrics` has them, with each image taken so many times.
+
+    Args:
+        id_scores, ood_scores: (n,) and (m,), finite, higher is more ID.
+        id_counts, ood_counts: (n, b) and (m, b) whole numbers, the draws of b resamples; the sums
+            over images are the same in all of them, and at least 1.
+
+    Returns:
+        (2, b): FPR95 and AUROC of each resample.
+    """
+    id_order, ood_order = np.argsort(id_scores), np.argsort(ood_scores)
+    id_sorted, ood_sorted = np.asarray(id_scores)[id_order], np.asarray(ood_scores)[ood_order]
+    values, starts = np.unique(id_sorted, return_index=True)
+    drawn = id_counts[id_order]
+    if values.size < id_sorted.size:
+        drawn = np.add.reduceat(drawn, starts, axis=0)
+    dropped = np.cumsum(drawn, axis=0)  # ID images at or below each value
+    n = dropped[-1, 0]
+
+    below = np.zeros((ood_sorted.size + 1, ood_counts.shape[1]), ood_counts.dtype)
+    np.cumsum(ood_counts[ood_order], axis=0, out=below[1:])
+    m = below[-1, 0]
+    left, right = (np.searchsorted(ood_sorted, values, side) for side in ("left", "right"))
+
+    # Twice the pairs that an ID image wins; a tie counts half.
+    won = np.einsum("vb,vb->b", drawn, below[left] + below[right])
+    auroc = won / (2 * n * m)
+
+    # Of the numbers of kept ID images that some threshold has, the nearest to 95 % is the largest
+    # one up to `most`, or the next above it.
+    most = np.searchsorted(np.arange(n + 1) / n, 0.95, "right") - 1
+    columns = np.arange(drawn.shape[1])
+    few = np.sum(dropped < n - most, axis=0)  # the value whose images must go to keep no more
+    fewer_kept = n - dropped[few, columns]
+    spared = dropped[few, columns] - drawn[few, columns]  # dropped by the next higher number kept
+    many = np.sum(dropped < spared, axis=0)
+    # For a number kept the lowest threshold is just above the next image below; where every ID
+    # image is kept, it is the lowest ID score itself.
+    rejected_few = below[right[few], columns]
+    rejected_many = np.where(spared > 0, below[right[many], columns], below[left[few], columns])
+    nearer = np.abs((n - spared) / n - 0.95) <= np.abs(fewer_kept / n - 0.95)
+    fpr95 = (m - np.where(nearer, rejected_many, rejected_few)) / m
+    return np.stack([fpr95, auroc])
+
+
+def _measured(scores, ood, rows, counts) -> np.ndarray:
+    """(metrics, sets and their mean, rows, resamples), the mean over runs."""
+    resamples = counts["id"].shape[1]
+    total = np.zeros((len(METRICS), len(ood) + 1, len(rows), resamples))
+    for by_row in scores.values():
+        for r, row in enumerate(rows):
+            of = by_row[row]
+            for s, name in enumerate(ood):
+                total[:, s, r] += resampled_metrics(of["id"], of[name], counts["id"], counts[name])
+    total[:, -1] = total[:, :-1].mean(axis=1)
+    return total / len(scores)
+
+
+def _intervals(values, samples, ends) -> list[list[float]]:
+    """[value, low, high] of each of (k,) values, from (k, resamples), to six decimals."""
+    bounds = np.quantile(samples, ends, axis=-1).reshape(2, -1)
+    # Adding zero turns -0.0 into 0.0.
+    return (np.stack([values, *bounds], axis=-1).round(6) + 0.0).tolist()
+
+
+def _sizes(scores, ood) -> dict[str, int]:
+    """The number of images of "id" and of each OOD set, found the same everywhere."""
+    if not scores:
+        raise UserError("bootstrap: there are no scores; those of one seed at least are needed")
+    first = next(iter(scores.values()))
+    sizes: dict[str, int] = {}
+    for run, by_row in scores.items():
+        if set(by_row) != set(first):
+            lone = ", ".join(sorted(set(by_row) ^ set(first)))
+            raise UserError(
+                f"bootstrap: seed {run}: all seeds need the same rows; unpaired: {lone}"
+            )
+        for row, of in by_row.items():
+            for name in ("id", *ood):
+                where = f"bootstrap: seed {run}: {row}: {name}"
+                if name not in of:
+                    raise UserError(f"{where}: no scores; every row needs those of every set")
+                found = np.asarray(of[name])
+                if found.ndim != 1 or not found.size or not np.isfinite(found).all():
+                    raise UserError(
+                        f"{where}: scores of shape {found.shape}; allowed are (n,) finite numbers"
+                    )
+                if sizes.setdefault(name, found.size) != found.size:
+                    raise UserError(f"{where}: {found.size} scores; other rows have {sizes[name]}")
+    return sizes

@@ -1,0 +1,63 @@
+"""Candidates for the settings of rows: which is chosen, and what is told of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# A candidate is chosen only if its ID accuracy is at most this far below the best candidate's.
+ACCURACY_LOST = 0.01
+
+
+def choose(candidates: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The options of the best candidate; of equal ones, the first.
+
+    The least FPR95 wins, then the largest AUROC, among those that keep the ID accuracy.
+
+    Args:
+      candidates: each with `options`, and `fpr95`, `auroc` (means over the sets) and `id_accuracy`
+        as fractions.
+    """
+    enough = max(c["id_accuracy"] for c in candidates) - ACCURACY_LOST
+    allowed = [c for c in candidates if c["id_accuracy"] >= enough]
+    return min(allowed, key=lambda c: (c["fpr95"], -c["auroc"]))["options"]
+
+
+def text_table(record: Mapping[str, Any]) -> str:
+    """A line per candidate, for the terminal; the chosen are marked.
+
+    Args:
+      record: the content of tuning.json.
+    """
+    lines = [
+        f"tuned on {', '.join(record['sets'])}, seed {record['seed']}, in %",
+        f"{'':2}{'row':<18}{'candidate':<40}{'FPR95':>7}{'AUROC':>7}{'ID acc.':>9}",
+    ]
+    for row, own in record["rows"].items():
+        for candidate in own["candidates"]:
+            mark = "*" if candidate["options"] == own["chosen"] else ""
+            text = ", ".join(f"{name}={value}" for name, value in candidate["options"].items())
+            numbers = (100 * candidate[name] for name in ("fpr95", "auroc", "id_accuracy"))
+            fpr95, auroc, accuracy = numbers
+            lines.append(f"{mark:2}{row:<18}{text:<40}{fpr95:7.1f}{auroc:7.1f}{accuracy:9.1f}")
+    return "\n".join(lines)
+
+
+def tuning_note(
+    record: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What metrics.json says of the tuning.
+
+    Args:
+      record: the content of tuning.json.
+      options: row → all its settings, as they are used.
+
+    Returns:
+      {"sets", "seed", "rows": {row: {"candidates", "chosen"}}}, of the rows in both: how many were
+      tried, and the settings in use; 0 candidates where these are not the ones that were chosen.
+    """
+    rows = {}
+    for row, own in record["rows"].items():
+        if row in options:
+            used = {name: options[row][name] for name in own["chosen"]}
+            count = len(own["candidates"]) if used == own["chosen"] else 0
+            rows[row] = {"candidates": count, "chosen": used}
+    return {"sets": record["sets"], "seed": record["seed"], "rows": rows}

@@ -1,0 +1,249 @@
+"""What the tables of a run show: columns, rows, and which cells are the best of their column."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from dream_jax.evaluation import bootstrap
+
+LEGEND = (
+    "All in %. FPR95: OOD images taken for ID when 95 % of ID images are kept, lower is better; "
+    "all others: higher is better."
+)
+LEGEND_KEPT = (
+    "Kept: decoded ID images (autoencoder round trips; images sampled by plain class name) that "
+    "pass the threshold keeping 95 % of real ones."
+)
+LEGEND_SHIFTED = (
+    "Accuracy in % on shifted test sets, the mean over strengths where a set has several; "
+    "higher is better."
+)
+
+
+class Column(NamedTuple):
+    heading: str
+    path: tuple[str, ...]  # the keys that lead from a method's results to the number
+    higher_is_better: bool = True
+
+    @property
+    def arrow(self) -> str:
+        return "↑" if self.higher_is_better else "↓"
+
+    def value(self, result: Mapping) -> float | None:
+        """The fraction in `result`, or None where it was not measured."""
+        for key in self.path:
+            if not isinstance(result, Mapping) or key not in result:
+                return None
+            result = result[key]
+        return result if result is not None and math.isfinite(result) else None
+
+
+class Group(NamedTuple):
+    title: str
+    columns: list[Column]
+
+
+class Layout(NamedTuple):
+    """What a table shows.
+
+    Attributes:
+      groups: its columns.
+      rows: the keys of its rows.
+      legend: sentences that explain its numbers.
+      marked: whether texts mark the best of each column; the page always does.
+    """
+
+    groups: list[Group]
+    rows: list[str]
+    legend: list[str]
+    marked: bool = True
+
+
+class Cell(NamedTuple):
+    """A number of a table, as a fraction.
+
+    Attributes:
+      mean: over seeds; None where it was not measured.
+      std: its standard deviation over seeds; None where there is one seed.
+      best: whether it is the best of its column, as shown; several may be.
+      close: whether it is not, and the bootstrap cannot tell it from one that is.
+    """
+
+    mean: float | None
+    std: float | None = None
+    best: bool = False
+    close: bool = False
+
+    @property
+    def text(self) -> str:
+        return percent(self.mean)
+
+    @property
+    def spread(self) -> str:
+        """ " ± 1.2", or nothing where there is no deviation."""
+        return "" if self.std is None else f" ± {percent(self.std)}"
+
+
+class Row(NamedTuple):
+    key: str
+    name: str
+    section: str  # the title of the rows' group that starts here, or ""
+    cells: list[list[Cell]]  # by column group
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as a percentage with one decimal; a dash for what was not measured."""
+    return "–" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def readable(key: str, names: Mapping[str, str] | None = None) -> str:
+    """The name shown for a method or an OOD set: from `names`, else the key with spaces."""
+    return (names or {}).get(key, key.replace("_", " "))
+
+
+def results_layout(metrics: Mapping, names: Mapping[str, str] | None = None) -> Layout:
+    """The paper's columns where there are several seeds or a bootstrap, else all measured ones."""
+    compared = "std" in metrics or "bootstrap" in metrics
+    return (paper_layout if compared else full_layout)(metrics, names)
+
+
+def full_layout(metrics: Mapping, names: Mapping[str, str] | None = None) -> Layout:
+    """FPR95, AUROC and AUPR of each OOD set and their mean, ID accuracy, and shares kept."""
+    methods = metrics["methods"]
+    groups = [*_ood_groups(metrics, names, aupr=True), Group("ID", [_ACCURACY])]
+    legend = [LEGEND]
+    if any(result.get("kept") for result in methods.values()):
+        columns = [
+            Column("trips", ("kept", "round_trips")),
+            Column("named", ("kept", "sampled_by_name")),
+        ]
+        groups.append(Group("kept", columns))
+        legend.append(LEGEND_KEPT)
+    return Layout(groups, list(methods), legend, marked=False)
+
+
+def paper_layout(metrics: Mapping, names: Mapping[str, str] | None = None) -> Layout:
+    """The paper's table: FPR95 and AUROC of each OOD set and their mean, and ID accuracy."""
+    groups = [*_ood_groups(metrics, names, aupr=False), Group("ID", [_ACCURACY])]
+    return Layout(groups, list(metrics["methods"]), [LEGEND])
+
+
+def shifted_layout(
+    metrics: Mapping, names: Mapping[str, str] | None = None, strengths: bool = False
+) -> Layout:
+    """Accuracies on shifted test sets, for the rows that have them.
+
+    Args:
+        strengths: with a column for each strength of a set, not only for their mean.
+    """
+    rows = {key: result for key, result in metrics["methods"].items() if result.get("shifted")}
+    sets: dict[str, dict[str, None]] = {}
+    for result in rows.values():
+        for name, by_strength in result["shifted"].items():
+            if name != "mean":
+                sets.setdefault(name, {}).update(dict.fromkeys(by_strength))
+    groups = [
+        Group(
+            readable(name, names) if part == "mean" else f"{readable(name, names)} {part}",
+            [Column("acc.", ("shifted", name, part))],
+        )
+        for name, parts in sets.items()
+        for part in parts
+        if strengths or part == "mean"
+    ]
+    groups.append(Group("mean", [Column("acc.", ("shifted", "mean"))]))
+    groups.append(Group("ID", [_ACCURACY]))
+    return Layout(groups, list(rows), [LEGEND_SHIFTED])
+
+
+_ACCURACY = Column("acc.", ("id_accuracy",))
+
+
+def _ood_groups(metrics, names, aupr: bool) -> list[Group]:
+    sets = dict.fromkeys(s for r in metrics["methods"].values() for s in r["ood"] if s != "mean")
+    groups = []
+    for name in [*sets, "mean"]:
+        columns = [
+            Column("FPR95", ("ood", name, "fpr95"), higher_is_better=False),
+            Column("AUROC", ("ood", name, "auroc")),
+        ]
+        if aupr:
+            columns.append(Column("AUPR", ("ood", name, "aupr_in")))
+        groups.append(Group(readable(name, names), columns))
+    return groups
+
+
+def table_rows(
+    metrics: Mapping,
+    layout: Layout,
+    names: Mapping[str, str] | None = None,
+    sections: Mapping[str, str] | None = None,
+) -> list[Row]:
+    """The rows of `layout` with their cells marked.
+
+    Args:
+        sections: {row: title of the group of rows it belongs to}; neighbours of one title share it.
+    """
+    marked = [
+        list(zip(*(_marked(metrics, layout.rows, column) for column in group.columns), strict=True))
+        for group in layout.groups
+    ]
+    rows, last = [], ""
+    for i, key in enumerate(layout.rows):
+        section = (sections or {}).get(key, "")
+        title, last = section if section != last else "", section
+        rows.append(Row(key, readable(key, names), title, [list(group[i]) for group in marked]))
+    return rows
+
+
+def _marked(metrics: Mapping, keys: list[str], column: Column) -> list[Cell]:
+    means = [column.value(metrics["methods"][key]) for key in keys]
+    stds = [column.value(metrics.get("std", {}).get(key, {})) for key in keys]
+    # Compared as shown: two equal figures are both the best, or none where all agree.
+    shown = [None if mean is None else float(percent(mean)) for mean in means]
+    numbers = [number for number in shown if number is not None]
+    if len(set(numbers)) < 2:
+        return [Cell(mean, std) for mean, std in zip(means, stds, strict=True)]
+    choose = max if column.higher_is_better else min
+    best = choose(numbers)
+    leaders = [key for number, key in zip(shown, keys, strict=True) if number == best]
+    return [
+        Cell(
+            mean,
+            std,
+            best=number == best,
+            close=number not in (None, best)
+            and any(_close(metrics, column, key, leader) for leader in leaders),
+        )
+        for mean, std, number, key in zip(means, stds, shown, keys, strict=True)
+    ]
+
+
+def _close(metrics: Mapping, column: Column, key: str, best: str) -> bool:
+    """Whether the interval of the difference between two rows holds 0."""
+    found = metrics.get("bootstrap")
+    if not found or column.path[0] != "ood" or column.path[2] not in bootstrap.METRICS:
+        return False
+    _, low, high = bootstrap.difference(found, column.path[2], column.path[1], key, best)
+    return low <= 0 <= high
+
+
+def marks(metrics: Mapping, layout: Layout, best: str) -> list[str]:
+    """The sentences that explain deviations and marks.
+
+    Args:
+        best: how the best of a column is shown, e.g. "bold".
+    """
+    sentences = []
+    if metrics.get("std"):
+        sentences.append(f"Mean ± standard deviation over {len(metrics['by_seed'])} seeds.")
+    if len(layout.rows) > 1:
+        sentences.append(f"The best of each column is {best}.")
+    found = metrics.get("bootstrap")
+    if found and any(c.path[0] == "ood" for group in layout.groups for c in group.columns):
+        sentences.append(
+            "†: FPR95 or AUROC that a paired bootstrap over test images cannot tell from the best "
+            f"of its column (0 lies in the {100 * found['level']:g} % interval of the difference, "
+            f"{found['resamples']:,} resamples; the trained networks are held fixed)."
+        )
+    return sentences

@@ -1,0 +1,78 @@
+"""Candidates are tried beside a run, on the tuning sets alone, and the best is chosen."""
+
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from dream_jax import tuning
+from dream_jax.errors import UserError
+from dream_jax.evaluation.candidates import choose, tuning_note
+from dream_jax.records import read_json
+
+
+def candidate(value, fpr95, auroc, id_accuracy) -> dict:
+    measures = {"fpr95": fpr95, "auroc": auroc, "id_accuracy": id_accuracy}
+    return {"options": {"weight": value}, **measures}
+
+
+def test_the_least_fpr95_wins_then_auroc_among_those_that_keep_the_accuracy():
+    first, second = candidate(1, 0.3, 0.9, 0.98), candidate(2, 0.2, 0.8, 0.98)
+    assert choose([first, second]) == {"weight": 2}
+    assert choose([first, second, candidate(3, 0.2, 0.9, 0.975)]) == {"weight": 3}
+    assert choose([first, second, candidate(4, 0.1, 0.9, 0.96)]) == {"weight": 2}
+    assert choose([first, candidate(5, 0.3, 0.9, 0.98)]) == {"weight": 1}
+
+
+def test_the_note_tells_settings_by_hand_from_chosen_ones():
+    own = {"candidates": [candidate(v, 0.3, 0.9, 0.98) for v in (1, 2)], "chosen": {"weight": 2}}
+    record = {"sets": ["noise"], "seed": 7, "rows": {"vos": own, "gan": own, "knn": own}}
+    note = tuning_note(record, {"vos": {"weight": 2, "k": 3}, "gan": {"weight": 1}})
+    assert note["sets"] == ["noise"] and note["seed"] == 7
+    assert note["rows"] == {
+        "vos": {"candidates": 2, "chosen": {"weight": 2}},
+        "gan": {"candidates": 0, "chosen": {"weight": 1}},
+    }
+
+
+@pytest.fixture
+def config(toy) -> ConfigDict:
+    config = toy.config()
+    config.methods = ("knn", "outlier_exposure", "energy")
+    config.data.tuning = ("noise",)
+    config.data.auxiliary, config.data.auxiliary_count = ("symbols",), 30
+    config.tuning.seed = 5
+    config.tuning.candidates = ConfigDict(
+        {"knn": {"k": (3, 30)}, "outlier_exposure": {"weight": (0.5, 2.0)}}
+    )
+    return config
+
+
+def test_tuning_beside_a_finished_run(config, copied_run, capsys):
+    workdir = copied_run()
+    before = {p: p.read_bytes() for p in workdir.rglob("*.json")}
+    record = tuning.run(config, workdir)
+    assert record == read_json(workdir / "tuning.json") == json.loads(json.dumps(record))
+    assert record["sets"] == ["noise"] and record["seed"] == 5
+    tried = {row: [c["options"] for c in own["candidates"]] for row, own in record["rows"].items()}
+    assert tried == {
+        "knn": [{"k": 3}, {"k": 30}],
+        "outlier_exposure": [{"weight": 0.5}, {"weight": 2.0}],
+    }
+    for own in record["rows"].values():
+        assert own["chosen"] == choose(own["candidates"])
+    output = capsys.readouterr().out
+    assert "── learn" not in output and "── decode" not in output
+    assert output.count("── train energy, seed 5") == 1  # one network for all of knn's candidates
+    assert all(p.read_bytes() == content for p, content in before.items())  # the run's own stay
+    tuning.run(config, workdir)
+    assert "──" not in capsys.readouterr().out
+
+
+def test_nothing_to_tune_by_is_refused(config, tmp_path):
+    config.data.tuning = ()
+    with pytest.raises(UserError, match=r"config.data.tuning is \(\)"):
+        tuning.run(config, tmp_path)
+    config.data.tuning, config.methods = ("noise",), ("msp",)
+    with pytest.raises(UserError, match=r"candidates for some of config.methods = \('msp',\)"):
+        tuning.run(config, tmp_path)
