@@ -42,14 +42,14 @@ class Inputs(NamedTuple):
       logits: (n, classes).
       features: (n, d).
       images: (n, ...) what the network takes.
-      forward: images → logits, row by row independent; for gradients.
+      forward: images → (logits, features), row by row independent; for gradients.
       image_scale: how many units of the network's normalised input one unit of `images` is.
     """
 
     logits: jax.Array | None
     features: jax.Array | None
     images: jax.Array | None
-    forward: Callable[[jax.Array], jax.Array] | None
+    forward: Callable[[jax.Array], tuple[jax.Array, jax.Array]] | None
     image_scale: float = 1.0
 
 

@@ -146,7 +146,7 @@ def fit_method(
 
 def _inputs(forward: Forward, variables: Any, images: jax.Array, image_scale: float) -> Inputs:
     logits, features = forward(variables, images)
-    return Inputs(logits, features, images, lambda x: forward(variables, x)[0], image_scale)
+    return Inputs(logits, features, images, lambda x: forward(variables, x), image_scale)
 
 
 def scorer(

@@ -20,6 +20,7 @@ from dream_jax.keys import stage_key
 from dream_jax.models.resnet import build_model, init_model
 from dream_jax.training.checkpoints import Checkpoints
 from dream_jax.training.devices import MappedFunction
+from dream_jax.training.gradients import split_gradients
 from dream_jax.training.loop import Batches, Objective, Stacked, create_state, epoch_index, fit
 from dream_jax.training.optimizers import sgd
 
@@ -84,17 +85,23 @@ def make_objective(
             labels, is_id = (jnp.concatenate([a, jnp.zeros_like(a)]) for a in (labels, is_id))
             mask, keys = (jnp.concatenate([a, a]) for a in (mask, keys))
         network = {name: v for name, v in model_state.items() if name != "method"}
-        (logits, features), network = model.apply(
-            {"params": params["network"], **network},
-            images,
-            train=True,
-            mask=mask,
-            mutable=["batch_stats"],
-        )
+
+        def apply(params, images):
+            variables = {"params": params, **network}
+            return model.apply(variables, images, train=True, mask=mask, mutable=["batch_stats"])
+
+        held = None
+        if method.generate is None:
+            (logits, features), network = apply(params["network"], images)
+        else:
+            # Batch norm would carry the cross-entropy of ID images to the images that were made.
+            out, ((held, _), _) = split_gradients(apply, params["network"], images)
+            (logits, features), network = out
         rows = Rows(
             *(images, logits, features, labels, is_id, mask, keys, batch["key"]),
             progress=batch["step"] / steps,
             head=Head(**params["network"]["head"]),
+            held=held,
         )
         terms, state = method.terms(own, rows, options)
         return terms, network | ({"method": state} if state else {})

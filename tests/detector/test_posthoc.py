@@ -237,12 +237,12 @@ def test_odin_steps_in_the_space_of_normalised_images():
     x = np.random.default_rng(0).random((20, 48)).astype(np.float32)
 
     def forward(images):
-        return network(WEIGHTS, 2 * images - 1)[0]
+        return network(WEIGHTS, 2 * images - 1)
 
     moved = perturb(Inputs(None, None, x, forward, image_scale=2.0), 0.02, 1000.0)
     step = (2 * np.asarray(moved) - 1) - (2 * x - 1)
     np.testing.assert_allclose(np.abs(step), 0.02, atol=1e-6)
-    before, after = max_softmax(forward(x), 1000.0), max_softmax(forward(moved), 1000.0)
+    before, after = (max_softmax(forward(images)[0], 1000.0) for images in (x, moved))
     assert np.all(after > before)
 
 

@@ -60,6 +60,8 @@ class Rows(NamedTuple):
       key: the step's random key, the same on all devices.
       progress: the share of the training's steps that is done, in [0, 1).
       head: the network's last layer.
+      held: the logits once more, where `generate` is there: their gradients reach the images that
+        it made and not the network, those of `logits` the network and not the images.
     """
 
     images: jax.Array
@@ -72,6 +74,7 @@ class Rows(NamedTuple):
     key: jax.Array
     progress: jax.Array
     head: Head
+    held: jax.Array | None = None
 
 
 # Outputs of a function of `Inputs`, traced, over the ID training images: arrays (n, ...).

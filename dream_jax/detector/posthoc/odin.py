@@ -21,14 +21,15 @@ def perturb(inputs: Inputs, epsilon: float, temperature: float) -> jax.Array:
     """
 
     def total(images):
-        scaled = inputs.forward(images) / temperature
+        scaled = inputs.forward(images)[0] / temperature
         return jnp.sum(jnp.max(jax.nn.log_softmax(scaled, axis=-1), axis=-1))
 
     return inputs.images + epsilon / inputs.image_scale * jnp.sign(jax.grad(total)(inputs.images))
 
 
 def _score(state: Any, inputs: Inputs, options: Mapping[str, Any]) -> jax.Array:
-    return max_softmax(inputs.forward(perturb(inputs, **options)), options["temperature"])
+    logits, _ = inputs.forward(perturb(inputs, **options))
+    return max_softmax(logits, options["temperature"])
 
 
 ODIN = Detector(
