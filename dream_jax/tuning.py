@@ -69,7 +69,8 @@ def _pipeline(config: ConfigDict, workdir: Path, row: str, options: dict, like: 
     config.methods, config.seeds = (row,), (config.tuning.seed,)
     config.data.ood, config.data.tuning, config.data.shifted = config.data.tuning, (), ()
     own = config.method_options.get(row, ConfigDict()).to_dict() | options
-    config.method_options[row] = ConfigDict(own)
+    with config.unlocked():
+        config.method_options[row] = ConfigDict(own)
     name = ",".join(f"{setting}={value}" for setting, value in options.items())
     return Pipeline(config, workdir / "tuning", shared=workdir, variant=(row, name), like=like)
 

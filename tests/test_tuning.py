@@ -45,7 +45,7 @@ def config(toy) -> ConfigDict:
     config.tuning.candidates = ConfigDict(
         {"knn": {"k": (3, 30)}, "outlier_exposure": {"weight": (0.5, 2.0)}}
     )
-    return config
+    return config.lock()  # as flags leave it
 
 
 def test_tuning_beside_a_finished_run(config, copied_run, capsys):

@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 from scipy.stats import rankdata
 
 from dream_jax.detector.inputs import NEEDS, visible
+from dream_jax.detector.methods import METHODS
 from dream_jax.detector.posthoc import DETECTORS, FitData, Head, Inputs, base
 from dream_jax.detector.posthoc.activations import shape_activations
 from dream_jax.detector.posthoc.odin import perturb
@@ -23,7 +24,7 @@ from dream_jax.detector.scoring import (
     resolve_options,
     scorer,
 )
-from dream_jax.detector.train import forward_of
+from dream_jax.detector.train import Classifier, forward_of
 from dream_jax.errors import UserError
 from dream_jax.evaluation.metrics import ood_metrics
 from dream_jax.models.resnet import INPUT_SCALE, build_model, init_model
@@ -146,7 +147,8 @@ def test_fitting_in_parts_is_fitting_at_once(data, monkeypatch):
     # Eigenvectors have no sign: what is made of them is compared by scores.
     eigen = ("mahalanobis", "rmd", "vim")
     for name in set(DETECTORS) - set(eigen):
-        for a, b in zip(jax.tree.leaves(whole[name]), jax.tree.leaves(parts[name]), strict=True):
+        both = (jax.tree.leaves(fitted[name].state) for fitted in (whole, parts))
+        for a, b in zip(*both, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7, err_msg=name)
     both = [
         scorer(network, WEIGHTS, {name: f[name] for name in eigen}, 300)(GOLDEN["test_x"])[1]
@@ -263,12 +265,13 @@ def test_scores_of_a_resnet_in_one_pass():
 
     network = jax.tree.map(weights, shapes)
     images = rng.random((30, 16, 16, 1)).astype(np.float32)
-    forward, labels = forward_of(config, 3), np.arange(30) % 3
+    forward, labels = forward_of(config, METHODS["energy"], 3), np.arange(30) % 3
     chosen = {"max_logit": {}, "odin": {"epsilon": 0.01}, "mahalanobis": {}, "react": {}}
     head = Head(**network["params"]["head"])
-    fitted = fit_to_images(chosen, forward, network, head, images, labels, 10)
-    logits, found = scorer(forward, network, fitted, 8, INPUT_SCALE)(images)
-    expected, z = jax.jit(forward)(network, images)
+    classifier = Classifier(network)
+    fitted = fit_to_images(chosen, forward, classifier, head, images, labels, 10)
+    logits, found = scorer(forward, classifier, fitted, 8, INPUT_SCALE)(images)
+    expected, z = jax.jit(forward)(classifier, images)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
     np.testing.assert_allclose(found["max_logit"], np.max(expected, axis=1), atol=1e-5)
     cut = np.minimum(z, np.quantile(z, 0.9)) @ head.kernel + head.bias
