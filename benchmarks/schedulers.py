@@ -128,8 +128,9 @@ def main():
     }
     if (args.run / "classifier" / "energy").exists():
         asked = np.arange(BY_NAME) % len(names)
+        logits_of = run.logits_of("energy", config.seed)
         result["read_as_asked"] = {
-            who: float(np.mean(run.plain_logits(i[:BY_NAME]).argmax(-1) == asked))
+            who: float(np.mean(logits_of(i[:BY_NAME]).argmax(-1) == asked))
             for who, i in images.items()
         }
     print(f"{'':24}{'ms / image':>12}{'difference':>12}{'read as asked':>15}")

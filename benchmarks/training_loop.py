@@ -58,10 +58,11 @@ def main():
     model = build_model(config.model, len(train.class_names))
     variables = init_model(model, key, train.images.shape[1:])
     variables["params"] = {"network": variables["params"], "method": {}}
-    optimizer = sgd(config.classifier.optimizer, (args.rounds + 1) * args.steps)
+    steps = (args.rounds + 1) * args.steps
+    optimizer = sgd(config.classifier.optimizer, steps)
     state = create_state(variables, optimizer, key)
     batches = make_batches(config, train, None)
-    run = make_steps(make_objective(model, method, config), optimizer, None)
+    run = make_steps(make_objective(model, method, {}, config, steps), optimizer, None)
     table = devices.replicate(batches.whole())
 
     def ahead(table: dict, length: int = 1):
