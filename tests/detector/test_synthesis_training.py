@@ -20,7 +20,7 @@ from dream_jax.training.optimizers import sgd
 
 STEPS = 100
 OPTIONS = {
-    "vos": {"queue": 20, "candidates": 200, "weight": 1.0, "start": 0.02},
+    "vos": {"queue": 20, "candidates": 200, "weight": 1.0, "start": 0.02, "score": "phi"},
     "npos": {
         **{"queue": 20, "k": 5, "boundary": 8, "candidates": 40, "keep": 5, "scale": 0.3},
         **{"phi_hidden": 16, "projection": 8, "score_k": 5, "start": 0.02},

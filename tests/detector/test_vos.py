@@ -86,12 +86,19 @@ def test_weighted_energy():
     np.testing.assert_allclose(gradient, np.where(weights > 0, share.sum(0), 0), rtol=1e-4)
 
 
-def test_score_is_the_logit_of_phi():
+def test_scores():
     logits = RNG.normal(size=(9, 3)).astype(np.float32)
     kernel, bias = np.float32([[-0.4, 0.7]]), np.float32([0.2, -0.1])
-    state = {"phi": {"layer0": {"kernel": kernel, "bias": bias}}, "weights": np.ones(3, np.float32)}
-    score = METHODS["vos"].score(state, Inputs(logits, None, None, None), {"slope": "free"})
-    np.testing.assert_allclose(score, 1.1 * logsumexp(logits, axis=1) - 0.3, rtol=1e-4)
+    weights = np.float32([2, 2, 2])
+    state = {"phi": {"layer0": {"kernel": kernel, "bias": bias}}, "weights": weights}
+
+    def score(name: str):
+        options = {"score": name, "slope": "free"}
+        return METHODS["vos"].score(state, Inputs(logits, None, None, None), options)
+
+    energy = logsumexp(logits, axis=1)
+    np.testing.assert_allclose(score("energy"), energy, rtol=1e-4)
+    np.testing.assert_allclose(score("phi"), 1.1 * (energy + np.log(2)) - 0.3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("hidden", [0, 4])

@@ -22,12 +22,16 @@ from dream_jax.detector.methods.base import (
 )
 from dream_jax.detector.methods.dream_ood import init_phi, level_set_loss, phi
 from dream_jax.detector.options import choice, number, whole
+from dream_jax.detector.scores import energy_score
 from dream_jax.errors import UserError
 from dream_jax.training.devices import gather_rows, share_out
 from dream_jax.training.loop import Term
 
 RIDGE = 1e-4  # added to the covariance's diagonal, as in the published code
 SLOPES = ("free", "rising")  # of φ, see `uncertainty_branch`
+# "phi" is the paper's text (section 3.3), "energy" what the published code tests classifiers by. A
+# weight that has fallen below 0 stays there and hides its class from φ, but not from the energy.
+SCORES = ("energy", "phi")
 
 
 def weighted_energy(logits: jax.Array, weights: jax.Array) -> jax.Array:
@@ -142,7 +146,9 @@ def _fit(own: Own, evaluate: Evaluate, options: Options) -> dict:
 
 
 def _score(state: dict, inputs: Inputs, options: Options) -> jax.Array:
-    """The logit of the uncertainty branch, φ(E(x)) (section 3.3), higher for ID."""
+    """The energy of the logits, or φ's logit of their weighted energy; see `SCORES`."""
+    if options["score"] == "energy":
+        return energy_score(inputs.logits)
     energy = weighted_energy(inputs.logits, state["weights"])
     logits = phi(uncertainty_branch(state["phi"], options["slope"]), energy)
     return logits[:, 1] - logits[:, 0]
@@ -162,6 +168,7 @@ METHOD = Method(
         "keep": whole(1, 1),  # ... and how many are kept as outliers
         "phi_hidden": whole(0, 0),  # 0: φ is linear; the paper's object detectors: 512
         "slope": choice("free", SLOPES),
+        "score": choice("energy", SCORES),
     },
     init=_init,
     check=_check,
