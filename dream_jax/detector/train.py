@@ -84,10 +84,10 @@ def make_objective(
             images = jnp.concatenate([images, made])
             labels, is_id = (jnp.concatenate([a, jnp.zeros_like(a)]) for a in (labels, is_id))
             mask, keys = (jnp.concatenate([a, a]) for a in (mask, keys))
-        network = {name: v for name, v in model_state.items() if name != "method"}
+        statistics = {name: v for name, v in model_state.items() if name != "method"}
 
         def apply(params, images):
-            variables = {"params": params, **network}
+            variables = {"params": params, **statistics}
             return model.apply(variables, images, train=True, mask=mask, mutable=["batch_stats"])
 
         held = None
