@@ -22,7 +22,17 @@ def get_config() -> ConfigDict:
     # of this run, or a folder classifier/<method>/checkpoints of another; then fine_tune holds.
     config.init_from = ""
     # Settings of rows in place of their defaults, which dream_jax/detector/ gives.
-    config.method_options = ConfigDict({"dream_ood": {"weight": 1.0, "zoom": 4.0}})
+    config.method_options = ConfigDict(
+        {
+            "gan": {"width": 8},
+            "vos": {"queue": 400, "candidates": 1000},
+            "npos": {
+                **{"queue": 200, "k": 20, "boundary": 40, "candidates": 100, "keep": 3},
+                "score_k": 50,
+            },
+            "dream_ood": {"weight": 1.0, "zoom": 4.0},
+        }
+    )
     config.save_every = 100  # training steps between checkpoints
     config.eval_batch_size = 250
 
@@ -144,6 +154,10 @@ def get_config() -> ConfigDict:
             "gen": {"gamma": (0.05, 0.1, 0.2, 0.5)},
             "ash_s": {"share": (0.65, 0.8, 0.9, 0.95)},
             "nnguide": {"k": (10, 50, 100, 200)},
+            "godin": {"similarity": ("inner", "euclidean", "cosine")},
+            "gan": {"beta": (0.1, 1.0), "learning_rate": (2e-4, 1e-3)},
+            "vos": {"weight": (0.1, 1.0), "keep": (1, 6)},
+            "npos": {"weight": (0.1, 1.0), "scale": (0.1, 0.2)},
             "outlier_exposure": {"weight": (0.5, 1.0), "zoom": (1.0, 4.0)},
             "dream_ood": {"weight": (1.0, 2.5), "zoom": (1.0, 4.0)},
         }
