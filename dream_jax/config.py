@@ -406,7 +406,8 @@ def check_class_sizes(config: ConfigDict, labels: np.ndarray, class_names: Seque
     check_sizes(options(config, posthoc), len(labels))
     trained = [row for row in config.methods if row in METHODS]
     for row, own in options(config, trained).items():
-        METHODS[row].check(own, labels, config.classifier.epochs)
+        size, channels = config.data.image_size, config.data.channels
+        METHODS[row].check(own, (size, size, channels), labels, config.classifier.epochs)
     for field in ("sampling.k", "sampling.boundary", "inliers.k"):
         section, name = field.split(".")
         value = config[section][name]

@@ -24,9 +24,9 @@ from dream_jax.detector.posthoc import DETECTORS
 from dream_jax.errors import DataUnavailable, UserError
 from dream_jax.generator.load import generator_folder
 from dream_jax.images import Pixels, read_folder, read_listing
+from dream_jax.plan import DECODED, PLAIN, TITLES, Plan
 from dream_jax.records import (
     Stage,
-    flatten,
     read_json,
     read_npy,
     read_npz,
@@ -37,32 +37,6 @@ from dream_jax.records import (
 from dream_jax.training import hosts
 
 STAGES = ("learn", "sample", "decode", "train", "evaluate", "report")
-# Settings that change how a result is reached and not the result, and those of display.
-_NEUTRAL = (
-    "name",
-    "save_every",
-    "eval_batch_size",
-    "decoding.batch_size",
-    "decoding.vae_batch_size",
-    "data.tfds_dir",
-    "data.workers",
-)
-# What tables call the methods and the detectors.
-_TITLES = {name: entry.title for name, entry in (DETECTORS | METHODS).items()}
-PLAIN = configuration.PLAIN
-# Titles of the groups of rows, by what the classifiers of methods were trained with.
-_TRAINED = {
-    "": "Trained on the ID images alone",
-    "outliers": "Trained with imagined images",
-    "inliers": "Trained with imagined images",
-    "auxiliary": "Trained with real outliers",
-}
-_SECTIONS = {
-    **dict.fromkeys(DETECTORS, "Scores of the cross-entropy classifier"),
-    **{name: _TRAINED[method.extra] for name, method in METHODS.items() if name != PLAIN},
-}
-# What methods use for their training that stage decode made.
-_DECODED = ("outliers", "inliers")
 # Sets of decoded ID images, whose scores are to stay those of ID images.
 KEPT = ("round_trips", "sampled_by_name")
 
@@ -109,151 +83,18 @@ class Pipeline:
     ):
         """
         Args:
-          shared: the run whose latent space, embeddings and images are used, if not its own.
-          variant: (row, name) where a row is tried with other settings: results under that name.
+          shared, variant: see `Plan`.
           like: another pipeline on the same image sets, which are not loaded again.
         """
-        self.config, self.workdir, self.variant = config, workdir, variant
-        shared = shared or workdir
+        self.config, self.workdir = config, workdir
+        self.plan = Plan(config, workdir, shared, variant)
         for name in ("id_data", "ood_sets", "_test_sets"):
             if like is not None and name in vars(like):  # a cached property that was used
                 vars(self)[name] = vars(like)[name]
-        self.settings = {
-            name: value
-            for name, value in flatten(config.to_dict()).items()
-            if not name.startswith(_NEUTRAL)
-        }
-        of_images = ("id", "folder", "image_size", "channels", "unreadable", "hold_bytes")
-        data = [f"data.{name}" for name in (*of_images, "class_names", "class_tokens")]
-        plain = ["seed", *data, "model"]
-        learn = [*plain, "latent_space", "generator.path", "generator.revision"]
-        sample = [*learn, "sampling"]
-        decode = [*sample, "generator", "decoding"]
-        self.records = {
-            "learn": self._stage("learn", shared / "latent_space", learn),
-            "sample": self._stage("sample", shared / "embeddings", sample),
-            "decode": self._stage("decode", shared / "images", decode),
-        }
-        inliers = [*learn, "sampling.selection", "inliers"]
-        if any(METHODS[method].extra == "inliers" for method in self.trained):
-            of_images = [*inliers, "generator", "decoding"]
-            for name, folder, needed in (
-                ("sample inliers", "embeddings/inliers", inliers),
-                ("decode inliers", "images/inliers", of_images),
-            ):
-                self.records[name] = self._stage(name, shared / folder, needed)
-        for method, seed in self.classifiers:
-            needed, own = [*plain, "classifier"], {"seed": seed, **self._options_of(method)}
-            if METHODS[method].extra in _DECODED:
-                needed += [*decode, "init_from", "fine_tune"]
-                own["shared_seed"] = config.seed
-            if METHODS[method].extra == "inliers":
-                needed.append("inliers")
-            if METHODS[method].extra == "auxiliary":
-                needed += ["data.auxiliary", "data.auxiliary_count"]
-            if method in self.trained:
-                key, place = self._names("train", method, seed)
-                self.records[key] = self._stage(key, workdir / "classifier" / place, needed, own)
-            else:
-                needed.append("init_from")
-            rows = self.rows_of(method)
-            if not rows:
-                continue
-            for row in rows:
-                own |= self._options_of(row)
-            needed += [*decode, "data.ood", "data.ood_count"]
-            own |= {"rows": rows, "shared_seed": config.seed}
-            key, place = self._names("evaluate", method, seed)
-            folder = workdir / "evaluation" / place
-            self.records[key] = self._stage(key, folder, needed, own, derived=True)
-        everything = [name.split(".")[0] for name in self.settings]
-        if config.data.shifted:
-            key, folder = "evaluate shifted", workdir / "evaluation" / "shifted"
-            self.records[key] = self._stage(key, folder, everything, derived=True)
-        report = self._stage("report", workdir / "report", everything, derived=True)
-        self.records["report"] = report
-
-    @cached_property
-    def options(self) -> dict[str, dict]:
-        """All settings of each row, and of the classifiers that rows need."""
-        return configuration.options(self.config, [*self.config.methods, *self.trained])
-
-    def _options_of(self, row: str) -> dict:
-        return {f"method_options.{row}.{name}": v for name, v in self.options[row].items()}
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seeds of the classifiers; what they share has the seed of the run."""
-        return tuple(self.config.seeds) or (self.config.seed,)
-
-    @cached_property
-    def trained(self) -> list[str]:
-        """The methods that classifiers are trained by; the plain one first."""
-        rows = self.config.methods
-        chosen = [name for name in METHODS if name in rows and name != PLAIN]
-        judges = any(METHODS[name].extra in _DECODED for name in chosen)
-        if PLAIN in rows or ((judges or self.rows_of(PLAIN)) and not self._starts_elsewhere):
-            return [PLAIN, *chosen]
-        return chosen
-
-    @property
-    def _starts_elsewhere(self) -> bool:
-        """Whether `init_from` names the plain classifier of another run."""
-        return self.config.init_from not in ("", PLAIN)
-
-    @property
-    def classifiers(self) -> list[tuple[str, int]]:
-        """(method, seed) of all classifiers of the run, also of a plain one of another run."""
-        methods = self.trained
-        if PLAIN not in methods and self.rows_of(PLAIN):
-            methods = [PLAIN, *methods]
-        return [(method, seed) for seed in self.seeds for method in methods]
-
-    def rows_of(self, method: str) -> list[str]:
-        """The rows of the table that are scores of one classifier."""
-        if method != PLAIN:
-            return [method]
-        return [row for row in self.config.methods if row == PLAIN or row in DETECTORS]
-
-    @property
-    def sections(self) -> dict[str, str] | None:
-        """Row → title of its group, where there are so many that groups help the eye."""
-        return _SECTIONS if len(self.config.methods) > 4 else None
-
-    def _names(self, stage: str, method: str, seed: int) -> tuple[str, str]:
-        """What a classifier's stage and its folder are called.
-
-        Its seed is named if it is not the run's, and the variant if the stage depends on it.
-        """
-        name = place = method
-        if seed != self.config.seed:
-            name, place = f"{name}, seed {seed}", f"{place}-seed{seed}"
-        row, variant = self.variant or ("", "")
-        if method == row or (stage == "evaluate" and row in self.rows_of(method)):
-            name, place = f"{name}, {variant}", f"{place}-{variant}"
-        return f"{stage} {name}", place
-
-    def _record(self, stage: str, method: str, seed: int) -> Stage:
-        return self.records[self._names(stage, method, seed)[0]]
-
-    def of_seed(self, seed: int) -> ConfigDict:
-        """The configuration of the classifiers of one seed."""
-        config = self.config.copy_and_resolve_references()
-        config.seed = seed
-        return config
-
-    def _stage(self, name: str, folder: Path, needed: Sequence[str], own=None, derived=False):
-        """A stage that depends on some settings or sections of settings, and on some of its own."""
-        settings = {
-            name: value
-            for name, value in self.settings.items()
-            if any(name == prefix or name.startswith(f"{prefix}.") for prefix in needed)
-        }
-        return Stage(name, folder, settings | (own or {}), derived)
 
     def begin(self, stages: Sequence[str], overwrite: bool) -> None:
         """Refuses what cannot work, before any work; clears what is to be redone."""
-        chosen = [r for n, r in self.records.items() if n.split()[0] in stages]
+        chosen = [r for n, r in self.plan.stages.items() if n.split()[0] in stages]
         record = self.workdir / "config.json"
         if record.exists():
             name = read_json(record).get("name")
@@ -262,11 +103,11 @@ class Pipeline:
                     f"--workdir {self.workdir} holds a run of configuration {name!r}, not "
                     f"{self.config.name!r}; give another --workdir"
                 )
-        for stage in self.records.values():
+        for stage in self.plan.stages.values():
             if not (overwrite and stage in chosen):
                 stage.check_settings()
         first = min(STAGES.index(s) for s in stages)
-        for name, stage in self.records.items():
+        for name, stage in self.plan.stages.items():
             order = STAGES.index(name.split()[0])
             if order < first and not stage.done:
                 raise UserError(
@@ -275,7 +116,7 @@ class Pipeline:
                 )
         if not overwrite and all(self._done(stage) for stage in chosen):
             return
-        generating = [self.records[name] for name in ("learn", "decode")]
+        generating = [self.plan.stages[name] for name in ("learn", "decode")]
         if any(stage in chosen and (overwrite or not stage.done) for stage in generating):
             generator_folder(self.config.generator.path, self.config.generator.revision)
         train, _ = self.id_data
@@ -378,11 +219,11 @@ class Pipeline:
 
     @property
     def features(self) -> dict[str, np.ndarray]:
-        return read_npz(self.records["learn"].folder / "features.npz")
+        return read_npz(self.plan.stages["learn"].folder / "features.npz")
 
     def embeddings(self, kind: str) -> np.ndarray:
         """Sampled "outliers" or "inliers": (classes, n, d)."""
-        stage = self.records["sample" if kind == "outliers" else f"sample {kind}"]
+        stage = self.plan.stages["sample" if kind == "outliers" else f"sample {kind}"]
         return read_npz(stage.folder / f"{kind}.npz")["embeddings"]
 
     @property
@@ -398,7 +239,7 @@ class Pipeline:
 
     def images(self, kind: str) -> tuple[Pixels | StreamedImages | np.ndarray, np.ndarray]:
         """Decoded images of a kind with the labels of their classes."""
-        folder, count = self.records["decode"].folder / kind, self._count(kind)
+        folder, count = self.plan.stages["decode"].folder / kind, self._count(kind)
         if not self.streams and self.config.decoding.image_size == self.config.data.image_size:
             images, rows = read_folder(folder, self.config.data.channels, count)
         else:
@@ -414,7 +255,7 @@ class Pipeline:
 
     def learn(self) -> None:
         """① Anchors, the network h, and the features of the training images."""
-        stage = self.records["learn"]
+        stage = self.plan.stages["learn"]
         if self._done(stage):
             return
         from dream_jax.generator.prompts import name_ids
@@ -451,8 +292,8 @@ class Pipeline:
     def sample(self) -> None:
         """② Outlier embeddings at the edge of each class; inlier embeddings where they are used."""
         for name, kind in (("sample", "outliers"), ("sample inliers", "inliers")):
-            if name in self.records and not self._done(self.records[name]):
-                self._sample(self.records[name], kind)
+            if name in self.plan.stages and not self._done(self.plan.stages[name]):
+                self._sample(self.plan.stages[name], kind)
 
     def _sample(self, stage: Stage, kind: str) -> None:
         from dream_jax.sampling.classes import sample_classes
@@ -475,7 +316,7 @@ class Pipeline:
 
         Inlier images too, where they are used: a stage of its own, so that they can come later.
         """
-        stage = self.records["decode"]
+        stage = self.plan.stages["decode"]
         if not self._done(stage):
             from dream_jax.generator.decode import release
 
@@ -485,11 +326,12 @@ class Pipeline:
                 release()
                 for part in self._round_trips_needed:
                     self._write_round_trips(part)
-        if "decode inliers" in self.records and not self._done(self.records["decode inliers"]):
+        stage = self.plan.stages.get("decode inliers")
+        if stage is not None and not self._done(stage):
             from dream_jax.generator.decode import release
 
-            with self.records["decode inliers"].running():
-                self._decode("inliers", self.records["decode inliers"].folder)
+            with stage.running():
+                self._decode("inliers", stage.folder)
                 release()
 
     def _decode(self, kind: str, folder: Path) -> None:
@@ -499,7 +341,7 @@ class Pipeline:
         count, vectors = self._count(kind), None
         if not count:
             return
-        if kind in _DECODED:
+        if kind in DECODED:
             vectors = self.embeddings(kind)
         per_class = None if vectors is None else vectors.shape[1]
         pictures = plan_pictures(self.config, kind, count, self.class_names, per_class)
@@ -523,7 +365,7 @@ class Pipeline:
         write_rows(path, images.shape, round_trip(self.generator, images, rows, title))
 
     def _round_trips_file(self, part: str) -> Path:
-        return self.records["decode"].folder / f"round_trips_{part}.npy"
+        return self.plan.stages["decode"].folder / f"round_trips_{part}.npy"
 
     def round_trips(self, part: str) -> Pixels | StreamedImages:
         """The training or test images through the autoencoder and back: (n, H, W, C)."""
@@ -536,18 +378,18 @@ class Pipeline:
         from dream_jax.detector.train import fine_tuned, train_classifier
 
         train, _ = self.id_data
-        for name, seed in self.classifiers:
-            if name not in self.trained or self._done(self._record("train", name, seed)):
+        for name, seed in self.plan.classifiers:
+            if name not in self.plan.trained or self._done(self.plan.record("train", name, seed)):
                 continue
-            stage, method = self._record("train", name, seed), METHODS[name]
+            stage, method = self.plan.record("train", name, seed), METHODS[name]
             with stage.running():
                 extra, network = self._extra(method, seed, stage.folder), None
                 if method.extra == "outliers":
                     network = self.start
                     if self.config.init_from in METHODS:
                         network = self.classifier(self.config.init_from, seed).network
-                config = fine_tuned(self.of_seed(seed), method)
-                options = self.options[name]
+                config = fine_tuned(self.plan.of_seed(seed), method)
+                options = self.plan.options[name]
                 train_classifier(config, method, options, train, extra, stage.folder, network)
 
     def _extra(self, method: Method, seed: int, folder: Path):
@@ -643,16 +485,19 @@ class Pipeline:
         """A trained classifier; the plain one may be that of another run."""
         from dream_jax.detector.train import Classifier, fine_tuned, load_classifier, training_steps
 
-        if method == PLAIN and PLAIN not in self.trained:
+        if method == PLAIN and PLAIN not in self.plan.trained:
             return Classifier(self.start)
-        images, config = self.id_data[0].images, fine_tuned(self.of_seed(seed), METHODS[method])
+        images, config = (
+            self.id_data[0].images,
+            fine_tuned(self.plan.of_seed(seed), METHODS[method]),
+        )
         return load_classifier(
             config,
             METHODS[method],
-            self.options[method],
+            self.plan.options[method],
             images.shape[1:],
             len(self.class_names),
-            self._record("train", method, seed).folder,
+            self.plan.record("train", method, seed).folder,
             training_steps(config, len(images)),
         )
 
@@ -673,14 +518,14 @@ class Pipeline:
         from dream_jax.detector.train import forward_of
         from dream_jax.models.resnet import INPUT_SCALE
 
-        rows, train = self.rows_of(method), self.id_data[0]
+        rows, train = self.plan.rows_of(method), self.id_data[0]
         batch_size = self.config.eval_batch_size
         classifier = self.classifier(method, seed)
         forward = forward_of(self.config, METHODS[method], len(self.class_names))
-        posthoc = {row: self.options[row] for row in rows if row in DETECTORS and row != PLAIN}
+        posthoc = {row: self.plan.options[row] for row in rows if row in DETECTORS and row != PLAIN}
         fitted = {}
         if method in rows:
-            own, options = METHODS[method], self.options[method]
+            own, options = METHODS[method], self.plan.options[method]
             fitted[method] = fit_method(
                 own, options, forward, classifier, train.images, batch_size, INPUT_SCALE
             )
@@ -692,20 +537,15 @@ class Pipeline:
         ordered = {row: fitted[row] for row in rows}
         return scorer(forward, classifier, ordered, batch_size, INPUT_SCALE)
 
-    @property
-    def _scored(self) -> list[tuple[str, int]]:
-        """The classifiers that rows of the table are scores of."""
-        return [(method, seed) for method, seed in self.classifiers if self.rows_of(method)]
-
     def evaluate(self) -> None:
         """⑤ Scores and measures of every row of the table, on the same images."""
         self.score()
         self._score_shifted()
         metrics = self.workdir / "metrics.json"
         if hosts.is_main():
-            results = [self._results_file(*classifier) for classifier in self._scored]
+            results = [self._results_file(*classifier) for classifier in self.plan.scored]
             if self.config.data.shifted:
-                results.append(self.records["evaluate shifted"].folder / "results.json")
+                results.append(self.plan.stages["evaluate shifted"].folder / "results.json")
             newest = max(map(os.path.getmtime, results))
             if not metrics.exists() or os.path.getmtime(metrics) < newest:
                 write_json(metrics, self._metrics())
@@ -714,8 +554,8 @@ class Pipeline:
         """Scores of all classifiers on all sets, and the measures of each."""
         from dream_jax.evaluation.evaluate import measure, score_sets
 
-        for method, seed in self._scored:
-            stage = self._record("evaluate", method, seed)
+        for method, seed in self.plan.scored:
+            stage = self.plan.record("evaluate", method, seed)
             if self._done(stage) and hosts.from_main(lambda s=stage: self._covers(s)):
                 continue
             with stage.running():
@@ -733,7 +573,7 @@ class Pipeline:
 
     def _score_shifted(self) -> None:
         """The accuracy of all classifiers on the ID classes' other looks, each loaded once."""
-        stage = self.records.get("evaluate shifted")
+        stage = self.plan.stages.get("evaluate shifted")
         if stage is None or self._done(stage):
             return
         from dream_jax.data.shifted import load_shifted
@@ -742,7 +582,9 @@ class Pipeline:
         test = self.id_data[1]
         options = configuration.data_options(self.config)
         with stage.running():
-            logits_of = {c: self.logits_of(*c) for c in self._scored if c[0] in self.config.methods}
+            logits_of = {
+                c: self.logits_of(*c) for c in self.plan.scored if c[0] in self.config.methods
+            }
             accuracies: dict = {classifier: {} for classifier in logits_of}
             for name in self.shifted_sets:
                 for family, strength, shifted in load_shifted(name, test, options):
@@ -756,16 +598,16 @@ class Pipeline:
                 write_json(stage.folder / "results.json", results)
 
     def _results_file(self, method: str, seed: int) -> Path:
-        return self._record("evaluate", method, seed).folder / "results.json"
+        return self.plan.record("evaluate", method, seed).folder / "results.json"
 
     def results(self, seed: int) -> dict[str, dict]:
         """Row of the table → its measures, of one seed."""
         found = {}
-        for method, other in self._scored:
+        for method, other in self.plan.scored:
             if other == seed:
                 found |= read_json(self._results_file(method, seed))
         if self.config.data.shifted:
-            shifted = read_json(self.records["evaluate shifted"].folder / "results.json")
+            shifted = read_json(self.plan.stages["evaluate shifted"].folder / "results.json")
             for method, accuracies in shifted[str(seed)].items():
                 found[method]["shifted"] = accuracies
         return {row: found[row] for row in self.config.methods}
@@ -794,30 +636,34 @@ class Pipeline:
         from dream_jax.evaluation.candidates import tuning_note
         from dream_jax.evaluation.seeds import summarise
 
-        metrics = summarise({seed: self.results(seed) for seed in self.seeds})
-        metrics |= {"seed": self.seeds[0], "seeds": list(self.seeds), "config": self.config.name}
+        metrics = summarise({seed: self.results(seed) for seed in self.plan.seeds})
+        metrics |= {
+            "seed": self.plan.seeds[0],
+            "seeds": list(self.plan.seeds),
+            "config": self.config.name,
+        }
         if len(self.config.methods) > 1:
-            scores = {seed: self.scores(seed) for seed in self.seeds}
+            scores = {seed: self.scores(seed) for seed in self.plan.seeds}
             metrics["bootstrap"] = paired_bootstrap(scores, self.ood_names)
         if self.config.tuning.record:
             record = read_json(Path(self.config.tuning.record))
-            used = {row: self.options[row] for row in self.config.methods}
+            used = {row: self.plan.options[row] for row in self.config.methods}
             metrics["tuning"] = tuning_note(record, used)
         return metrics
 
     def scores(self, seed: int) -> dict[str, dict[str, np.ndarray]]:
         """Row of the table → set → scores, of one seed."""
         folders = {
-            row: self._record("evaluate", method, seed).folder
-            for method in dict.fromkeys(method for method, _ in self._scored)
-            for row in self.rows_of(method)
+            row: self.plan.record("evaluate", method, seed).folder
+            for method in dict.fromkeys(method for method, _ in self.plan.scored)
+            for row in self.plan.rows_of(method)
         }
         rows = self.config.methods
         return {row: read_npz(folders[row] / f"scores_{row}.npz") for row in rows}
 
     def report(self) -> None:
         """The figures, the table and the page that holds them: drawn by process 0."""
-        stage = self.records["report"]
+        stage = self.plan.stages["report"]
         page = stage.folder / "index.html"
         metrics = self.workdir / "metrics.json"
 
@@ -860,13 +706,13 @@ class Pipeline:
             round_trips=round_trips,
             by_name=by_name,
             by_name_labels=by_name_labels,
-            scores=self.scores(self.seeds[0]),
-            titles=_TITLES,
-            sections=self.sections,
+            scores=self.scores(self.plan.seeds[0]),
+            titles=TITLES,
+            sections=self.plan.sections,
             judgement=judgements[0] if judgements else None,
             stages=[
                 {"stage": name, **{k: r.record[k] for k in ("seconds", "peak_memory_mb")}}
-                for name, r in self.records.items()
+                for name, r in self.plan.stages.items()
                 if r.done
             ],
             seed=self.config.seed,
@@ -877,10 +723,10 @@ class Pipeline:
         """Prints the table and where the report is."""
         from dream_jax.evaluation.tables import text_table
 
-        page = self.records["report"].folder / "index.html"
+        page = self.plan.stages["report"].folder / "index.html"
         metrics = self.workdir / "metrics.json"
         if metrics.exists():
-            print(f"\n{text_table(read_json(metrics), _TITLES, sections=self.sections)}\n")
+            print(f"\n{text_table(read_json(metrics), TITLES, sections=self.plan.sections)}\n")
         if page.exists():
             print(f"report: {page}")
         return page

@@ -76,7 +76,7 @@ def _pipeline(config: ConfigDict, workdir: Path, row: str, options: dict, like: 
 
 
 def _measures(pipeline: Pipeline, row: str, options: dict) -> dict[str, Any]:
-    entry = pipeline.results(pipeline.seeds[0])[row]
+    entry = pipeline.results(pipeline.plan.seeds[0])[row]
     mean = entry["ood"]["mean"]
     measures = {"fpr95": mean["fpr95"], "auroc": mean["auroc"]}
     return {"options": options, **measures, "id_accuracy": entry["id_accuracy"]}

@@ -256,7 +256,7 @@ def train_classifier(
         the accuracy on ID images has collapsed.
     """
     settings = config.classifier
-    method.check(options, train.labels, settings.epochs)
+    method.check(options, train.images.shape[1:], train.labels, settings.epochs)
     steps = training_steps(config, len(train))
     model, state, optimizer = _initial_state(
         config, method, options, train.images.shape[1:], len(train.class_names), steps

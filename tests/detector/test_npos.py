@@ -21,6 +21,7 @@ from dream_jax.detector.options import resolve
 from dream_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
+IMAGE = (32, 32, 1)
 METHOD = METHODS["npos"]
 
 
@@ -158,6 +159,6 @@ def test_phi_learns_slower():
 def test_settings_that_do_not_go_together_are_refused(given, message):
     fitting = {"queue": 30, "k": 5, "boundary": 10, "keep": 20, "score_k": 100}
     labels = np.repeat(np.arange(3), 40)
-    METHOD.check(resolve("npos", METHOD.options, fitting), labels, 1)
+    METHOD.check(resolve("npos", METHOD.options, fitting), IMAGE, labels, 1)
     with pytest.raises(UserError, match=f"^method npos: {message}"):
-        METHOD.check(resolve("npos", METHOD.options, fitting | given), labels, 1)
+        METHOD.check(resolve("npos", METHOD.options, fitting | given), IMAGE, labels, 1)

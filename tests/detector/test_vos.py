@@ -20,6 +20,7 @@ from dream_jax.detector.options import resolve
 from dream_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
+IMAGE = (32, 32, 1)
 ROWS = (
     RNG.normal(size=(3, 200, 6)) @ RNG.normal(size=(6, 6)) + RNG.normal(size=(3, 1, 6)) * 4
 ).astype(np.float32)
@@ -122,8 +123,8 @@ def test_settings_that_do_not_go_together_are_refused():
     method = METHODS["vos"]
     labels = np.repeat(np.arange(3), 40)
     options = resolve("method vos", method.options, {"queue": 30})
-    method.check(options, labels, 1)
+    method.check(options, IMAGE, labels, 1)
     with pytest.raises(UserError, match="queue is 30; it must be below 30"):
-        method.check(options, labels[::4].repeat(3), 1)
+        method.check(options, IMAGE, labels[::4].repeat(3), 1)
     with pytest.raises(UserError, match="keep is 3; it must be at most candidates = 2"):
-        method.check(options | {"keep": 3, "candidates": 2}, labels, 1)
+        method.check(options | {"keep": 3, "candidates": 2}, IMAGE, labels, 1)

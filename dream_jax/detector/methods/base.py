@@ -89,7 +89,9 @@ def _unchanged(own: Own, logits: jax.Array, features: jax.Array) -> tuple[jax.Ar
     return logits, features
 
 
-def _anything_goes(options: Options, labels: np.ndarray, epochs: int) -> None:
+def _anything_goes(
+    options: Options, image: tuple[int, int, int], labels: np.ndarray, epochs: int
+) -> None:
     pass
 
 
@@ -116,8 +118,8 @@ class Method:
         behind the batch's, as outliers (n, H, W, C), own state), if it makes any.
       outputs: (own, logits, features) → (logits, features) of the classifier in evaluation mode,
         where they are not the network's.
-      check: (options, labels (n,) of the ID training images, epochs) → None, or a `UserError` if
-        the settings do not go together or not with this data; before any work.
+      check: (options, shape of an image, labels (n,) of the ID training images, epochs) → None, or a
+        `UserError` if the settings do not go together or not with this data; before any work.
       fit: (own, evaluate, options) → the score's state, a pytree of arrays.
       optimizer: (optimizer of the network, settings of `classifier.optimizer`, steps, options) →
         the optimiser of {"network": ..., "method": ...}, where that is not one for both.
@@ -133,7 +135,7 @@ class Method:
     init: Callable[[jax.Array, Shape, Options], Own] = _nothing
     generate: Callable[..., tuple[jax.Array, Any]] | None = None
     outputs: Callable[[Own, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] = _unchanged
-    check: Callable[[Options, np.ndarray, int], None] = _anything_goes
+    check: Callable[[Options, tuple[int, int, int], np.ndarray, int], None] = _anything_goes
     fit: Callable[[Own, Evaluate, Options], Any] = nothing_to_fit
     optimizer: (
         Callable[

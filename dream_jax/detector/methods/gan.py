@@ -8,6 +8,7 @@ together: one step of each on the same samples, where the published code takes o
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -114,6 +115,10 @@ def _run(module: nn.Module, params: dict, state: dict, x: jax.Array, mask: jax.A
     return out, changed["batch_stats"]
 
 
+def _check(options: Options, image: tuple[int, int, int], labels: np.ndarray, epochs: int) -> None:
+    stages(image[0])
+
+
 def _init(key: jax.Array, shape: Shape, options: Options) -> Own:
     size, _, channels = shape.image
     inputs = {
@@ -198,6 +203,7 @@ METHOD = Method(
         "learning_rate": number(2e-4, 0.0, 1.0),  # of generator and discriminator
     },
     init=_init,
+    check=_check,
     generate=_generate,
     optimizer=_optimizer,
 )

@@ -134,7 +134,7 @@ def open_loss(phi: jax.Array, is_id: jax.Array) -> jax.Array:
     return jax.nn.softplus(jnp.where(is_id > 0, -phi, phi))
 
 
-def _check(options: Options, labels: np.ndarray, epochs: int) -> None:
+def _check(options: Options, image: tuple[int, int, int], labels: np.ndarray, epochs: int) -> None:
     for small, large in (
         ("k", "queue"),
         ("boundary", "queue"),

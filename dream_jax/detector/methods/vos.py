@@ -92,7 +92,7 @@ def virtual_outliers(
     return mean + jnp.matmul(z[longest], factor.T, precision="highest")
 
 
-def _check(options: Options, labels: np.ndarray, epochs: int) -> None:
+def _check(options: Options, image: tuple[int, int, int], labels: np.ndarray, epochs: int) -> None:
     if options["keep"] > options["candidates"]:
         raise UserError(
             f"method vos: keep is {options['keep']}; it must be at most candidates = "
