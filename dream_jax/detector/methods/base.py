@@ -118,7 +118,7 @@ class Method:
         behind the batch's, as outliers (n, H, W, C), own state), if it makes any.
       outputs: (own, logits, features) → (logits, features) of the classifier in evaluation mode,
         where they are not the network's.
-      check: (options, shape of an image, labels (n,) of the ID training images, epochs) → None, or a
+      check: (options, an image's shape, labels (n,) of the ID training images, epochs) → None, or a
         `UserError` if the settings do not go together or not with this data; before any work.
       fit: (own, evaluate, options) → the score's state, a pytree of arrays.
       optimizer: (optimizer of the network, settings of `classifier.optimizer`, steps, options) →
