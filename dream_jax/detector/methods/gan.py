@@ -145,7 +145,7 @@ def _generate(
 
 
 def _terms(own: Own, rows: Rows, options: Options) -> tuple[dict[str, Term], dict]:
-    """The joint confidence loss (eq. 4), with the generator's loss in its usual other form,
+    """The joint confidence loss, with the generator's loss in its usual other form,
     -log D(G(z)).
 
     Each network has its own gradient alone: the classifier that of cross-entropy and KL, the

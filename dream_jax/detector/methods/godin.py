@@ -26,7 +26,7 @@ from dream_jax.models.norm import BatchNorm
 from dream_jax.training.loop import Term
 from dream_jax.training.optimizers import sgd
 
-# What ε is chosen from (section 4.1), in the input space of normalised images.
+# What ε is chosen from, in the input space of normalised images.
 EPSILONS = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 
 
@@ -104,7 +104,7 @@ def _optimizer(
     optimizer: optax.GradientTransformation, settings: ConfigDict, steps: int, options: Options
 ) -> optax.GradientTransformation:
     """The network's, but without weight decay of h: its weights are like centres of the classes,
-    which nothing should draw to the origin (section 4.1)."""
+    which nothing should draw to the origin."""
     without_decay = settings.copy_and_resolve_references()
     without_decay.weight_decay = 0.0
     return optax.multi_transform(
@@ -116,7 +116,7 @@ def _optimizer(
 def perturbed_scores(h: dict, inputs: Inputs, epsilons: jax.Array) -> jax.Array:
     """S(x̂) for each of k step sizes: (n, k), where S(x) = max_i h_i(x), higher is more ID.
 
-    x̂ = x - ε sign(-∇S(x)) (eq. 9): each pixel is moved by ε so that S rises. As for ODIN, ε counts
+    x̂ = x - ε sign(-∇S(x)): each pixel is moved by ε so that S rises. As for ODIN, ε counts
     in the input space of normalised images, and x̂ is not clipped.
     """
 
