@@ -47,8 +47,8 @@ def get_config() -> ConfigDict:
     # ID classes with another look, to measure accuracy on: corruptions, TFDS sets or name=folder
     config.data.shifted = ()
     config.data.tuning = ()  # to choose settings by, never reported
-    config.data.auxiliary = ()  # real outliers to train on, for Outlier Exposure
-    config.data.auxiliary_count = 5000  # images of each such set, where it has as many
+    config.data.auxiliary = ("imagenet_resized/32x32",)  # real outliers, for Outlier Exposure
+    config.data.auxiliary_count = 50_000  # images of each such set, where it has as many
     config.data.image_size = 32
     config.data.channels = 3
     config.data.ood_count = 2000  # a fifth of the ID test set

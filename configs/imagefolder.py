@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
     config.data.folder = "data/images"
     config.data.ood = ("textures", "faces")  # these come with scikit-image
     config.data.class_tokens = ConfigDict()
+    config.data.auxiliary = ()  # a folder of other images for Outlier Exposure: ("name=folder",)
     config.data.image_size = 128
     config.data.ood_count = 1000
     config.eval_batch_size = 250

@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
         "sun=data/SUN",
         "textures_dtd=data/dtd/images",
     )
+    config.data.auxiliary = ()  # a folder of other images for Outlier Exposure: ("name=folder",)
     config.data.image_size = 224
     config.data.ood_count = 1000  # a fifth of the ID test set
     config.eval_batch_size = 500

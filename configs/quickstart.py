@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
     # ID classes with another look, to measure accuracy on: corruptions, TFDS sets or name=folder
     config.data.shifted = ()
     config.data.tuning = ("noise", "alphabets")  # to choose settings by, never reported
-    config.data.auxiliary = ("symbols", "scenes")  # real outliers to train on, for Outlier Exposure
+    config.data.auxiliary = ("symbols", "scenes")  # real outliers, for Outlier Exposure
     config.data.auxiliary_count = 5000  # images of each such set, where it has as many
     config.data.image_size = 32
     config.data.channels = 1

@@ -127,6 +127,9 @@ class Pipeline:
             )
         if "train" in stages:
             _ = self.start  # whether its shapes fit shows before any work
+            if any(METHODS[method].extra == "auxiliary" for method in self.plan.trained):
+                for name in self.config.data.auxiliary:
+                    check_available(name, configuration.data_options(self.config))
         hosts.barrier("settings checked")
         if hosts.is_main():
             if overwrite:
