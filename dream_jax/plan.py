@@ -172,8 +172,10 @@ class Plan:
         if seed != self.config.seed:
             name, place = f"{name}, seed {seed}", f"{place}-seed{seed}"
         row, variant = self.variant or ("", "")
-        if method == row or (stage == "evaluate" and row in self.rows_of(method)):
+        if method == row:
             name, place = f"{name}, {variant}", f"{place}-{variant}"
+        elif stage == "evaluate" and row in self.rows_of(method):
+            name, place = f"{name}, {row}, {variant}", f"{place}-{row}-{variant}"
         return f"{stage} {name}", place
 
     def record(self, stage: str, method: str, seed: int) -> Stage:
