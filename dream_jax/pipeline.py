@@ -544,14 +544,21 @@ class Pipeline:
         """⑤ Scores and measures of every row of the table, on the same images."""
         self.score()
         self._score_shifted()
+        if hosts.is_main() and not self._metrics_are_current():
+            write_json(self.workdir / "metrics.json", self._metrics())
+
+    def _metrics_are_current(self) -> bool:
+        """Whether metrics.json is of these rows and seeds, and newer than their results."""
         metrics = self.workdir / "metrics.json"
-        if hosts.is_main():
-            results = [self._results_file(*classifier) for classifier in self.plan.scored]
-            if self.config.data.shifted:
-                results.append(self.plan.stages["evaluate shifted"].folder / "results.json")
-            newest = max(map(os.path.getmtime, results))
-            if not metrics.exists() or os.path.getmtime(metrics) < newest:
-                write_json(metrics, self._metrics())
+        if not metrics.exists():
+            return False
+        found = read_json(metrics)
+        same = [*found["methods"]] == [*self.config.methods]
+        same = same and found.get("seeds") == [*self.plan.seeds]
+        results = [self._results_file(*classifier) for classifier in self.plan.scored]
+        if self.config.data.shifted:
+            results.append(self.plan.stages["evaluate shifted"].folder / "results.json")
+        return same and os.path.getmtime(metrics) >= max(map(os.path.getmtime, results))
 
     def score(self) -> None:
         """Scores of all classifiers on all sets, and the measures of each."""
