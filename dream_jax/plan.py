@@ -119,7 +119,8 @@ class Plan:
     @cached_property
     def options(self) -> dict[str, dict]:
         """All settings of each row, and of the classifiers that rows need."""
-        return configuration.options(self.config, [*self.config.methods, *self.trained])
+        classifiers = [method for method, _ in self.classifiers]
+        return configuration.options(self.config, [*self.config.methods, *classifiers])
 
     def _options_of(self, row: str) -> dict:
         return {f"method_options.{row}.{name}": v for name, v in self.options[row].items()}
@@ -184,7 +185,7 @@ class Plan:
     def of_seed(self, seed: int) -> ConfigDict:
         """The configuration of the classifiers of one seed."""
         config = self.config.copy_and_resolve_references()
-        self.config.seed = seed
+        config.seed = seed
         return config
 
     def _stage(self, name: str, folder: Path, needed: Sequence[str], own=None, derived=False):
