@@ -21,15 +21,23 @@ def get_config() -> ConfigDict:
     # From what Dream-OOD starts to train: fresh weights if empty, "energy" for the plain classifier
     # of this run, or a folder classifier/<method>/checkpoints of another; then fine_tune holds.
     config.init_from = ""
-    # Settings of rows in place of their defaults, which dream_jax/detector/ gives.
+    # Settings of rows in place of the papers' defaults, which dream_jax/detector/ gives: chosen by
+    # `make tune`, or sizes of queues and networks for small data.
     config.method_options = ConfigDict(
         {
+            "knn": {"k": 10},
+            "vim": {"dimension": 24},
+            "dice": {"sparsity": 0.3},
+            "gen": {"gamma": 0.2},
+            "ash_s": {"share": 0.65},
+            "nnguide": {"k": 100},
             "gan": {"width": 8},
-            "vos": {"queue": 400, "candidates": 1000},
+            "vos": {"queue": 400, "candidates": 1000, "weight": 1.0},
             "npos": {
                 **{"queue": 200, "k": 20, "boundary": 40, "candidates": 100, "keep": 3},
-                "score_k": 50,
+                **{"score_k": 50, "weight": 1.0},
             },
+            "outlier_exposure": {"weight": 1.0},
             "dream_ood": {"weight": 1.0, "zoom": 4.0},
         }
     )
@@ -162,7 +170,7 @@ def get_config() -> ConfigDict:
             "dream_ood": {"weight": (1.0, 2.5), "zoom": (1.0, 4.0)},
         }
     )
-    config.tuning.record = ""
+    config.tuning.record = "configs/quickstart_tuning.json"
 
     # in place of the classifier's settings, where init_from is set
     config.fine_tune = ConfigDict(

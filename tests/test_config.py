@@ -191,7 +191,7 @@ def test_neighbours_above_the_number_of_training_images(toy):
 
 def test_queue_that_the_training_never_fills(toy):
     config = with_value(toy.config(), "methods", ("vos",))
-    with pytest.raises(UserError, match=r"method vos: queue is 1000; it must be below 40, the im"):
+    with pytest.raises(UserError, match=r"method vos: queue is 400; it must be below 40, the im"):
         check_class_sizes(config, np.repeat(np.arange(10), 40), [str(c) for c in range(10)])
 
 

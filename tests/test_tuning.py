@@ -4,8 +4,10 @@ import json
 
 import pytest
 from ml_collections import ConfigDict
+from toy import REPOSITORY, quickstart
 
 from dream_jax import tuning
+from dream_jax.config import ROWS, candidates, options, spelt_out
 from dream_jax.errors import UserError
 from dream_jax.evaluation.candidates import choose, tuning_note
 from dream_jax.records import read_json
@@ -76,3 +78,17 @@ def test_nothing_to_tune_by_is_refused(config, tmp_path):
     config.data.tuning, config.methods = ("noise",), ("msp",)
     with pytest.raises(UserError, match=r"candidates for some of config.methods = \('msp',\)"):
         tuning.run(config, tmp_path)
+
+
+def test_the_quickstart_uses_what_its_record_chose():
+    """So the table may say that its settings were tuned."""
+    config = spelt_out(quickstart())
+    config.methods = ROWS
+    record = read_json(REPOSITORY / config.tuning.record)
+    assert record["rows"].keys() == config.tuning.candidates.keys()
+    used = options(config, ROWS)
+    for row, own in record["rows"].items():
+        assert [c["options"] for c in own["candidates"]] == candidates(config, row)
+        assert own["chosen"] == choose(own["candidates"])
+        assert {name: used[row][name] for name in own["chosen"]} == own["chosen"], row
+    assert tuple(record["sets"]) == config.data.tuning and record["seed"] == config.tuning.seed
