@@ -53,8 +53,9 @@ def reopen(workdir, stage_folder: str) -> None:
 
 def test_metrics_have_the_documented_layout(toy_run):
     metrics = read_json(toy_run.workdir / "metrics.json")
-    assert metrics.keys() == {"methods", "seed", "config"}
-    assert (metrics["seed"], metrics["config"]) == (0, "toy")
+    assert metrics.keys() == {"methods", "by_seed", "seed", "seeds", "config", "bootstrap"}
+    assert (metrics["seed"], metrics["seeds"], metrics["config"]) == (0, [0], "toy")
+    assert metrics["by_seed"] == {"0": metrics["methods"]}
     assert tuple(metrics["methods"]) == METHODS
     for method in metrics["methods"].values():
         assert tuple(method["ood"]) == (*OOD, "mean")
@@ -80,7 +81,8 @@ def test_prints_stages_table_and_report(toy_run):
         "decode",
         "train energy",
         "train dream_ood",
-        "evaluate",
+        "evaluate energy",
+        "evaluate dream_ood",
         "report",
     ]
     for word in ("FPR95", "AUROC", "AUPR", "letters", "faces", "mean", "Energy", "Dream-OOD"):

@@ -73,6 +73,7 @@ def get_config() -> ConfigDict:
     config.decoding.outliers = 20
     config.decoding.by_name = 10
     config.decoding.by_name_test = 10
+    config.tuning.record = ""
     config.classifier.epochs = 1
     config.classifier.batch_size = 16  # 25 steps
     config.classifier.outlier_batch_size = 8
