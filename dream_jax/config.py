@@ -22,7 +22,7 @@ from dream_jax.detector.options import resolve
 from dream_jax.detector.posthoc import DETECTORS
 from dream_jax.detector.scoring import check_sizes
 from dream_jax.errors import UserError
-from dream_jax.generator.load import PRECISIONS, SCHEDULERS, check_generator
+from dream_jax.generator.load import PRECISIONS, REPOSITORY, SCHEDULERS, check_generator
 from dream_jax.models.resnet import PRECISIONS as MODEL_PRECISIONS
 from dream_jax.models.resnet import STAGES as ARCHITECTURES
 from dream_jax.models.resnet import STEMS
@@ -239,11 +239,7 @@ def check_config(config: ConfigDict) -> None:
     options(config, config.methods)
     for row in config.tuning.candidates:
         candidates(config, row)
-    if config.tuning.record and not Path(config.tuning.record).is_file():
-        raise UserError(
-            f"config.tuning.record is {config.tuning.record!r}; there is no such file: it must be "
-            f"one that launch/tune.py wrote, or empty"
-        )
+    tuning_record(config)
     _check_sets(config)
     sampling = config.sampling
     for field in ("k", "boundary"):
@@ -358,6 +354,24 @@ def candidates(config: ConfigDict, row: str) -> list[dict[str, Any]]:
     except UserError as error:
         raise UserError(f"{field}: {error}") from None
     return tried
+
+
+def tuning_record(config: ConfigDict) -> Path | None:
+    """The file of `config.tuning.record`: as it is, else below the project's folder; None if empty.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    record = config.tuning.record
+    if not record:
+        return None
+    for path in (Path(record), REPOSITORY / record):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"config.tuning.record is {record!r}; there is no such file: it must be one that "
+        f"launch/tune.py wrote, or empty"
+    )
 
 
 # What results call the other sets that they hold.

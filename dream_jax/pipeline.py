@@ -655,10 +655,10 @@ class Pipeline:
         if len(self.config.methods) > 1:
             scores = {seed: self.scores(seed) for seed in self.plan.seeds}
             metrics["bootstrap"] = paired_bootstrap(scores, self.ood_names)
-        if self.config.tuning.record:
-            record = read_json(Path(self.config.tuning.record))
+        record = configuration.tuning_record(self.config)
+        if record is not None:
             used = {row: self.plan.options[row] for row in self.config.methods}
-            metrics["tuning"] = tuning_note(record, used)
+            metrics["tuning"] = tuning_note(read_json(record), used)
         return metrics
 
     def scores(self, seed: int) -> dict[str, dict[str, np.ndarray]]:
