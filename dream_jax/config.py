@@ -392,7 +392,8 @@ def _check_sets(config: ConfigDict) -> None:
                 check_name(name, options, kind)
             except UserError as error:
                 raise UserError(f"config.data.{field} is {config.data[field]!r}; {error}") from None
-    own_folder = f"={config.data.folder}" if config.data.id == "imagefolder" else ""
+    # Other sets may lie beside its train and test folders.
+    own_folder = f"={config.data.folder}/train" if config.data.id == "imagefolder" else ""
     try:
         check_roles(
             config.data.id + own_folder, config.data.ood, config.data.tuning, config.data.auxiliary
