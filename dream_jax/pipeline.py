@@ -11,10 +11,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from dream_jax import config as configuration
 from dream_jax.data.registry import ImageSet, check_available, load_id, load_ood, set_title
@@ -596,11 +598,11 @@ class Pipeline:
                 c: self.logits_of(*c) for c in self.plan.scored if c[0] in self.config.methods
             }
             accuracies: dict = {classifier: {} for classifier in logits_of}
-            for name in self.shifted_sets:
-                for family, strength, shifted in load_shifted(name, test, options):
-                    for classifier, own in accuracies.items():
-                        right = logits_of[classifier](shifted.images).argmax(-1) == shifted.labels
-                        own.setdefault(family, {})[strength] = float(np.mean(right))
+            sets = (load_shifted(name, test, options) for name in self.shifted_sets)
+            for family, strength, shifted in tqdm(chain.from_iterable(sets), "shifted", unit="set"):
+                for classifier, own in accuracies.items():
+                    right = logits_of[classifier](shifted.images).argmax(-1) == shifted.labels
+                    own.setdefault(family, {})[strength] = float(np.mean(right))
             results: dict = {}
             for (method, seed), own in accuracies.items():
                 results.setdefault(str(seed), {})[method] = mean_accuracies(own)
