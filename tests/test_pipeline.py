@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from dream_jax import pipeline
 from dream_jax.data.registry import DataOptions, load_id
 from dream_jax.errors import UserError
-from dream_jax.images import read_folder, read_image, write_image
+from dream_jax.images import read_folder, read_image, read_listing, write_image
 from dream_jax.records import read_json, read_npz
 
 METHODS = ("energy", "dream_ood")
@@ -231,16 +231,17 @@ def test_more_rows_and_seeds_train_only_what_is_new(toy, toy_run, copied_run, ca
     """Detectors, another method and another seed beside a finished run, whose rows stay."""
     workdir, config = copied_run(), toy.config()
     posthoc = ("msp", "odin", "knn", "react")
-    config.methods = (*posthoc, "energy", "outlier_exposure", "dream_ood")
+    config.methods = (*posthoc, "energy", "dream_id", "dream_ood")
     config.method_options.knn = ConfigDict({"k": 7})
-    config.data.auxiliary = ("symbols",)
-    config.data.auxiliary_count = 30
+    config.data.shifted = ("contrast",)
     config.seeds = (0, 1)
     pipeline.run(config, workdir)
     done = [line.removeprefix("── ") for line in capsys.readouterr().out.splitlines()]
     done = [line for line in done if line.startswith(("learn", "sample", "decode", "train"))]
-    new = ("outlier_exposure", "energy, seed 1", "outlier_exposure, seed 1", "dream_ood, seed 1")
-    assert done == [f"train {name}" for name in new]
+    assert done == [
+        *("sample inliers", "decode inliers", "train dream_id"),
+        *("train energy, seed 1", "train dream_id, seed 1", "train dream_ood, seed 1"),
+    ]
     before = read_json(toy_run.workdir / "metrics.json")["methods"]
     after = read_json(workdir / "metrics.json")
     first = after["by_seed"]["0"]
@@ -253,6 +254,14 @@ def test_more_rows_and_seeds_train_only_what_is_new(toy, toy_run, copied_run, ca
         assert all(len(scores[images]) == 50 for images in OOD)
     page = (workdir / "report" / "index.html").read_text()
     assert all(title in page for title in ("MSP", "ODIN", "KNN", "ReAct", "Dream-OOD"))
+    for method in ("energy", "dream_id", "dream_ood"):
+        shifted = first[method]["shifted"]
+        strengths = [shifted["contrast"][str(strength)] for strength in range(1, 6)]
+        np.testing.assert_allclose(shifted["contrast"]["mean"], np.mean(strengths))
+        assert shifted["mean"] == shifted["contrast"]["mean"]
+    assert "shifted" not in first["knn"]
+    listed, rows = zip(*read_listing(workdir / "images" / "inliers", 20), strict=True)
+    assert len(listed) == 20 and {row["prompt"] for row in rows} == {"a handwritten {name}"}
     second = after["by_seed"]["1"]["dream_ood"]["ood"]["mean"]["auroc"]
     both = (first["dream_ood"]["ood"]["mean"]["auroc"] + second) / 2
     np.testing.assert_allclose(after["methods"]["dream_ood"]["ood"]["mean"]["auroc"], both)

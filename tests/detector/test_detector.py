@@ -187,6 +187,14 @@ def test_batches_without_round_trips_and_names():
     assert np.array_equal(sources(batch) // 100, [0] * 20 + [3] * 6)
 
 
+def test_inliers_are_id_rows_with_their_labels():
+    extra = ExtraImages([constants(400, 4), constants(404, 4)], labels=np.arange(8) % 3)
+    batch = make_batches(settings(), TRAIN, extra).at(1)
+    assert np.array_equal(batch["is_id"], np.ones(26))
+    assert np.array_equal(sources(batch) // 100, [0] * 20 + [4] * 6)
+    assert np.array_equal(batch["labels"][20:], (sources(batch)[20:] - 400) % 3)
+
+
 def test_every_outlier_and_image_by_name_comes_up():
     batches = make_batches(settings(), TRAIN, DECODED)
     seen = set(np.concatenate([sources(batches.at(step)) for step in range(9)]))
