@@ -41,7 +41,8 @@ generator: $(INSTALLED) ## train the miniature Stable Diffusion that quickstart 
 	$(RUN) launch/train_generator.py --config=configs/generator_glyphs.py $(ARGS)
 
 test: $(INSTALLED_DEV) ## install, then run the tests
-	$(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --durations=10 $(ARGS)
+	$(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder \
+	    --durations=10 $(ARGS)
 
 benchmark: $(INSTALLED_RIVALS) ## install the rivals too, then measure against them
 	for name in $(BENCHMARKS); do $(RUN) -m benchmarks.$$name $(ARGS) || exit 1; done

@@ -30,6 +30,14 @@ np.savez(out, **runpy.run_path(file)[function](*args))
 """
 
 
+# Files that take minutes come first, lest one worker be left alone with them at the end.
+SLOWEST = ("test_pipeline", "test_hosts", "test_train", "test_cli", "test_tuning", "test_gan")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in SLOWEST)
+
+
 def pytest_unconfigure():
     if not IS_WORKER:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
