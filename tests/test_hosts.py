@@ -237,7 +237,7 @@ def test_each_process_decodes_its_half_of_the_images(runs, kind):
 
 def test_process_0_speaks_and_writes(runs):
     stages = [line for line in runs.outputs[0].splitlines() if line.startswith("── ")]
-    assert len(stages) == 7
+    assert len(stages) == 8  # one of each, and two classifiers trained and evaluated
     assert "FPR95" in runs.outputs[0]
     assert "──" not in runs.outputs[1] and "FPR95" not in runs.outputs[1]
     names = [
