@@ -22,6 +22,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.data.id = "cifar10"
     config.data.ood = ("svhn_cropped", "cifar100", "dtd", "lsun_c=data/LSUN", "isun=data/iSUN")
     config.data.class_tokens = ConfigDict()
+    config.method_options.knn.k = 50  # KNN's paper
     if size == "small":
         make_small(config)
     elif size != "full":

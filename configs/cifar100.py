@@ -31,7 +31,9 @@ def get_config() -> ConfigDict:
     config.methods = ("energy", "dream_ood")
     config.init_from = ""  # Dream-OOD trains from scratch
     # Settings of rows in place of their defaults, which dream_jax/detector/ gives.
-    config.method_options = ConfigDict({"dream_ood": {"weight": 2.5, "phi_hidden": 0}})
+    config.method_options = ConfigDict(
+        {"knn": {"k": 200}, "dream_ood": {"weight": 2.5, "phi_hidden": 0}}
+    )
     config.save_every = 2000  # training steps between checkpoints
     config.eval_batch_size = 1000
 

@@ -70,8 +70,14 @@ def get_config() -> ConfigDict:
 
     config.classifier.epochs = 100
     config.classifier.batch_size = 160
-    config.method_options.dream_ood.phi_hidden = 512
-    config.method_options.dream_ood.weight = 1.0
+    config.method_options = ConfigDict(
+        {
+            "knn": {"k": 1000},  # KNN's paper for ImageNet
+            "dice": {"sparsity": 0.7},  # DICE's paper for ImageNet
+            "npos": {"k": 400, "candidates": 1000, "keep": 300},  # NPOS's code for ImageNet-100
+            "dream_ood": {"weight": 1.0, "phi_hidden": 512},
+        }
+    )
     config.classifier.augment = "random_resized_crop"
     config.fine_tune.update(epochs=20, batch_size=80, outlier_batch_size=80, learning_rate=0.001)
     return config
