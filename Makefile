@@ -1,8 +1,11 @@
 # `make` lists what can be done. PYTHON=/path/to/python3.12 chooses the interpreter for .venv, and
-# ARGS="--config.sampling.k=100" is handed on to the program (to pytest for `make test`).
+# ARGS="--config.sampling.k=100" is handed on to the program (to pytest for `make test`). METHODS and
+# SEEDS choose the rows and seeds of `make table` and `make tune`: METHODS=knn,vos SEEDS=0.
 
 PYTHON ?=
 ARGS ?=
+METHODS ?= all
+SEEDS ?= 0,1,2
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -31,11 +34,11 @@ quickstart: $(INSTALLED) ## install, then run the whole pipeline on data that pa
 	$(RUN) launch/main.py --config=configs/quickstart.py $(ARGS)
 
 table: $(INSTALLED) ## every row of the paper's table, three seeds, on the quickstart's data
-	$(RUN) launch/main.py --config=configs/quickstart.py --config.methods=all \
-	    --config.seeds=0,1,2 --config.data.shifted=noise,blur,shear,occlusion,contrast $(ARGS)
+	$(RUN) launch/main.py --config=configs/quickstart.py --config.methods=$(METHODS) \
+	    --config.seeds=$(SEEDS) --config.data.shifted=noise,blur,shear,occlusion,contrast $(ARGS)
 
 tune: $(INSTALLED) ## choose the settings of the table's rows on tuning sets
-	$(RUN) launch/tune.py --config=configs/quickstart.py --config.methods=all $(ARGS)
+	$(RUN) launch/tune.py --config=configs/quickstart.py --config.methods=$(METHODS) $(ARGS)
 
 generator: $(INSTALLED) ## train the miniature Stable Diffusion that quickstart uses
 	$(RUN) launch/train_generator.py --config=configs/generator_glyphs.py $(ARGS)
