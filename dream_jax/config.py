@@ -52,13 +52,6 @@ def _one_of(allowed: Sequence) -> Rule:
     return lambda v: v in tuple(allowed), f"one of {', '.join(map(str, sorted(allowed)))}"
 
 
-def _some_of(allowed: Sequence) -> Rule:
-    def holds(v):
-        return isinstance(v, tuple | list) and len(v) > 0 and all(x in allowed for x in v)
-
-    return holds, f"one or more of {', '.join(sorted(allowed))}"
-
-
 def _texts(allowed: str) -> Rule:
     def holds(v):
         return isinstance(v, ConfigDict) and all(isinstance(t, str) and t for t in v.values())
