@@ -74,13 +74,15 @@ def _distinct(allowed: Sequence) -> Rule:
     return holds, f"all, or some of {', '.join(allowed)}, each once"
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _names(allowed: str) -> Rule:
+    return lambda v: isinstance(v, tuple | list) and all(isinstance(x, str) for x in v), allowed
 
 
 def _whole_numbers() -> Rule:
+    is_whole, _ = _whole(0)
+
     def holds(v):
-        return isinstance(v, tuple | list) and all(map(_is_whole, v)) and len(set(v)) == len(v)
+        return isinstance(v, tuple | list) and all(map(is_whole, v)) and len(set(v)) == len(v)
 
     return holds, "whole numbers of at least 0, each once, or empty for config.seed alone"
 
@@ -111,18 +113,9 @@ RULES: dict[str, Rule] = {
         "one or more of the OOD sets' names",
     ),
     "data.folder": (lambda v: isinstance(v, str), "a folder for data.id=imagefolder, else empty"),
-    "data.shifted": (
-        lambda v: isinstance(v, tuple | list) and all(isinstance(x, str) for x in v),
-        "names of shifted test sets of the ID classes, or empty",
-    ),
-    "data.tuning": (
-        lambda v: isinstance(v, tuple | list) and all(isinstance(x, str) for x in v),
-        "names of OOD sets to choose hyper-parameters by, or empty",
-    ),
-    "data.auxiliary": (
-        lambda v: isinstance(v, tuple | list) and all(isinstance(x, str) for x in v),
-        "names of sets of real outliers to train on, or empty",
-    ),
+    "data.shifted": _names("names of shifted test sets of the ID classes, or empty"),
+    "data.tuning": _names("names of OOD sets to choose hyper-parameters by, or empty"),
+    "data.auxiliary": _names("names of sets of real outliers to train on, or empty"),
     "data.auxiliary_count": _whole(1),
     "data.image_size": _whole(28),
     "data.channels": _one_of((1, 3)),
