@@ -31,8 +31,8 @@ from diffusers import FlaxAutoencoderKL, FlaxStableDiffusionPipeline, FlaxUNet2D
 from transformers import CLIPTextConfig, FlaxCLIPTextModel
 
 from benchmarks.paired import RESULTS, environment
-from dream_jax.generator.decode import decode_latents, denoise, draw_noise, encode_prompts
 from dream_jax.generator.load import PRECISIONS, make_scheduler
+from dream_jax.generator.stable_diffusion import decode_latents, denoise, draw_noise, encode_prompts
 from dream_jax.training import devices
 
 TOKENS, WIDTH, LATENTS, STEPS, GUIDANCE = 77, 768, 64, 2, 7.5

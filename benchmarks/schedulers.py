@@ -22,11 +22,11 @@ from ml_collections import ConfigDict
 
 from benchmarks.paired import RESULTS, compare, parser
 from dream_jax.cli import use_compilation_cache
-from dream_jax.evaluation.figures import Sheet
-from dream_jax.generator.decode import Decoder
+from dream_jax.decoding.prompts import placeholder_ids, prompt_ids
 from dream_jax.generator.load import load_generator
-from dream_jax.generator.prompts import placeholder_ids, prompt_ids
+from dream_jax.generator.stable_diffusion import Decoder
 from dream_jax.pipeline import Pipeline
+from dream_jax.report.figures import Sheet
 from dream_jax.training import devices
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.py"

@@ -50,7 +50,7 @@ def make_small(config: ConfigDict) -> None:
     config.inliers.rounds = 2
     config.inliers.candidates = 500
     config.inliers.images = 1000
-    config.generator.path = "dream_jax/generator/weights/glyphs"
+    config.generator.path = "dream_jax/miniature/weights/glyphs"
     config.generator.revision = ""
     config.generator.scheduler = "dpmsolver++"
     config.generator.precision = "float32"

@@ -110,7 +110,7 @@ def get_config() -> ConfigDict:
 
     # ③ decoding
     config.generator = ConfigDict()
-    config.generator.path = "dream_jax/generator/weights/glyphs"  # a folder, or owner/name (hub)
+    config.generator.path = "dream_jax/miniature/weights/glyphs"  # a folder, or owner/name (hub)
     config.generator.revision = ""  # of a name on the hub: a commit or a tag
     config.generator.scheduler = "dpmsolver++"
     config.generator.precision = "float32"  # bfloat16 or float16: half the memory

@@ -17,16 +17,16 @@ from dream_jax.data.registry import (
     set_title,
 )
 from dream_jax.data.roles import check_roles
+from dream_jax.detector.detectors import DETECTORS
 from dream_jax.detector.methods import METHODS
 from dream_jax.detector.options import resolve
-from dream_jax.detector.posthoc import DETECTORS
 from dream_jax.detector.scoring import check_sizes
 from dream_jax.errors import UserError
+from dream_jax.files import flatten
 from dream_jax.generator.load import PRECISIONS, REPOSITORY, SCHEDULERS, check_generator
 from dream_jax.models.resnet import PRECISIONS as MODEL_PRECISIONS
 from dream_jax.models.resnet import STAGES as ARCHITECTURES
 from dream_jax.models.resnet import STEMS
-from dream_jax.records import flatten
 from dream_jax.sampling.boundary import SELECTIONS
 
 Rule = tuple[Callable[[Any], bool], str]

@@ -19,15 +19,13 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from dream_jax import config as configuration
+from dream_jax.data.images import Files, Stored, StreamedImages, subset
+from dream_jax.data.parts import Pixels, read_folder, read_listing
 from dream_jax.data.registry import ImageSet, check_available, load_id, load_ood, set_title
-from dream_jax.data.streamed import Files, Stored, StreamedImages, subset
+from dream_jax.detector.detectors import DETECTORS
 from dream_jax.detector.methods import METHODS, Method
-from dream_jax.detector.posthoc import DETECTORS
 from dream_jax.errors import DataUnavailable, UserError
-from dream_jax.generator.load import generator_folder
-from dream_jax.images import Pixels, read_folder, read_listing
-from dream_jax.plan import DECODED, PLAIN, TITLES, Plan
-from dream_jax.records import (
+from dream_jax.files import (
     Stage,
     read_json,
     read_npy,
@@ -36,6 +34,8 @@ from dream_jax.records import (
     write_npz,
     write_rows,
 )
+from dream_jax.generator.load import generator_folder
+from dream_jax.plan import DECODED, PLAIN, TITLES, Plan
 from dream_jax.training import hosts
 
 STAGES = ("learn", "sample", "decode", "train", "evaluate", "report")
@@ -263,7 +263,7 @@ class Pipeline:
         stage = self.plan.stages["learn"]
         if self._done(stage):
             return
-        from dream_jax.generator.prompts import name_ids
+        from dream_jax.decoding.prompts import name_ids
         from dream_jax.latent_space.anchors import compute_anchors
         from dream_jax.latent_space.learn import (
             extract_features,
@@ -323,7 +323,7 @@ class Pipeline:
         """
         stage = self.plan.stages["decode"]
         if not self._done(stage):
-            from dream_jax.generator.decode import release
+            from dream_jax.generator.stable_diffusion import release
 
             with stage.running():
                 for kind in ("outliers", "by_name", "by_name_test"):
@@ -333,7 +333,7 @@ class Pipeline:
                     self._write_round_trips(part)
         stage = self.plan.stages.get("decode inliers")
         if stage is not None and not self._done(stage):
-            from dream_jax.generator.decode import release
+            from dream_jax.generator.stable_diffusion import release
 
             with stage.running():
                 self._decode("inliers", stage.folder)
@@ -341,7 +341,7 @@ class Pipeline:
 
     def _decode(self, kind: str, folder: Path) -> None:
         """Decodes the images of a kind that are not in the folder yet."""
-        from dream_jax.generator.imagine import plan_pictures, write_pictures
+        from dream_jax.decoding.pictures import plan_pictures, write_pictures
 
         count, vectors = self._count(kind), None
         if not count:
@@ -360,7 +360,7 @@ class Pipeline:
 
     def _write_round_trips(self, part: str) -> None:
         """Makes the file of `round_trips` if it is not there, a batch at a time."""
-        from dream_jax.generator.decode import round_trip
+        from dream_jax.generator.stable_diffusion import round_trip
 
         path = self._round_trips_file(part)
         if hosts.from_main(path.exists):
@@ -644,8 +644,8 @@ class Pipeline:
 
     def _metrics(self) -> dict:
         """metrics.json, from the results of all classifiers."""
+        from dream_jax.candidates import tuning_note
         from dream_jax.evaluation.bootstrap import paired_bootstrap
-        from dream_jax.evaluation.candidates import tuning_note
         from dream_jax.evaluation.seeds import summarise
 
         metrics = summarise({seed: self.results(seed) for seed in self.plan.seeds})
@@ -693,7 +693,7 @@ class Pipeline:
 
     def _draw(self, folder: Path, round_trips: Pixels | StreamedImages) -> None:
         """Draws the report; called by process 0 alone, so nothing here may wait for the others."""
-        from dream_jax.evaluation.page import RunResults, make_page
+        from dream_jax.report.page import RunResults, make_page
 
         train, test = self.id_data
         judgements = [
@@ -733,7 +733,7 @@ class Pipeline:
 
     def show(self) -> Path:
         """Prints the table and where the report is."""
-        from dream_jax.evaluation.tables import text_table
+        from dream_jax.report.tables import text_table
 
         page = self.plan.stages["report"].folder / "index.html"
         metrics = self.workdir / "metrics.json"

@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 
 from dream_jax import config as configuration
 from dream_jax.config import PLAIN
+from dream_jax.detector.detectors import DETECTORS
 from dream_jax.detector.methods import METHODS
-from dream_jax.detector.posthoc import DETECTORS
-from dream_jax.records import Stage, flatten
+from dream_jax.files import Stage, flatten
 
 # Settings that change how a result is reached and not the result, and those of display.
 _NEUTRAL = (

@@ -9,10 +9,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dream_jax import config as configuration
+from dream_jax.candidates import choose, text_table
 from dream_jax.errors import UserError
-from dream_jax.evaluation.candidates import choose, text_table
+from dream_jax.files import write_json
 from dream_jax.pipeline import STAGES, Pipeline
-from dream_jax.records import write_json
 from dream_jax.training import hosts
 
 

@@ -14,7 +14,7 @@ from dream_jax import cli
 
 
 def run(config, workdir):
-    from dream_jax.generator.train import train_generator
+    from dream_jax.miniature.training import train_generator
 
     print(f"generator: {train_generator(config, workdir)}")
 

@@ -12,7 +12,7 @@ from toy_fixtures import LAUNCH, environment
 from dream_jax import pipeline
 from dream_jax.data import registry
 from dream_jax.errors import UserError
-from dream_jax.records import read_json, read_npz, write_npz
+from dream_jax.files import read_json, read_npz, write_npz
 
 
 def refusal(config, workdir, stages=pipeline.STAGES, overwrite=False) -> str:

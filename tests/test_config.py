@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from dream_jax import pipeline
 from dream_jax.config import ROWS, RULES, check_class_sizes, check_config, spelt_out
 from dream_jax.config import candidates as tried
+from dream_jax.detector.detectors import DETECTORS
 from dream_jax.detector.methods import METHODS
-from dream_jax.detector.posthoc import DETECTORS
 from dream_jax.errors import UserError
 
 

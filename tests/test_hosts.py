@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from dream_jax import pipeline
+from dream_jax.data.parts import read_folder, written_images
 from dream_jax.errors import UserError
-from dream_jax.images import read_folder, written_images
-from dream_jax.records import read_json, read_npz
+from dream_jax.files import read_json, read_npz
 from dream_jax.training import devices, hosts
 
 KINDS = {"outliers": 20, "by_name": 10, "by_name_test": 10}

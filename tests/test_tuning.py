@@ -7,10 +7,10 @@ from ml_collections import ConfigDict
 from toy import REPOSITORY, quickstart
 
 from dream_jax import tuning
+from dream_jax.candidates import choose, tuning_note
 from dream_jax.config import ROWS, candidates, options, spelt_out
 from dream_jax.errors import UserError
-from dream_jax.evaluation.candidates import choose, tuning_note
-from dream_jax.records import read_json
+from dream_jax.files import read_json
 
 
 def candidate(value, fpr95, auroc, id_accuracy) -> dict:

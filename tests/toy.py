@@ -86,8 +86,8 @@ def build_generator(folder: Path) -> Path:
     """Writes a tiny Stable Diffusion folder with random weights; its tokenizer knows the digits."""
     import jax
 
-    from dream_jax.data.digits import CLASS_NAMES
-    from dream_jax.generator import miniature
+    from dream_jax.data.sets.digits import CLASS_NAMES
+    from dream_jax.miniature import networks as miniature
 
     captions = [PROMPT.format(name=name) for name in CLASS_NAMES]
     tokenizer = miniature.train_tokenizer(captions, 16, folder.with_name("tokenizer"))

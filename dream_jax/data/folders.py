@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from dream_jax.data.framing import set_rng
+from dream_jax.data.images import Files, image_files, load_images
 from dream_jax.data.labels import select_classes
 from dream_jax.data.registry import DataOptions, ImageSet, id_set
-from dream_jax.data.streamed import Files, image_files, load_images
 from dream_jax.errors import DataUnavailable, UserError
 
 TEST_NAMES = ("test", "val")

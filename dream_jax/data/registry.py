@@ -237,11 +237,6 @@ def package_check(module: str, package: str) -> Callable[[DataOptions], None]:
 
 
 # Last, because these files register themselves with the decorators above.
-from dream_jax.data import (  # noqa: E402
-    digits,  # noqa: F401
-    folders,
-    letters,  # noqa: F401
-    noise,  # noqa: F401
-    photographs,  # noqa: F401
-    tfds_sets,
-)
+from dream_jax.data import folders  # noqa: E402
+from dream_jax.data import tfds as tfds_sets  # noqa: E402
+from dream_jax.data.sets import digits, letters, noise, photographs  # noqa: E402, F401

@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dream_jax.data import folders, tfds_sets
+from dream_jax.data import folders
+from dream_jax.data import tfds as tfds_sets
 from dream_jax.data.corruptions import CORRUPTIONS, STRENGTHS, CorruptedImages
+from dream_jax.data.images import StreamedImages
 from dream_jax.data.registry import DataOptions, ImageSet
-from dream_jax.data.streamed import StreamedImages
 from dream_jax.errors import UserError
 
 GRADED = re.compile(r"(.+)_([1-5])")

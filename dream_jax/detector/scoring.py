@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dream_jax.detector.detectors import DETECTORS, FitData, Head, Inputs
+from dream_jax.detector.detectors.base import nothing_to_fit
+from dream_jax.detector.detectors.neighbours import check_neighbours
 from dream_jax.detector.inputs import NEEDS, visible
 from dream_jax.detector.methods import Method
 from dream_jax.detector.options import resolve
-from dream_jax.detector.posthoc import DETECTORS, FitData, Head, Inputs
-from dream_jax.detector.posthoc.base import nothing_to_fit
-from dream_jax.detector.posthoc.neighbours import check_neighbours
 from dream_jax.errors import UserError
 from dream_jax.training.devices import MappedFunction
 

@@ -11,8 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dream_jax.data.augment import augment, degrade, zoom
+from dream_jax.data.images import for_training
 from dream_jax.data.registry import ImageSet
-from dream_jax.data.streamed import for_training
 from dream_jax.detector.inputs import Head
 from dream_jax.detector.methods.base import NOTHING, Method, Own, Rows, Shape
 from dream_jax.errors import UserError

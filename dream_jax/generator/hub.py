@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dream_jax.errors import UserError
-from dream_jax.generator.weight_files import STEMS, shards, weights_file
+from dream_jax.generator.weights import STEMS, shards, weights_file
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")

@@ -13,7 +13,7 @@ import numpy as np
 from dream_jax.errors import UserError
 from dream_jax.generator import hub
 from dream_jax.generator.hub import PARTS
-from dream_jax.generator.weight_files import (
+from dream_jax.generator.weights import (
     PICKLES,
     STEMS,
     check_weights,

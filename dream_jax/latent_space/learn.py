@@ -11,8 +11,8 @@ import optax
 from ml_collections import ConfigDict
 
 from dream_jax.data.augment import augment
+from dream_jax.data.images import for_training
 from dream_jax.data.registry import ImageSet
-from dream_jax.data.streamed import for_training
 from dream_jax.keys import stage_key
 from dream_jax.models.resnet import build_model, init_model
 from dream_jax.training.checkpoints import Checkpoints

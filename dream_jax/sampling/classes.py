@@ -8,8 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from dream_jax.files import read_npz, write_npz
 from dream_jax.keys import stage_key
-from dream_jax.records import read_npz, write_npz
 from dream_jax.sampling.boundary import SamplerSettings, sample_embeddings
 from dream_jax.training import hosts
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dream_jax.data import glyphs, letters, photographs, tfds_sets
+from dream_jax.data import glyphs
+from dream_jax.data import tfds as tfds_sets
 from dream_jax.data.registry import (
     ID_SETS,
     OOD_SETS,
@@ -23,6 +24,7 @@ from dream_jax.data.registry import (
     load_ood,
     ood_set,
 )
+from dream_jax.data.sets import letters, photographs
 from dream_jax.errors import DataUnavailable, UserError
 
 SMALL = DataOptions(count=60)

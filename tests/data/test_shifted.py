@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dream_jax.data import tfds_sets
+from dream_jax.data import tfds as tfds_sets
 from dream_jax.data.corruptions import CORRUPTIONS, corrupt
 from dream_jax.data.registry import DataOptions, ImageSet, load_id
 from dream_jax.data.shifted import check_shifted, load_shifted, parts

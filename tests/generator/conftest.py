@@ -13,7 +13,7 @@ POSITIONS = 12
 
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory):
-    from dream_jax.generator.miniature import train_tokenizer
+    from dream_jax.miniature.networks import train_tokenizer
 
     return train_tokenizer(CAPTIONS, POSITIONS, tmp_path_factory.mktemp("tokenizer"))
 
@@ -21,7 +21,7 @@ def tokenizer(tmp_path_factory):
 @pytest.fixture(scope="session")
 def toy_folder(tokenizer, tmp_path_factory):
     """A pipeline folder with random weights: 16×16 grey images, text width 16."""
-    from dream_jax.generator import miniature
+    from dream_jax.miniature import networks as miniature
 
     size = {"channels": (8, 8, 8), "layers": 1, "norm_groups": 4}
     vae = miniature.build_autoencoder(ConfigDict(size), image_size=16)

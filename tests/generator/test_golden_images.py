@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dream_jax.generator import decode as decoding
-from dream_jax.generator.decode import decode, encode_prompts
+from dream_jax.decoding.prompts import name_ids, placeholder_ids, prompt_ids
+from dream_jax.generator import stable_diffusion as decoding
 from dream_jax.generator.load import load_generator
-from dream_jax.generator.prompts import name_ids, placeholder_ids, prompt_ids
+from dream_jax.generator.stable_diffusion import decode, encode_prompts
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SHARED = os.environ.get("DREAM_JAX_SHARED")

@@ -1,0 +1,335 @@
+"""Sets by their name in TensorFlow Datasets (TFDS), as array_record: read from the folder in which
+they were prepared, and prepared on first use where that is possible.
+"""
+
+import functools
+import importlib.util
+import os
+import re
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dream_jax.data.framing import frame_28, set_rng
+from dream_jax.data.images import Records, load_images
+from dream_jax.data.labels import select_classes
+from dream_jax.data.registry import DataOptions, ImageSet, ood_set
+from dream_jax.errors import DataUnavailable, UserError
+
+NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.+-]+)?")  # set, or set/configuration
+# Where TFDS keeps what it knows of its sets; asked once for a sign of life.
+HOST = "https://storage.googleapis.com/tfds-data"
+PATIENCE = 8.0  # seconds
+
+
+def is_tfds_name(name: str) -> bool:
+    """Whether a set of that name is prepared or known to TFDS is not looked at: only the form."""
+    return NAME.fullmatch(name) is not None
+
+
+def known(name: str, options: DataOptions) -> bool:
+    """Whether TFDS has a set of that name, or a prepared one lies in its folder."""
+    if not is_tfds_name(name):
+        return False
+    if _prepared_versions(name, options):
+        return True
+    import tensorflow_datasets as tfds
+
+    dataset, _, config = name.partition("/")
+    if dataset not in tfds.list_builders(with_community_datasets=False):
+        return False
+    return not config or config in tfds.builder_cls(dataset).builder_configs
+
+
+def configurations(dataset: str, options: DataOptions) -> list[str]:
+    """Configurations of a TFDS set, those that TFDS knows and those that are prepared, sorted."""
+    import tensorflow_datasets as tfds
+
+    prepared = data_root(options).glob(f"{dataset}/*/*/dataset_info.json")
+    names = {info.parents[1].name for info in prepared}
+    if dataset in tfds.list_builders(with_community_datasets=False):
+        names |= set(tfds.builder_cls(dataset).builder_configs)
+    return sorted(names)
+
+
+def data_root(options: DataOptions) -> Path:
+    """The folder in which TFDS prepares its sets."""
+    root = options.tfds_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(root).expanduser()
+
+
+def prepared_folder(name: str, options: DataOptions) -> Path:
+    """The folder of the newest version of a TFDS set that is prepared as array_record.
+
+    Only folders are looked at: offline, TFDS itself retries its servers for minutes.
+
+    Args:
+      name: of the set, with "/" and the configuration where it has several.
+
+    Raises:
+      DataUnavailable: if there is none; the message says where it was sought and how to make it.
+    """
+    versions = _prepared_versions(name, options)
+    if not versions:
+        raise _unprepared(name, options, "")
+    return max(versions, key=_version)
+
+
+def _prepared_versions(name: str, options: DataOptions) -> list[Path]:
+    return [
+        info.parent
+        for info in data_root(options).glob(f"{name}/*/dataset_info.json")
+        if any(info.parent.glob("*.array_record*"))
+    ]
+
+
+def _version(folder: Path) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else -1 for part in folder.name.split("."))
+
+
+def _unprepared(name: str, options: DataOptions, reason: str) -> DataUnavailable:
+    root, dataset = data_root(options), name.partition("/")[0]
+    because = f" and cannot be prepared here: {reason}" if reason else ""
+    return DataUnavailable(
+        f"{name} is not prepared in {root} (data.tfds_dir){because}; on a machine with tensorflow "
+        f"and network, run `tfds build {name} --file_format=array_record`, and copy "
+        f"~/tensorflow_datasets/{dataset} from there to {root / dataset}"
+    )
+
+
+def prepare(name: str, options: DataOptions) -> Path:
+    """The folder of a set, which is downloaded and prepared if that has not been done.
+
+    Raises:
+      DataUnavailable: it is not prepared and cannot be. Without network that takes `PATIENCE`
+        seconds at most, in the whole process.
+    """
+    if _prepared_versions(name, options):
+        return prepared_folder(name, options)
+    if importlib.util.find_spec("tensorflow") is None:
+        raise _unprepared(name, options, "tensorflow, which prepares sets, is not installed")
+    if not reachable(HOST):
+        raise _unprepared(name, options, f"{HOST.split('/')[2]} does not answer")
+    build(name, options)
+    return prepared_folder(name, options)
+
+
+@functools.cache
+def reachable(url: str) -> bool:
+    """Whether a server answers, with whatever, to one request within `PATIENCE` seconds."""
+    answered = []
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE)
+        except urllib.error.HTTPError:
+            pass  # it is there, if not at that address
+        except (OSError, ValueError):
+            return
+        answered.append(True)
+
+    # In a thread, since looking up the host's name does not keep to the time given.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return bool(answered)
+
+
+def build(name: str, options: DataOptions) -> None:
+    """Downloads and prepares a set as array_record.
+
+    Raises:
+      DataUnavailable: TFDS could not do it; its reason is in the message.
+    """
+    import tensorflow_datasets as tfds
+
+    print(f"preparing {name} in {data_root(options)}", flush=True)
+    try:
+        builder = tfds.builder(name, data_dir=data_root(options), file_format="array_record")
+        builder.download_and_prepare()
+    except Exception as error:  # TFDS, its downloads and its sets' own code raise many kinds
+        raise _unprepared(name, options, _first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def open_set(name: str, options: DataOptions) -> Any:
+    """The TFDS builder of a prepared set, from its folder: a name is also sought on the servers.
+
+    Raises:
+      DataUnavailable: it is not prepared and cannot be, or its folder is damaged.
+    """
+    import tensorflow_datasets as tfds
+
+    folder = prepare(name, options)
+    with _reading(name, folder):
+        return tfds.builder_from_directory(folder)
+
+
+@contextmanager
+def _reading(name: str, folder: Path) -> Iterator[None]:
+    """What TFDS and array_record raise for a damaged folder, which is of many kinds, in one line.
+
+    Raises:
+      DataUnavailable: in place of any other error.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise DataUnavailable(
+            f"{name} in {folder} cannot be read: {_first_line(error)}; delete that folder and "
+            f"prepare it again with `tfds build {name} --file_format=array_record`"
+        ) from error
+
+
+def _records(builder: Any, name: str, split: str) -> Records:
+    """The examples of a split, their images left encoded."""
+    import tensorflow_datasets as tfds
+
+    image = dict(builder.info.features.items()).get("image")
+    if not isinstance(image, tfds.features.Image) or image.np_dtype == np.float32:
+        raise UserError(f"the TFDS set {name} has no images under 'image'; choose another set")
+    with _reading(name, Path(builder.data_dir)):
+        skip = {"image": tfds.decode.SkipDecoding()}
+        examples = builder.as_data_source(split=split, decoders=skip)
+        len(examples)
+    return Records(examples, f"{name} {split}")
+
+
+def load_id(name: str, options: DataOptions) -> tuple[ImageSet, ImageSet]:
+    """A TFDS set with `image` and `label` as an ID set: its splits `train` and `test`.
+
+    Where there is no `test`, or it has no labels, `validation` is taken. Classes are the label's
+    names with spaces for underscores; `data.class_names` renames and selects them.
+
+    Raises:
+      UserError: the set lacks images, labels or one of the splits, or an image is unreadable.
+      DataUnavailable: it is not prepared and cannot be.
+    """
+    builder, labels = _open_labelled(name, options)
+    chosen, names = select_classes(labels, options.class_names, f"the TFDS set {name}")
+    new_label = np.full(len(labels), -1, np.int32)
+    new_label[chosen] = np.arange(len(chosen))
+    train = _labelled_split(builder, name, new_label, ("train",), options)
+    test = _labelled_split(builder, name, new_label, ("test", "validation"), options)
+    return ImageSet(name, *train, names), ImageSet(name, *test, names)
+
+
+def load_labelled(
+    name: str, options: DataOptions, relabel: Callable[[Sequence[str]], np.ndarray]
+) -> tuple[Any, np.ndarray]:
+    """The test images of a TFDS set and their labels: (n, H, W, C) and int32 (n,).
+
+    Where there is no `test`, or it has no labels, `validation` is taken.
+
+    Args:
+      relabel: the set's label names → (names,) the label of each; images of -1 are left out.
+
+    Raises:
+      UserError: the set lacks images, labels or the splits, or an image is unreadable.
+      DataUnavailable: it is not prepared and cannot be.
+    """
+    builder, labels = _open_labelled(name, options)
+    return _labelled_split(builder, name, relabel(labels), ("test", "validation"), options)
+
+
+def label_names(name: str, options: DataOptions) -> list[str]:
+    """The names of all labels of a TFDS set, in their order.
+
+    Raises:
+      UserError: it has none, or there is no such set.
+      DataUnavailable: it is not prepared and cannot be.
+    """
+    if not known(name, options):
+        raise UserError(f"{name!r} is not a TFDS set, so that its labels have no order to go by")
+    return _open_labelled(name, options)[1]
+
+
+def _open_labelled(name: str, options: DataOptions) -> tuple[Any, list[str]]:
+    """The builder of a set with classes, and their names in the order of its labels."""
+    builder = open_set(name, options)
+    label = dict(builder.info.features.items()).get("label")
+    if getattr(label, "names", None) is None:
+        raise UserError(f"the TFDS set {name} has no classes under 'label'; choose another set")
+    return builder, label.names
+
+
+def _labelled_split(
+    builder: Any,
+    name: str,
+    new_label: np.ndarray,
+    candidates: tuple[str, ...],
+    options: DataOptions,
+) -> tuple[Any, np.ndarray]:
+    """Images and labels of the first of the candidate splits that is there and has labels."""
+    for part in candidates:
+        if part not in builder.info.splits:
+            continue
+        source = _records(builder, name, part)
+        with _reading(name, Path(builder.data_dir)):
+            given = np.asarray([source.examples[row]["label"] for row in range(len(source))])
+        if given.min(initial=0) < 0:
+            continue
+        labels = new_label[given]
+        rows = np.flatnonzero(labels >= 0)
+        images, kept = load_images(source, rows, **options.reading)
+        return images, labels[rows[kept]]
+    raise UserError(
+        f"the TFDS set {name} has no labelled split {' or '.join(candidates)}; it has "
+        f"{', '.join(builder.info.splits)}: choose another set"
+    )
+
+
+def _ood_rows(name: str, options: DataOptions) -> tuple[Records, np.ndarray]:
+    """A TFDS set's test images, or what it has in their place, and a fixed random part of them."""
+    builder = open_set(name, options)
+    split = next(
+        (part for part in ("test", "validation", "train") if part in builder.info.splits), None
+    )
+    if split is None:
+        raise UserError(
+            f"the TFDS set {name} has no split test, validation or train; it has "
+            f"{', '.join(builder.info.splits)}"
+        )
+    source = _records(builder, name, split)
+    rng = set_rng(name, options.seed)
+    return source, rng.choice(len(source), min(options.count, len(source)), replace=False)
+
+
+def load_ood(name: str, options: DataOptions) -> ImageSet:
+    """A fixed random part of a TFDS set's test images as an OOD set.
+
+    Raises:
+      UserError: the set has no images, or one is unreadable.
+      DataUnavailable: it is not prepared and cannot be.
+    """
+    source, rows = _ood_rows(name, options)
+    images, _ = load_images(source, rows, **options.reading)
+    return ImageSet(name, images)
+
+
+def _fashion_mnist_check(options: DataOptions) -> None:
+    prepare("fashion_mnist", options)
+
+
+@ood_set("fashion_mnist", check=_fashion_mnist_check, role="any")
+def fashion_mnist(options: DataOptions) -> ImageSet:
+    """A fixed random part of Fashion-MNIST's test split (Xiao et al., 2017), framed as digits are.
+
+    28x28 grey, padded with zeros to 32x32; at most 10,000 images.
+
+    Raises:
+      DataUnavailable: if TFDS has not prepared it, or cannot read what it prepared.
+    """
+    source, rows = _ood_rows("fashion_mnist", options)
+    with _reading("fashion_mnist", prepared_folder("fashion_mnist", options)):
+        images = np.stack([np.asarray(source.open(row)) for row in rows])
+    return ImageSet("fashion_mnist", frame_28(images, options.image_size, options.channels))

@@ -1,0 +1,121 @@
+"""The report of a run: one HTML page that holds everything, and the tables as text files."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dream_jax.report import layouts, tables
+
+
+def write_report(
+    folder,
+    *,
+    title: str,
+    metrics: Mapping,
+    config_json: str,
+    stages: Sequence[Mapping],
+    figures: Sequence[Mapping],
+    facts: Sequence[tuple[str, str, str]],
+    names: Mapping[str, str] | None = None,
+    sections: Mapping[str, str] | None = None,
+) -> Path:
+    """Writes index.html and table.md, .csv and .tex into `folder`, and returns the page's path.
+
+    Where accuracies on shifted test sets were measured, shifted.csv and shifted.tex come beside.
+
+    The page has no scripts and loads nothing: figures are embedded, so it can be sent as one file.
+
+    Args:
+        folder: made if it is not there; the caller renames it into place when all is written.
+        metrics: the content of metrics.json.
+        config_json: the resolved configuration as text.
+        stages: {"stage", "seconds", "peak_memory_mb"} each; a number may be None.
+        figures: {"path", "title", "caption"} each, path to a PNG.
+        facts: (label, value, explanation) each, shown as text.
+        names: readable names of methods and OOD sets.
+        sections: {row: title of the group of rows it belongs to}.
+    """
+    import jinja2
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("dream_jax", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    shown = [("results", "Results", layouts.results_layout(metrics, names))]
+    shifted = layouts.shifted_layout(metrics, names)
+    if shifted.rows:
+        shown.append(("shifted", "Generalisation", shifted))
+    tuned = "tuning" in metrics
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        seeds=list(metrics.get("by_seed", [metrics["seed"]] if "seed" in metrics else [])),
+        config_name=metrics.get("config"),
+        tables=[
+            {
+                "id": name,
+                "title": heading,
+                "groups": layout.groups,
+                "rows": layouts.table_rows(metrics, layout, names, sections),
+                "legend": " ".join(layout.legend + layouts.marks(metrics, layout, "bold")),
+            }
+            for name, heading, layout in shown
+        ],
+        tuning_headings=tables.TUNING_HEADINGS,
+        tuning=tables.tuning_rows(metrics, names) if tuned else [],
+        tuning_legend=tables.tuning_legend(metrics, names) if tuned else "",
+        config_json=config_json,
+        stages=[
+            (s["stage"], _duration(s.get("seconds")), _memory(s.get("peak_memory_mb")))
+            for s in stages
+        ],
+        total=_duration(sum(s.get("seconds") or 0 for s in stages)),
+        peak=_memory(max((s.get("peak_memory_mb") or 0 for s in stages), default=0) or None),
+        figures=[{**figure, **_embedded(figure["path"])} for figure in figures],
+        facts=facts,
+    )
+    texts = {
+        "table.md": tables.markdown_table(metrics, names, sections),
+        "table.csv": tables.csv_table(metrics),
+        "table.tex": tables.latex_table(metrics, names, sections),
+    }
+    if shifted.rows:
+        table = tables.shifted_table(metrics, names, sections)
+        texts["table.md"] += f"\n## Generalisation\n\n{table}"
+        texts["shifted.csv"] = tables.shifted_table(metrics, form="csv")
+        texts["shifted.tex"] = tables.shifted_table(metrics, names, sections, form="latex")
+    if tuned:
+        texts["table.md"] += f"\n## Tuning\n\n{tables.tuning_table(metrics, names)}"
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    index = folder / "index.html"
+    index.write_text(page, encoding="utf-8")
+    return index
+
+
+def _embedded(path) -> dict:
+    """A PNG as base64, and the CSS pixels of its width at its own resolution."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        per_inch = image.info.get("dpi", (96, 96))[0]
+        width = round(image.width * 96 / per_inch)
+    return {"data": base64.b64encode(Path(path).read_bytes()).decode("ascii"), "width": width}
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _memory(megabytes: float | None) -> str:
+    return "–" if megabytes is None else f"{megabytes:,.0f} MB"

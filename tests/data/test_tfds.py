@@ -1,0 +1,158 @@
+"""Sets by their TFDS name: a small one that the test prepares, and CIFAR-10 if it is there."""
+
+import io
+import os
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dream_jax.data import tfds as tfds_sets
+from dream_jax.data.registry import DataOptions, check_available, load_id, load_ood
+from dream_jax.errors import DataUnavailable, UserError
+
+SIZES = {"train": 12, "validation": 5, "test": 6}
+DISC, SQUARE = 0, 1
+
+
+def picture(split: str, index: int) -> np.ndarray:
+    """Of one grey per image; sizes differ."""
+    return np.full((20 + index, 31, 3), 20 * index + len(split), np.uint8)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """A folder with the set `tiny_shapes` as TFDS prepares it; without network or tensorflow."""
+    import tensorflow_datasets as tfds
+
+    class TinyShapes(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.2.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "label": tfds.features.ClassLabel(names=["red_disc", "square"]),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, downloads):
+            return {split: self._generate_examples(split, n) for split, n in SIZES.items()}
+
+        def _generate_examples(self, split, count):
+            for index in range(count):
+                file = io.BytesIO()
+                Image.fromarray(picture(split, index)).save(file, "PNG")
+                label = -1 if split == "test" else index % 2
+                yield index, {"image": io.BytesIO(file.getvalue()), "label": label}
+
+    folder = tmp_path_factory.mktemp("tfds")
+    options = DataOptions(tfds_dir=str(folder))
+    assert tfds_sets.known("tiny_shapes", options)
+    tfds_sets.build("tiny_shapes", options)
+    return folder
+
+
+def options(folder, **more) -> DataOptions:
+    return DataOptions(**{"channels": 3, "tfds_dir": str(folder)} | more)
+
+
+def greys(images) -> list[int]:
+    return sorted(np.rint(images[:, 7, 7, 0] * 255).astype(int).tolist())
+
+
+def test_id_set_with_names_and_the_split_that_has_labels(prepared):
+    train, test = load_id("tiny_shapes", options(prepared))
+    assert train.class_names == test.class_names == ("red disc", "square")
+    assert train.images.shape == (12, 32, 32, 3) and train.images.dtype == np.float32
+    assert greys(train.images) == [20 * i + 5 for i in range(12)]
+    index = (np.rint(train.images[:, 0, 0, 0] * 255).astype(int) - 5) // 20
+    np.testing.assert_array_equal(train.labels, index % 2)
+    assert greys(test.images) == [20 * i + 10 for i in range(5)]  # validation: test has no labels
+
+
+def test_class_names_rename_and_select(prepared):
+    chosen = options(prepared, class_names={"square": "box"})
+    train, test = load_id("tiny_shapes", chosen)
+    assert train.class_names == ("box",) and (len(train), len(test)) == (6, 2)
+    assert not train.labels.any()
+    assert greys(train.images) == [20 * i + 5 for i in range(1, 12, 2)]
+
+
+def test_ood_set_is_a_part_of_the_test_split(prepared):
+    ood = load_ood("tiny_shapes", options(prepared, channels=1, count=4))
+    assert ood.images.shape == (4, 32, 32, 1) and ood.labels is None
+    assert set(greys(ood.images)) <= {20 * i + 4 for i in range(6)}
+
+
+def test_streamed_sets_are_the_held_ones(prepared):
+    for held, streamed in zip(
+        load_id("tiny_shapes", options(prepared)),
+        load_id("tiny_shapes", options(prepared, hold_bytes=0)),
+        strict=True,
+    ):
+        assert not isinstance(streamed.images, np.ndarray)
+        np.testing.assert_array_equal(streamed.images[:], held.images)
+        np.testing.assert_array_equal(streamed.labels, held.labels)
+
+
+def refusal(kind, ask, *arguments) -> str:
+    start = time.monotonic()
+    with pytest.raises(kind) as caught:
+        ask(*arguments)
+    assert time.monotonic() - start < 15
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["cifar100", "dtd", "cifar10_corrupted/gaussian_noise_1"])
+def test_what_cannot_be_prepared_says_so_within_15_seconds(tmp_path, monkeypatch, name):
+    # A port on this machine at which nothing listens, as offline.
+    monkeypatch.setattr(tfds_sets, "HOST", "http://127.0.0.1:9/tfds-data")
+    message = refusal(DataUnavailable, check_available, name, options(tmp_path))
+    assert f"`tfds build {name} --file_format=array_record`" in message
+    assert str(tmp_path / name.split("/")[0]) in message
+    assert "tensorflow" in message
+
+
+def test_a_host_that_is_silent_is_given_up(monkeypatch):
+    import socket
+
+    monkeypatch.setattr(tfds_sets, "PATIENCE", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        start = time.monotonic()
+        assert not tfds_sets.reachable(f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        assert time.monotonic() - start < 3
+
+
+def test_a_failed_preparation_is_one_line(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    message = refusal(DataUnavailable, tfds_sets.build, "tiny_shapes", options(blocked))
+    assert "tiny_shapes" in message and "tfds build" in message
+
+
+@pytest.mark.parametrize("name", ["cifar1000", "cifar10_corrupted/fog_9", "Cifar 10", "x=", "../x"])
+def test_unknown_names_are_refused(tmp_path, name):
+    for ask in (load_ood, check_available):
+        assert repr(name) in refusal(UserError, ask, name, options(tmp_path))
+
+
+@pytest.fixture
+def tfds_dir():
+    folder = os.environ.get("TFDS_DATA_DIR", "")
+    if not os.path.isdir(os.path.join(folder, "cifar10")):
+        pytest.skip("TFDS_DATA_DIR names no folder with cifar10")
+    return folder
+
+
+def test_cifar10(tfds_dir):
+    train, test = load_id("cifar10", options(tfds_dir, hold_bytes=0, class_names={"cat": "cat"}))
+    assert train.images.shape == (5000, 32, 32, 3) and test.images.shape == (1000, 32, 32, 3)
+    assert train.class_names == ("cat",)
+    sample = train.images[:50]
+    assert sample.max() > 0.9 and 0.3 < sample.mean() < 0.6
+    ood = load_ood("cifar10", options(tfds_dir, count=20))
+    assert ood.images.shape == (20, 32, 32, 3)

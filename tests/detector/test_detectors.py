@@ -1,0 +1,350 @@
+"""Post-hoc detectors against pytorch-ood's scores, NumPy, and what all of them promise."""
+
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from scipy.special import logsumexp
+from scipy.stats import rankdata
+
+from dream_jax.detector.detectors import DETECTORS, FitData, Head, Inputs, base
+from dream_jax.detector.detectors.activations import shape_activations
+from dream_jax.detector.detectors.odin import perturb
+from dream_jax.detector.detectors.statistics import quantile, scatter, whitening
+from dream_jax.detector.inputs import NEEDS, visible
+from dream_jax.detector.methods import METHODS
+from dream_jax.detector.scores import max_softmax
+from dream_jax.detector.scoring import (
+    extract_features,
+    fit_detectors,
+    fit_to_images,
+    resolve_options,
+    scorer,
+)
+from dream_jax.detector.train import Classifier, forward_of
+from dream_jax.errors import UserError
+from dream_jax.evaluation.metrics import ood_metrics
+from dream_jax.models.resnet import INPUT_SCALE, build_model, init_model
+
+GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "detectors.npz"))
+HEAD = Head(GOLDEN["w2"], GOLDEN["b2"])
+WEIGHTS = {name: GOLDEN[name] for name in ("w0", "b0", "w1", "b1", "w2", "b2")}
+# The settings of the golden file.
+SETTINGS = {
+    **{name: {} for name in DETECTORS},
+    "odin": {"epsilon": 0.0014, "temperature": 1000.0},
+    "knn": {"k": 50},
+    "vim": {"dimension": 24},
+    "react": {"quantile": 0.9},
+    "dice": {"sparsity": 0.7},
+    "gen": {"gamma": 0.1},
+    "nnguide": {"k": 10},
+}
+
+
+def network(weights, x):
+    """The golden file's encoder and head; vectors in the place of images."""
+    x = jax.nn.relu(x @ weights["w0"] + weights["b0"])
+    features = jax.nn.relu(x @ weights["w1"] + weights["b1"])
+    return features @ weights["w2"] + weights["b2"], features
+
+
+def scores_of_all(batch_size=600, rows=slice(None)) -> dict[str, np.ndarray]:
+    features = extract_features(network, WEIGHTS, GOLDEN["train_x"], 1000)
+    fitted = fit_detectors(SETTINGS, FitData(features, GOLDEN["train_y"], HEAD))
+    logits, scores = scorer(network, WEIGHTS, fitted, batch_size)(GOLDEN["test_x"][rows])
+    return scores | {"logits": logits}
+
+
+@pytest.fixture(scope="module")
+def features():
+    return extract_features(network, WEIGHTS, GOLDEN["train_x"], 1000)
+
+
+@pytest.fixture(scope="module")
+def data(features):
+    return FitData(features, GOLDEN["train_y"], HEAD)
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return scores_of_all()
+
+
+# Largest differences allowed, in the scale of the other library. ViM's small eigenvalues are close
+# to each other, beside a largest one of 4,000 times their size: float32 rounding turns the residual
+# subspace by some 1e-3.
+VALUES = {
+    "msp": 1e-6,
+    "max_logit": 1e-5,
+    "energy": 1e-5,
+    "odin": 2e-7,
+    "knn": 5e-6,
+    "vim": 0.01,
+    "react": 1e-5,
+    "dice": 1e-5,
+    "gen": 2e-6,
+    "she": 1e-3,
+    "kl_matching": 1e-5,
+    "nnguide": 2e-4,
+}
+
+
+def golden(name):
+    return -GOLDEN[f"score_{'klm' if name == 'kl_matching' else name.replace('_', '')}"]
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_golden_by_value(scores, name):
+    np.testing.assert_allclose(scores[name], golden(name), rtol=0, atol=VALUES[name])
+
+
+@pytest.mark.parametrize("name", ["mahalanobis", "rmd"])
+def test_golden_by_rank(scores, name):
+    """pytorch-ood leaves out the division by n: ours are larger by it (and by 2, Mahalanobis)."""
+    assert np.abs(rankdata(scores[name]) - rankdata(golden(name))).max() <= 2
+    factor = 2000 * (2 if name == "mahalanobis" else 1)
+    np.testing.assert_allclose(scores[name], factor * golden(name), rtol=2e-4, atol=0.02)
+
+
+def test_every_golden_score_is_compared():
+    stored = {name for name in GOLDEN if name.startswith("score_")}
+    compared = {*VALUES, "mahalanobis", "rmd"}
+    assert len(stored) == len(compared)
+    assert compared == set(DETECTORS) - {"ash_s"}
+
+
+def test_higher_is_more_id(scores):
+    ids = int(GOLDEN["n_id"])
+    for name in DETECTORS:
+        assert scores[name].shape == (600,)
+        measured = ood_metrics(scores[name][:ids], scores[name][ids:])
+        assert measured["auroc"] > (0.65 if name == "ash_s" else 0.95), name
+
+
+def test_every_detector_says_what_it_is():
+    for name, detector in DETECTORS.items():
+        assert detector.name == name
+        assert detector.title and detector.paper
+        assert detector.needs and detector.needs <= set(NEEDS)
+        assert all(option.holds(option.default) for option in detector.options.values())
+
+
+def test_a_score_sees_only_what_its_detector_needs():
+    inputs = Inputs("logits", "features", "images", "forward", 2.0)
+    assert visible(inputs, frozenset({"logits"})) == ("logits", None, None, None, 2.0)
+    assert visible(inputs, frozenset({"features", "head"})) == (None, "features", None, None, 2.0)
+    assert visible(inputs, frozenset({"gradients"})) == (None, None, "images", "forward", 2.0)
+
+
+def test_fitting_in_parts_is_fitting_at_once(data, monkeypatch):
+    whole = fit_detectors(SETTINGS, data)
+    monkeypatch.setattr(base, "ROWS_AT_ONCE", 333)
+    parts = fit_detectors(SETTINGS, data)
+    # Eigenvectors have no sign: what is made of them is compared by scores.
+    eigen = ("mahalanobis", "rmd", "vim")
+    for name in set(DETECTORS) - set(eigen):
+        both = (jax.tree.leaves(fitted[name].state) for fitted in (whole, parts))
+        for a, b in zip(*both, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7, err_msg=name)
+    both = [
+        scorer(network, WEIGHTS, {name: f[name] for name in eigen}, 300)(GOLDEN["test_x"])[1]
+        for f in (whole, parts)
+    ]
+    for name in eigen:
+        np.testing.assert_allclose(both[0][name], both[1][name], rtol=1e-4, atol=1e-3)
+
+
+def test_features_may_lie_in_a_file(features, data, tmp_path):
+    np.save(tmp_path / "features.npy", features)
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    chosen = {"react": {}, "knn": {}}
+    here = fit_detectors(chosen, data)
+    there = fit_detectors(chosen, FitData(mapped, data.labels, HEAD))
+    assert here["react"].state["threshold"] == there["react"].state["threshold"]
+    np.testing.assert_array_equal(here["knn"].state, there["knn"].state)
+
+
+def scores_of_some_rows():
+    """For `on_devices`: a batch that does not divide the rows, nor the devices the batch."""
+    return scores_of_all(batch_size=64, rows=slice(0, 150))
+
+
+def test_batches_and_devices_do_not_matter(scores, on_devices):
+    for name, found in on_devices(3, scores_of_some_rows).items():
+        # GEN raises 1 - p, of which float32 has few digits, to the power of 0.1.
+        close = {"atol": 5e-4} if name == "gen" else {"rtol": 2e-5, "atol": 2e-4}
+        np.testing.assert_allclose(found, scores[name][:150], **close, err_msg=name)
+
+
+@pytest.mark.parametrize("q", [0.0, 0.013, 0.5, 0.9, 0.99999, 1.0])
+def test_quantile_is_numpys(q):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=3001).astype(np.float32) * 10.0 ** rng.integers(-9, 9, 3001)
+    values = np.concatenate([values, np.zeros(500), [7.5] * 400]).astype(np.float32)
+    found = quantile(lambda: np.array_split(values, 5), q)
+    np.testing.assert_allclose(found, np.quantile(values.astype(np.float64), q), rtol=1e-12)
+
+
+def test_react_threshold_is_the_exact_quantile(features, data):
+    threshold = fit_detectors({"react": {}}, data)["react"].state["threshold"]
+    np.testing.assert_allclose(threshold, np.quantile(features, 0.9), rtol=1e-6)
+
+
+def test_scatter_is_numpys(features, data):
+    found = scatter(data, "rmd")
+    z, y = features.astype(np.float64), data.labels
+    means = np.stack([z[y == c].mean(0) for c in range(10)])
+    np.testing.assert_allclose(found.class_means, means, rtol=1e-12)
+    np.testing.assert_allclose(found.within, np.cov((z - means[y]).T, bias=True), atol=1e-9)
+    np.testing.assert_allclose(found.total, np.cov(z.T, bias=True), atol=1e-9)
+
+
+def test_covariance_without_full_rank():
+    """Two features that are one, and a dead one: the pseudo-inverse leaves both directions out."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(50, 3))
+    z = np.column_stack([z, z[:, 0], np.zeros(50)])
+    factor = whitening(np.cov(z.T, bias=True))
+    assert factor.shape == (5, 3)
+    np.testing.assert_allclose(
+        factor @ factor.T, np.linalg.pinv(np.cov(z.T, bias=True), rcond=1e-10), atol=1e-9
+    )
+
+
+def test_ash_keeps_the_largest_and_scales_them():
+    rows = np.random.default_rng(0).random((6, 20)).astype(np.float32)
+    rows[5] = 0
+    expected = np.zeros((6, 20))
+    for i, row in enumerate(rows.astype(np.float64)):
+        kept = np.argsort(row)[-4:]
+        if row.any():
+            expected[i, kept] = row[kept] * np.exp(row.sum() / row[kept].sum())
+    np.testing.assert_allclose(shape_activations(rows, 0.8), expected, rtol=1e-5)
+    assert np.count_nonzero(shape_activations(rows[:1], 0.98)) == 1
+
+
+def test_ash_score(features, scores):
+    test = extract_features(network, WEIGHTS, GOLDEN["test_x"], 600)
+    shaped = np.asarray(shape_activations(test, 0.9), np.float64)
+    assert np.all(np.count_nonzero(shaped, axis=1) <= 6)
+    energies = logsumexp(shaped @ HEAD.kernel + HEAD.bias, axis=1)
+    np.testing.assert_allclose(scores["ash_s"], energies, rtol=1e-4)
+
+
+def test_odin_steps_in_the_space_of_normalised_images():
+    x = np.random.default_rng(0).random((20, 48)).astype(np.float32)
+
+    def forward(images):
+        return network(WEIGHTS, 2 * images - 1)
+
+    moved = perturb(Inputs(None, None, x, forward, image_scale=2.0), 0.02, 1000.0)
+    step = (2 * np.asarray(moved) - 1) - (2 * x - 1)
+    np.testing.assert_allclose(np.abs(step), 0.02, atol=1e-6)
+    before, after = (max_softmax(forward(images)[0], 1000.0) for images in (x, moved))
+    assert np.all(after > before)
+
+
+def test_scores_of_a_resnet_in_one_pass():
+    """Of a network as it is trained here: its head, its normalisation, its gradients."""
+    settings = {"arch": "resnet8", "width": 4, "stem": "stride2", "precision": "float32"}
+    config = ConfigDict({"model": settings})
+    model = build_model(config.model, 3)
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda key: init_model(model, key, (16, 16, 1)), jax.random.key(0))
+
+    def weights(leaf):
+        """Values of a parameter; the network's own initialisation takes seconds to compile."""
+        if len(leaf.shape) == 1:  # of batch norm, and the head's bias
+            return rng.random(leaf.shape).astype(np.float32) + 0.5
+        fan_in = np.prod(leaf.shape[:-1])
+        return (rng.normal(size=leaf.shape) / np.sqrt(fan_in)).astype(np.float32)
+
+    network = jax.tree.map(weights, shapes)
+    images = rng.random((30, 16, 16, 1)).astype(np.float32)
+    forward, labels = forward_of(config, METHODS["energy"], 3), np.arange(30) % 3
+    chosen = {"max_logit": {}, "odin": {"epsilon": 0.01}, "mahalanobis": {}, "react": {}}
+    head = Head(**network["params"]["head"])
+    classifier = Classifier(network)
+    fitted = fit_to_images(chosen, forward, classifier, head, images, labels, 10)
+    logits, found = scorer(forward, classifier, fitted, 8, INPUT_SCALE)(images)
+    expected, z = jax.jit(forward)(classifier, images)
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    np.testing.assert_allclose(found["max_logit"], np.max(expected, axis=1), atol=1e-5)
+    cut = np.minimum(z, np.quantile(z, 0.9)) @ head.kernel + head.bias
+    np.testing.assert_allclose(found["react"], logsumexp(cut, axis=1), atol=1e-5)
+    plain = max_softmax(expected, 1000.0)
+    assert np.all(found["odin"] >= plain) and np.any(found["odin"] > plain)
+
+
+def test_images_are_not_looked_at_where_nothing_is_fitted():
+    def forward(variables, images):
+        raise AssertionError("called")
+
+    chosen = {"msp": {}, "odin": {}, "gen": {}}
+    fitted = fit_to_images(chosen, forward, WEIGHTS, HEAD, GOLDEN["train_x"], GOLDEN["train_y"], 9)
+    assert all(own.state == {} for own in fitted.values()) and fitted.keys() == chosen.keys()
+    with pytest.raises(AssertionError, match="called"):
+        fit_to_images({"knn": {}}, forward, WEIGHTS, HEAD, GOLDEN["train_x"], np.zeros(2000), 9)
+
+
+def test_kl_matching_with_a_class_that_is_never_given():
+    head = Head(np.eye(3, dtype=np.float32), np.array([0, 0, -50], np.float32))
+    z = np.random.default_rng(0).random((40, 3)).astype(np.float32)
+    fitted = fit_detectors({"kl_matching": {}}, FitData(z, np.zeros(40, int), head))
+
+    def identity(variables, x):
+        return head(x), x
+
+    _, found = scorer(identity, {}, fitted, 40)(z)
+    assert np.all(np.isfinite(found["kl_matching"])) and np.all(found["kl_matching"] < 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("msq", {}, "there is no detector 'msq'; allowed: ash_s, dice"),
+        ("msp", {"k": 1}, "detector msp has no setting 'k'; allowed: none"),
+        ("knn", {"n": 1}, "detector knn has no setting 'n'; allowed: k"),
+        ("knn", {"k": 0}, "detector knn: k is 0; it must be a whole number of at least 1"),
+        ("knn", {"k": True}, "k is True"),
+        ("react", {"quantile": 90}, "react: quantile is 90; it must be a number of at least 0 and"),
+        ("odin", {"epsilon": float("nan")}, "odin: epsilon is nan"),
+    ],
+)
+def test_bad_options_are_one_line(name, given, words):
+    with pytest.raises(UserError, match=re.escape(words)) as error:
+        resolve_options(name, given)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("knn", {"k": 21}, "detector knn: k is 21; it must be at most 20"),
+        ("nnguide", {"k": 21}, "detector nnguide: k is 21"),
+        ("vim", {"dimension": 64}, "vim: dimension is 64; it must be below 64"),
+        ("vim", {"dimension": 30}, "vim: dimension is 30; it must be lower, for the training"),
+        ("mahalanobis", {}, "mahalanobis: class 9 has no training image"),
+        ("she", {}, "she: class 9 has no training image that is classified correctly"),
+    ],
+)
+def test_options_that_do_not_fit_the_data(features, name, given, words):
+    labels = GOLDEN["train_y"]
+    rows = np.concatenate([np.flatnonzero(labels == c)[: 2 + (c < 2)] for c in range(9)])
+    few = FitData(features[rows], labels[rows], HEAD)
+    with pytest.raises(UserError, match=re.escape(words)):
+        fit_detectors({name: given}, few)
+
+
+def test_fit_data_that_does_not_fit_together(features):
+    for labels, head in [
+        (GOLDEN["train_y"][:5], HEAD),
+        (GOLDEN["train_y"] + 1, HEAD),
+        (GOLDEN["train_y"], Head(HEAD.kernel.T, HEAD.bias)),
+    ]:
+        with pytest.raises(ValueError, match=r"fit together|labels must be"):
+            FitData(features, labels, head)

@@ -1,0 +1,301 @@
+"""Decoding embeddings with an untrained pipeline, and folders that are none."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from dream_jax.decoding.prompts import name_ids, placeholder_ids, prompt_ids
+from dream_jax.errors import UserError
+from dream_jax.generator import stable_diffusion as decoding
+from dream_jax.generator.load import (
+    SCHEDULERS,
+    generator_folder,
+    load_generator,
+    make_scheduler,
+)
+from dream_jax.generator.stable_diffusion import decode, encode_prompts, round_trip
+from dream_jax.training import devices
+
+PROMPT = "a picture of the {name}"
+NAMES = ("dog", "seven", "black cat", "dog", "dog")
+
+
+def pictures(toy) -> tuple[np.ndarray, np.ndarray, jax.Array]:
+    """(ids, embeddings, keys): the first two embeddings are the names' own rows."""
+    vocabulary = len(toy.table)
+    ids = [placeholder_ids(toy.tokenizer, PROMPT, n, n, vocabulary) for n in NAMES]
+    own = [toy.table[name_ids(toy.tokenizer, n)[0]] for n in NAMES[:2]]
+    drawn = np.random.default_rng(5).normal(0, 0.5, (3, toy.table.shape[1]))
+    return np.stack(ids), np.float32([*own, *drawn]), jax.random.split(jax.random.key(2), 5)
+
+
+SETTINGS = {"steps": 2, "guidance": 4.0, "batch_size": 3, "vae_batch_size": 2}
+
+
+def images(toy, ids, embeddings, keys, **settings) -> np.ndarray:
+    return np.concatenate(list(decode(toy, ids, embeddings, keys, **SETTINGS | settings)))
+
+
+@pytest.fixture(scope="session")
+def decoded(toy) -> np.ndarray:
+    return images(toy, *pictures(toy))
+
+
+def test_images_are_in_range_and_differ(decoded):
+    assert decoded.shape == (5, 16, 16, 1) and decoded.dtype == np.float32
+    assert decoded.min() >= 0 and decoded.max() <= 1
+    assert np.mean((decoded > 0) & (decoded < 1)) > 0.2  # not all clipped
+    differences = np.abs(decoded[:, None] - decoded).max((2, 3, 4))
+    assert np.all(differences[~np.eye(5, dtype=bool)] > 0.05)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_images_are_those_of_the_stock_pipeline(toy, toy_folder, scheduler, monkeypatch):
+    """Of `pipeline(...)` itself, from the same noise, at all the timesteps of the scheduler."""
+    generator = load_generator(str(toy_folder), scheduler)
+    stock, loops = generator.pipeline.scheduler.set_timesteps, 6
+    if scheduler == "plms":  # 7 timesteps for 6 steps: the stock pipeline takes as many as steps
+        loops = 7
+        monkeypatch.setattr(
+            generator.pipeline.scheduler,
+            "set_timesteps",
+            lambda state, num_inference_steps, shape: stock(state, 6, shape),
+        )
+    _, _, keys = pictures(toy)
+    plain = np.stack([prompt_ids(toy.tokenizer, PROMPT, name) for name in NAMES[:3]])
+    noise = [jax.random.normal(key, generator.latent_shape) for key in keys[:3]]
+    expected = generator.pipeline(
+        plain[None],
+        devices.replicate(generator.params),
+        jax.random.split(jax.random.key(0), 1),  # unused: the latents are given
+        num_inference_steps=loops,
+        guidance_scale=4.0,
+        latents=np.stack(noise)[None],
+        jit=True,
+    ).images[0]
+    out = images(generator, plain, None, keys[:3], steps=6)
+    np.testing.assert_allclose(out, expected, atol=1e-4)  # convolutions round otherwise on CPU
+
+
+def test_hidden_states_are_those_of_a_replaced_row(toy, with_table):
+    ids, embeddings, _ = pictures(toy)
+    hidden = encode_prompts(toy.pipeline, toy.params["text_encoder"], ids[2:], embeddings[2:])[1]
+
+    table = toy.table.copy()
+    table[name_ids(toy.tokenizer, "dog")] = embeddings[3]
+    plain = prompt_ids(toy.tokenizer, PROMPT, "dog")[None]
+    stock = toy.pipeline.text_encoder
+    expected = stock(plain, params=with_table(table).params["text_encoder"])[0][0]
+    np.testing.assert_allclose(hidden, expected, rtol=1e-5, atol=1e-6)
+    unchanged = stock(plain, params=toy.params["text_encoder"])[0][0]
+    assert np.abs(hidden - unchanged).max() > 0.1
+
+
+def test_text_encoder_runs_once_per_batch_and_once_for_no_text(toy, monkeypatch):
+    """Counted where it runs, over two calls in one process, as a run makes for two folders."""
+    runs, stock = [], toy.pipeline.text_encoder
+
+    class Counting:
+        config = stock.config
+
+        def __call__(self, ids, params):
+            jax.debug.callback(lambda ids: runs.append(np.asarray(ids)), ids)
+            return stock(ids, params=params)
+
+    monkeypatch.setattr(toy.pipeline, "text_encoder", Counting())
+    generator = dataclasses.replace(toy)  # not the one that another test has decoded with
+    ids, embeddings, keys = pictures(toy)
+    images(generator, ids, embeddings, keys)  # 5 images in batches of 3
+    plain = np.stack([prompt_ids(toy.tokenizer, PROMPT, name) for name in NAMES])
+    images(generator, plain, None, keys)
+    jax.effects_barrier()
+    empty = np.asarray(toy.tokenizer("", padding="max_length").input_ids)
+    assert [bool(np.all(rows == empty)) for rows in runs] == [True, False, False, False, False]
+
+
+def test_next_batch_is_started_before_one_is_given(toy, monkeypatch):
+    started = []
+
+    class Recording(decoding.Decoder):
+        def __call__(self, ids, *arrays):
+            started.append(len(ids))
+            return super().__call__(ids, *arrays)
+
+    monkeypatch.setattr(decoding, "_decoder", Recording)
+    batches = decode(toy, *pictures(toy), **SETTINGS | {"batch_size": 2})
+    assert [(len(next(batches)), len(started)) for _ in range(3)] == [(2, 2), (2, 3), (1, 3)]
+    assert next(batches, None) is None
+
+
+def test_own_row_gives_the_image_of_the_plain_prompt(toy, decoded):
+    _, _, keys = pictures(toy)
+    plain = np.stack([prompt_ids(toy.tokenizer, PROMPT, name) for name in NAMES[:3]])
+    by_name = images(toy, plain, None, keys[:3])
+    np.testing.assert_allclose(by_name[:2], decoded[:2], atol=1e-5)
+    assert np.abs(by_name[2] - decoded[2]).max() > 0.01
+
+
+def test_images_are_those_of_the_table_with_the_row_replaced(toy, decoded, with_table):
+    """Image 3, decoded among others, against a pipeline whose row for "dog" is its embedding."""
+    _, embeddings, keys = pictures(toy)
+    table = toy.table.copy()
+    table[name_ids(toy.tokenizer, "dog")] = embeddings[3]
+    plain = prompt_ids(toy.tokenizer, PROMPT, "dog")[None]
+    (image,) = images(with_table(table), plain, None, keys[3:4])
+    np.testing.assert_allclose(image, decoded[3], atol=1e-5)
+
+
+def test_images_do_not_depend_on_their_neighbours(toy, decoded):
+    order = np.array([4, 2, 0, 3])
+    shuffled = images(toy, *(part[order] for part in pictures(toy)))
+    np.testing.assert_allclose(shuffled, decoded[order], atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(5, 64), (3, 1)])
+def test_images_do_not_depend_on_the_batch_sizes(toy, decoded, sizes):
+    settings = dict(zip(("batch_size", "vae_batch_size"), sizes, strict=True))
+    np.testing.assert_allclose(images(toy, *pictures(toy), **settings), decoded, atol=1e-4)
+
+
+def test_images_of_another_shape(toy, decoded):
+    out = images(toy, *pictures(toy), image_shape=(8, 8, 3))
+    expected = jax.image.resize(decoded, (5, 8, 8, 1), "bilinear")
+    np.testing.assert_allclose(out, np.repeat(expected, 3, axis=-1), atol=1e-5)
+
+
+def decode_folder(folder: str) -> dict[str, np.ndarray]:
+    toy = load_generator(folder, "dpmsolver++")
+    return {"images": images(toy, *pictures(toy), vae_batch_size=4)}
+
+
+def test_four_devices_give_the_images_of_one(toy_folder, decoded, on_devices):
+    """A batch of 3 leaves a device without a row of its own."""
+    four = on_devices(4, decode_folder, toy_folder)
+    np.testing.assert_allclose(four["images"], decoded, atol=1e-4)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.1), ("float16", 0.01)])
+def test_half_precision_is_near_float32(toy_folder, toy, precision, tolerance):
+    generator = load_generator(str(toy_folder), "ddim", precision)
+    held = [
+        leaf
+        for part in ("unet", "vae", "text_encoder")
+        for leaf in jax.tree.leaves(generator.params[part])
+    ]
+    assert {leaf.dtype.name for leaf in held} == {precision}
+    assert generator.table.dtype == np.float32
+    full = load_generator(str(toy_folder), "ddim")
+    expected = images(full, *pictures(toy), steps=5)
+    out = images(generator, *pictures(toy), steps=5)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, expected, atol=tolerance)
+    assert np.abs(out - expected).max() > 1e-5  # computed otherwise
+
+
+def test_embeddings_of_another_width_is_refused(toy):
+    ids, embeddings, keys = pictures(toy)
+    with pytest.raises(UserError, match=r"16 wide, .* outliers 15") as caught:
+        images(toy, ids, embeddings[:, :15], keys)
+    assert "\n" not in str(caught.value)
+
+
+def test_round_trip_is_the_autoencoders(toy):
+    pixels = np.random.default_rng(0).random((3, 16, 16, 1)).astype(np.float32)
+    vae, params = toy.pipeline.vae, {"params": toy.params["vae"]}
+
+    @jax.jit
+    def direct(x):
+        mean = vae.apply(params, x, method=vae.encode).latent_dist.mean  # channels last
+        return vae.apply(params, mean.transpose(0, 3, 1, 2), method=vae.decode).sample
+
+    expected = np.clip(direct(2 * pixels.transpose(0, 3, 1, 2) - 1) / 2 + 0.5, 0, 1)
+    out = np.concatenate(list(round_trip(toy, pixels, batch_size=3, progress=None)))
+    assert out.dtype == np.uint8
+    np.testing.assert_allclose(out, 255 * expected.transpose(0, 2, 3, 1), atol=0.51)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_schedulers_keep_the_folders_noise(toy, name):
+    scheduler, state = make_scheduler(name, dict(toy.pipeline.scheduler.config))
+    assert scheduler.config.prediction_type == "v_prediction"
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    alphas = np.cumprod(1 - betas)
+    np.testing.assert_allclose(state.common.alphas_cumprod, alphas, rtol=1e-4)
+    assert scheduler.config.get("clip_sample", False) is False
+
+
+def test_loaded_generator(toy):
+    assert toy.latent_shape == (4, 4, 4)
+    assert toy.table.shape == (len(toy.tokenizer), 16)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(toy.params["unet"]))
+
+
+def assert_refused(folder, *parts):
+    """In one line, that holds `parts`."""
+    with pytest.raises(UserError) as caught:
+        load_generator(str(folder), "dpmsolver++")
+    message = str(caught.value)
+    assert message.startswith("generator.path: ") and "\n" not in message
+    for part in parts:
+        assert str(part) in message
+
+
+@pytest.fixture
+def copy(toy_folder, tmp_path):
+    return shutil.copytree(toy_folder, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("part", ["scheduler", "text_encoder", "tokenizer", "unet", "vae"])
+def test_folder_that_lacks_a_part(copy, part):
+    shutil.rmtree(copy / part)
+    assert_refused(copy, copy, f"lacks the part {part}")
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_part_that_lacks_weights(copy, part):
+    next((copy / part).glob("*.msgpack")).unlink()
+    assert_refused(copy, copy / part, "lacks weights")
+
+
+def test_folder_that_is_none(tmp_path):
+    assert_refused(tmp_path / "nowhere", "there is no folder", tmp_path / "nowhere")
+    assert_refused(tmp_path, "lacks model_index.json")
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet"])
+def test_unreadable_config(copy, part):
+    (copy / part / "config.json").write_text('{"hidden_size": ')
+    assert_refused(copy, copy / part / "config.json", "cannot be read")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "model_index.json",
+        "vae/config.json",
+        "scheduler/scheduler_config.json",
+        "tokenizer/vocab.json",
+        "unet/diffusion_flax_model.msgpack",
+        "text_encoder/flax_model.msgpack",
+    ],
+)
+def test_file_cut_short(copy, file):
+    content = (copy / file).read_bytes()
+    (copy / file).write_bytes(content[: len(content) // 2])
+    assert_refused(copy, copy)
+
+
+def test_text_width_that_is_not_the_unets(copy):
+    config = json.loads((copy / "unet" / "config.json").read_text())
+    (copy / "unet" / "config.json").write_text(json.dumps(config | {"cross_attention_dim": 24}))
+    assert_refused(copy, "hidden_size 16", "cross_attention_dim 24")
+
+
+def test_folder_below_the_projects_own(monkeypatch, toy_folder, tmp_path):
+    monkeypatch.setattr("dream_jax.generator.load.REPOSITORY", toy_folder.parent)
+    monkeypatch.chdir(tmp_path)
+    assert generator_folder("pipeline") == toy_folder
