@@ -1,0 +1,286 @@
+"""The configuration as typed settings, and views that show a stage the fields that it declares.
+
+`configs/base.py` explains every field. `checks.check` makes the settings from a configuration.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, Literal, cast, get_type_hints
+
+from dream_jax.rules import above, mapping, number, seeds, text, texts, whole
+
+# Marks a field that changes how a result is reached, or when a run is refused, and not the result.
+NEUTRAL = "neutral"
+
+Whole = Annotated[int, whole(0)]
+Count = Annotated[int, whole(1)]
+NeutralCount = Annotated[int, whole(1), NEUTRAL]
+Share = Annotated[float, number(0, 1)]
+Positive = Annotated[float, above(0)]
+NotNegative = Annotated[float, number(0)]
+
+Augmentation = Literal["none", "affine", "crop_flip", "random_resized_crop"]
+Architecture = Literal["resnet8", "resnet18", "resnet34", "resnet50"]
+Stem = Literal["small", "stride2", "imagenet"]
+ModelPrecision = Literal["float32", "bfloat16"]
+GeneratorPrecision = Literal["float32", "bfloat16", "float16"]
+Scheduler = Literal["plms", "ddim", "dpmsolver++"]
+Selection = Literal["paper", "published"]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    id: Annotated[str, text("the name of an ID set", empty=False)]
+    ood: Annotated[tuple[str, ...], texts("one or more of the OOD sets' names", empty=False)]
+    shifted: Annotated[
+        tuple[str, ...], texts("names of shifted test sets of the ID classes, or empty")
+    ]
+    tuning: Annotated[
+        tuple[str, ...], texts("names of OOD sets to choose hyper-parameters by, or empty")
+    ]
+    auxiliary: Annotated[
+        tuple[str, ...], texts("names of sets of real outliers to train on, or empty")
+    ]
+    auxiliary_count: Count
+    image_size: Annotated[int, whole(28)]
+    channels: Literal[1, 3]
+    ood_count: Count
+    tfds_dir: Annotated[str, text("a text, empty for the usual folder"), NEUTRAL]
+    folder: Annotated[str, text("a folder for data.id=imagefolder, else empty")]
+    class_names: Annotated[
+        dict[str, str], mapping("a class name for each of some folders or labels, or empty", str)
+    ]
+    class_tokens: Annotated[dict[str, str], mapping("a word for each of some class names", str)]
+    unreadable: Annotated[Literal["stop", "skip"], NEUTRAL]
+    hold_bytes: Annotated[int, whole(0), NEUTRAL]
+    workers: Annotated[int, whole(0), NEUTRAL]
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    arch: Architecture
+    width: Count
+    stem: Stem
+    precision: ModelPrecision
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    learning_rate: Positive
+    final_learning_rate: NotNegative
+    warmup: Share
+    momentum: Share
+    weight_decay: NotNegative
+
+
+@dataclass(frozen=True)
+class LatentSpaceSettings:
+    epochs: Count
+    batch_size: Count
+    temperature: Positive
+    augment: Augmentation
+    features_per_class: Count
+    optimizer: OptimizerSettings
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    k: Count
+    boundary: Count
+    per_round: Count
+    candidates: Count
+    scale: Positive
+    keep: Count
+    rounds: Count
+    selection: Selection
+
+
+@dataclass(frozen=True)
+class InlierSettings:
+    k: Count
+    per_round: Count
+    candidates: Count
+    scale: Positive
+    keep: Count
+    rounds: Count
+    images: Count
+    confirmed: bool
+
+
+@dataclass(frozen=True)
+class GeneratorSettings:
+    path: Annotated[str, text("a folder, or owner/name", empty=False)]
+    revision: Annotated[str, text("a commit or tag, empty for a folder")]
+    scheduler: Scheduler
+    precision: GeneratorPrecision
+
+
+@dataclass(frozen=True)
+class DecodingSettings:
+    prompts: Annotated[
+        tuple[str, ...],
+        texts("one or more texts with {name} in them", empty=False, holding="{name}"),
+    ]
+    id_prompt: Annotated[str, text("a text with {name} in it", holding="{name}")]
+    name_suffixes: Annotated[
+        dict[str, str], mapping("a text for each of some class names, or empty", str)
+    ]
+    image_size: Annotated[int, whole(8)]
+    steps: Count
+    guidance: NotNegative
+    batch_size: NeutralCount
+    vae_batch_size: NeutralCount
+    outliers: Count
+    by_name: Whole
+    by_name_test: Count
+
+
+@dataclass(frozen=True)
+class ClassifierSettings:
+    epochs: Count
+    batch_size: Count
+    outlier_batch_size: Count
+    augment: Augmentation
+    degrade: Share
+    round_trip_share: Share
+    by_name_share: Share
+    filter_confidence: Annotated[float, above(0, 1)]
+    collapse_below: Annotated[float, number(0, 1), NEUTRAL]
+    collapse_after: Annotated[float, number(0, 1), NEUTRAL]
+    optimizer: OptimizerSettings
+
+
+@dataclass(frozen=True)
+class FineTuneSettings:
+    epochs: Count
+    batch_size: Count
+    outlier_batch_size: Count
+    learning_rate: Positive
+
+
+@dataclass(frozen=True)
+class TuningSettings:
+    seed: Whole
+    candidates: Annotated[
+        dict[str, dict[str, Any]],
+        mapping("by the name of a row, a list of values for each of some settings, or empty", dict),
+    ]
+    record: Annotated[str, text("a file that launch/tune.py wrote, or empty")]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole configuration; `configs/base.py` explains each field."""
+
+    name: Annotated[str, text("a text", empty=False)]
+    seed: Whole
+    seeds: Annotated[
+        tuple[int, ...],
+        seeds("whole numbers of at least 0, each once, or empty for config.seed alone"),
+    ]
+    methods: Annotated[tuple[str, ...], texts("names of rows", empty=False)]
+    method_options: Annotated[
+        dict[str, dict[str, Any]],
+        mapping("settings by the name of a training or detector, or empty", dict),
+    ]
+    init_from: Annotated[str, text("a text")]
+    save_every: NeutralCount
+    eval_batch_size: NeutralCount
+    data: DataSettings
+    model: ModelSettings
+    latent_space: LatentSpaceSettings
+    sampling: SamplingSettings
+    inliers: InlierSettings
+    generator: GeneratorSettings
+    decoding: DecodingSettings
+    classifier: ClassifierSettings
+    fine_tune: FineTuneSettings
+    tuning: TuningSettings
+
+
+def field_types(kind: type = Settings, prefix: str = "") -> dict[str, Any]:
+    """Returns the type of every field, by its dotted name: {"sampling.k": Count, ...}."""
+    types: dict[str, Any] = {}
+    hints = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        hint = hints[field.name]
+        if is_dataclass(hint):
+            types |= field_types(cast(type, hint), f"{prefix}{field.name}.")
+        else:
+            types[f"{prefix}{field.name}"] = hint
+    return types
+
+
+def is_neutral(name: str) -> bool:
+    """Returns whether a field leaves results as they are."""
+    return NEUTRAL in getattr(field_types()[name], "__metadata__", ())
+
+
+def expand(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the fields that names of fields and of whole sections stand for.
+
+    Raises:
+      KeyError: a name is neither.
+    """
+    known = field_types()
+    expanded: dict[str, None] = {}
+    for name in names:
+        found = [field for field in known if field == name or field.startswith(f"{name}.")]
+        if not found:
+            raise KeyError(f"{name} is no field of the settings")
+        expanded |= dict.fromkeys(found)
+    return tuple(expanded)
+
+
+def value_of(settings: Any, name: str) -> Any:
+    """Returns the value of a field by its dotted name."""
+    for part in name.split("."):
+        settings = getattr(settings, part)
+    return settings
+
+
+class UndeclaredField(AttributeError):
+    """A stage read a field of the configuration that it does not declare: a fault of the stage."""
+
+
+class View:
+    """Settings of which only some fields can be read; notes which ones are.
+
+    It has the attributes of the settings that it shows, section by section.
+    """
+
+    def __init__(self, shown: Any, allowed: frozenset[str], read: set[str], prefix: str = ""):
+        self._shown, self._allowed, self._read, self._prefix = shown, allowed, read, prefix
+
+    def __getattr__(self, name: str) -> Any:
+        path = f"{self._prefix}{name}"
+        value = getattr(self._shown, name)
+        if is_dataclass(value):
+            return View(value, self._allowed, self._read, f"{path}.")
+        if path not in self._allowed:
+            raise UndeclaredField(f"{path} is read by a stage that does not declare it")
+        self._read.add(path)
+        return value
+
+
+def view(settings: Settings, allowed: tuple[str, ...], read: set[str] | None = None) -> Settings:
+    """Returns the settings with the `allowed` fields alone; adds to `read` those that are read.
+
+    Reading any other field raises UndeclaredField. The result is a `View`, which has the type of
+    what it shows.
+    """
+    shown = View(settings, frozenset(expand(allowed)), set() if read is None else read)
+    return cast(Settings, shown)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} → {"a.b": 1}."""
+    return dict(_leaves(tree, prefix))
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
