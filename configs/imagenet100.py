@@ -4,8 +4,7 @@
 
 Published (Du et al., NeurIPS 2023, table 1), FPR95 / AUROC in %: iNaturalist 24.10 / 96.10, Places
 39.87 / 93.11, SUN 36.88 (FPR95); the energy score of the plain classifier: 32.50 / 94.82, 50.80 /
-90.76, 47.60. Not repeated here: this project was built without accelerators (README, "Paper
-scale").
+90.76, 47.60. Not repeated here: this project was built without accelerators (docs/scale.md).
 
 `data.folder` has `train/<wnid>/*.JPEG` and `val/<wnid>/*.JPEG`; of its classes the hundred below
 are used. The OOD sets are flat folders of images, as MOS (Huang & Li, CVPR 2021) published them.
@@ -16,31 +15,28 @@ Training needs about 4 GB for 160 images: 3.9 M convolution outputs an image, ke
 activations, in bfloat16.
 
 A cross-entropy network is trained first, then Dream-OOD from its weights (`init_from`).
-Numbers are the original's unless a comment gives its value.
 """
 
 from ml_collections import ConfigDict
 
-from configs import cifar100
+from configs import base
 from configs.imagenet100_classes import CLASSES
 
 
 def get_config() -> ConfigDict:
-    config = cifar100.get_config()
+    config = base.get_config()
     config.name = "imagenet100"
-    config.init_from = "energy"
+    config.init_from = "cross_entropy"
 
     config.data.id = "imagefolder"
     config.data.folder = "data/imagenet"
     config.data.class_names = ConfigDict(CLASSES)  # wnid → name; folders not named are left out
-    config.data.class_tokens = ConfigDict()
     config.data.ood = (
         "inaturalist=data/iNaturalist",
         "places=data/Places",
         "sun=data/SUN",
         "textures_dtd=data/dtd/images",
     )
-    config.data.auxiliary = ()  # a folder of other images for Outlier Exposure: ("name=folder",)
     config.data.image_size = 224
     config.data.ood_count = 1000  # a fifth of the ID test set
     config.eval_batch_size = 500

@@ -1,10 +1,29 @@
 """Candidates for the settings of rows: which is chosen, and what is told of them."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from dream_jax.errors import UserError
 
 # A candidate is chosen only if its ID accuracy is at most this far below the best candidate's.
 ACCURACY_LOST = 0.01
+
+
+def record_file(record: str) -> Path | None:
+    """Returns the file that `config.tuning.record` names; None if it is empty.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    if not record:
+        return None
+    if not Path(record).is_file():
+        raise UserError(
+            f"config.tuning.record is {record!r}; there is no such file: it must be one that "
+            f"launch/tune.py wrote, or empty"
+        )
+    return Path(record)
 
 
 def choose(candidates: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -20,10 +21,10 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file with get_config().")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/<config.name> if not set.")
 _COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, 'Of several processes: host:port of process 0; "auto" lets JAX find all.'
+    "coordinator", None, 'Where process 0 of several listens, host:port; "auto" lets JAX find it.'
 )
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this process, from 0.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
 
 def use_compilation_cache() -> None:
@@ -41,8 +42,9 @@ def use_compilation_cache() -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Flags of absl and ml_collections, whose errors of many kinds become one line."""
+    """Parses the flags; errors of absl and ml_collections become one line."""
     try:
+        _find_neighbours(argv)
         return flags.FLAGS(argv)
     except Exception as error:
         text = str(error).strip()
@@ -55,8 +57,17 @@ def _parse(argv: list[str]) -> list[str]:
         sys.exit(2)
 
 
+def _find_neighbours(argv: list[str]) -> None:
+    """Lets the file of --config import others of its folder: `from configs import base`."""
+    for argument, following in pairwise([*argv, ""]):
+        flag, has_value, path = argument.lstrip("-").partition("=")
+        if flag == "config":
+            file = Path(path if has_value else following).resolve()
+            sys.path.append(str(file.parents[1]))
+
+
 def _read_config() -> ConfigDict:
-    """The configuration of --config; ml_collections reports a missing file when it is used."""
+    """Reads the configuration of --config; ml_collections reports a missing file only here."""
     config = _CONFIG.value
     try:
         _ = config.name
@@ -68,9 +79,9 @@ def _read_config() -> ConfigDict:
 
 
 def _leave(status: int) -> None:
-    """Ends the process, and with it the others, which may be waiting for it.
+    """Ends this process, and thereby the others, which may be waiting for it.
 
-    An ordinary end would first wait for the others. They get a moment to say what they found.
+    An ordinary exit would first wait for them. They get a moment to print what they found.
     """
     from dream_jax.training import hosts
 
@@ -85,7 +96,7 @@ def main(run: Callable[[ConfigDict, Path], None]) -> None:
     """Parses the flags and calls `run(config, workdir)`; a UserError ends with status 2."""
 
     def guarded(argv: list[str]) -> None:
-        logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it writes
+        logging.set_verbosity(logging.ERROR)  # Orbax logs every file that it writes
         connected = False
         try:
             if len(argv) > 1:

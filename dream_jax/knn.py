@@ -10,6 +10,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 QUERIES_AT_ONCE = 1024
 SIMILARITIES_AT_ONCE = 2**27  # at most, where one query has no more; 512 MB
@@ -27,8 +28,8 @@ def _flip_negative(bits: jax.Array) -> jax.Array:
     return jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
 
 
-def kth_smallest(values: jax.Array, k: int | jax.Array) -> jax.Array:
-    """The exact k-th smallest value along the last axis.
+def kth_smallest(values: Float[Array, "*rows n"], k: int | jax.Array) -> Float[Array, "*rows"]:
+    """Returns the exact k-th smallest value along the last axis.
 
     Args:
       values: (..., n), taken as float32; may be negative, infinite or equal, but not NaN.
@@ -52,9 +53,12 @@ def kth_smallest(values: jax.Array, k: int | jax.Array) -> jax.Array:
 
 
 def kth_sq_distance(
-    queries: jax.Array, points: jax.Array, k: int | jax.Array, count: int | jax.Array | None = None
-) -> jax.Array:
-    """Squared Euclidean distance of unit vectors to their k-th nearest point: d_k of the paper.
+    queries: Float[Array, "q d"],
+    points: Float[Array, "n d"],
+    k: int | jax.Array,
+    count: int | jax.Array | None = None,
+) -> Float[Array, " q"]:
+    """Returns d_k, the squared Euclidean distance of unit vectors to their k-th nearest point.
 
     Dream-OOD, section 3.1. A query that is itself one of the points counts itself first. Memory
     is bounded whatever the number of queries: three arrays of `SIMILARITIES_AT_ONCE` numbers.
@@ -81,8 +85,10 @@ def kth_sq_distance(
 
 
 @functools.partial(jax.jit, static_argnames="k")
-def knn_score(queries: jax.Array, points: jax.Array, k: int) -> jax.Array:
-    """The KNN score of a detector: minus the distance to the k-th nearest stored feature.
+def knn_score(
+    queries: Float[Array, "q d"], points: Float[Array, "n d"], k: int
+) -> Float[Array, " q"]:
+    """Returns the KNN score of a detector: minus the distance to the k-th nearest stored feature.
 
     Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022, section 3.
     Higher is more in-distribution. Exact, by one matrix product of which little is searched: the
@@ -112,8 +118,10 @@ def knn_score(queries: jax.Array, points: jax.Array, k: int) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="k")
-def mean_of_largest(queries: jax.Array, points: jax.Array, k: int) -> jax.Array:
-    """The mean of the k largest inner products of each query with the points.
+def mean_of_largest(
+    queries: Float[Array, "q d"], points: Float[Array, "n d"], k: int
+) -> Float[Array, " q"]:
+    """Returns the mean of the k largest inner products of each query with the points.
 
     Exact and bounded as `knn_score` is, but for vectors of any length.
 

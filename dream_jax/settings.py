@@ -284,3 +284,14 @@ def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def as_dict(settings: Any, kind: type = Settings) -> dict[str, Any]:
+    """Returns settings, or what a view shows of them, as nested dictionaries."""
+    hints = get_type_hints(kind)
+    return {
+        field.name: as_dict(getattr(settings, field.name), hints[field.name])
+        if is_dataclass(hints[field.name])
+        else getattr(settings, field.name)
+        for field in fields(kind)
+    }

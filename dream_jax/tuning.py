@@ -1,61 +1,68 @@
-"""Choosing the settings of methods and detectors: a few candidates for each, tried alike.
+"""Choosing the settings of trainings and detectors: a few candidates for each row, tried alike.
 
 Candidates are trained with a seed of their own and measured on OOD sets that no table reports.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from dream_jax import config as configuration
+from dream_jax import pipeline
 from dream_jax.candidates import choose, text_table
+from dream_jax.checks import check
 from dream_jax.errors import UserError
 from dream_jax.files import write_json
-from dream_jax.pipeline import STAGES, Pipeline
+from dream_jax.rows import candidates, make_rows, with_options
+from dream_jax.run import Cache, Row, Run, stage_of
+from dream_jax.settings import Settings
+from dream_jax.stage import Stage
 from dream_jax.training import hosts
 
+# What all candidates share with the run; the rest of the steps each does for itself.
+SHARED = ("learn", "sample", "decode")
 
-def run(config: ConfigDict, workdir: Path) -> dict:
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Tries all candidates of `config.methods`, prints them, and writes `tuning.json`.
 
     Args:
-      config: `tuning` and `data.tuning` say what is tried and by which sets it is measured.
-      workdir: of the run, whose latent space, embeddings and images are made if they are not there
-        and used by all candidates; what is tried lies in its folder `tuning`.
+      config: `tuning` and `data.tuning` say what is tried and on which sets it is measured.
+      workdir: of the run, whose latent space, embeddings and images all candidates use; they are
+        made if they are not there. What is tried lies in its folder `tuning`.
 
     Returns:
-      The content of `tuning.json`; for each row all candidates with their measures, and the chosen:
-      that of the least mean FPR95 over the sets, then of the largest mean AUROC.
+      The content of `tuning.json`: for each row all candidates with their measures, and the chosen
+      one, which has the least mean FPR95 over the sets, then the largest mean AUROC.
 
     Raises:
       UserError: bad input, in one line; candidates that are done are not tried again.
     """
-    config = configuration.spelt_out(config)
-    configuration.check_config(config)
-    rows = [row for row in config.methods if row in config.tuning.candidates]
-    if not config.data.tuning or not rows:
+    settings = check(config)
+    rows = [row for row in make_rows(settings) if row.key in settings.tuning.candidates]
+    if not settings.data.tuning or not rows:
         raise UserError(
-            f"config.data.tuning is {tuple(config.data.tuning)} and config.tuning.candidates is of "
-            f"{', '.join(config.tuning.candidates) or 'nothing'}; there must be sets to measure "
-            f"by, and candidates for some of config.methods = {tuple(config.methods)}"
+            f"config.data.tuning is {settings.data.tuning} and config.tuning.candidates is of "
+            f"{', '.join(settings.tuning.candidates) or 'nothing'}; there must be sets to measure "
+            f"on, and candidates for some of config.methods = {settings.methods}"
         )
-    tried: dict[str, list] = {}
-    pipeline = None
+    cache = Cache()
+    tried: dict[str, list] = {row.key: [] for row in rows}
     for row in rows:
-        tried[row] = []
-        for options in configuration.candidates(config, row):
-            pipeline = _pipeline(config, workdir, row, options, like=pipeline)
-            pipeline.begin(STAGES[:-1], overwrite=False)
-            for stage in (pipeline.learn, pipeline.sample, pipeline.decode, pipeline.train):
-                stage()
-            pipeline.score()
-            tried[row].append(_measures(pipeline, row, options))
+        for options in candidates(settings, row.key):
+            candidate = candidate_run(settings, workdir, row, options, cache)
+            steps = [step for step in pipeline.STEPS if step != "report"]
+            pipeline.begin(candidate, steps, overwrite=False)
+            for name in pipeline.chosen_stages(candidate, steps):
+                pipeline.make(candidate, name)
+            tried[row.key].append({"options": options, **_measures(candidate, row.key)})
     record = {
-        "config": config.name,
-        "sets": pipeline.ood_names,
-        "seed": config.tuning.seed,
-        "rows": {row: {"candidates": own, "chosen": choose(own)} for row, own in tried.items()},
+        "config": settings.name,
+        "sets": list(settings.data.tuning),
+        "seed": settings.tuning.seed,
+        "rows": {key: {"candidates": own, "chosen": choose(own)} for key, own in tried.items()},
     }
     if hosts.is_main():
         write_json(workdir / "tuning.json", record)
@@ -63,20 +70,34 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     return record
 
 
-def _pipeline(config: ConfigDict, workdir: Path, row: str, options: dict, like: Pipeline | None):
-    """The run of one candidate, beside the others in `workdir/tuning`."""
-    config = config.copy_and_resolve_references()
-    config.methods, config.seeds = (row,), (config.tuning.seed,)
-    config.data.ood, config.data.tuning, config.data.shifted = config.data.tuning, (), ()
-    own = config.method_options.get(row, ConfigDict()).to_dict() | options
-    with config.unlocked():
-        config.method_options[row] = ConfigDict(own)
+def candidate_run(
+    settings: Settings, workdir: Path, row: Row, options: Mapping[str, Any], cache: Cache
+) -> Run:
+    """Returns the run of one candidate, in a folder of its own.
+
+    The plain classifier, which all candidates with its seed share, lies in `workdir/tuning`.
+    """
+    seed = settings.tuning.seed
+    changed = replace(
+        settings,
+        methods=(row.key,),
+        seeds=(seed,),
+        data=replace(settings.data, ood=settings.data.tuning, tuning=(), shifted=()),
+        method_options=with_options(settings.method_options, row.key, options),
+    )
     name = ",".join(f"{setting}={value}" for setting, value in options.items())
-    return Pipeline(config, workdir / "tuning", shared=workdir, variant=(row, name), like=like)
+    own = workdir / "tuning" / row.key.replace("/", "-") / name
+    plain = stage_of("train", "cross_entropy", seed, settings.seed)
+
+    def root_of(stage: Stage) -> Path:
+        if stage.step in SHARED:
+            return workdir
+        return workdir / "tuning" if stage.name == plain else own
+
+    return pipeline.make_run(changed, own, cache=cache, root_of=root_of)
 
 
-def _measures(pipeline: Pipeline, row: str, options: dict) -> dict[str, Any]:
-    entry = pipeline.results(pipeline.plan.seeds[0])[row]
+def _measures(run: Run, key: str) -> dict[str, float]:
+    entry = run.metrics["methods"][key]
     mean = entry["ood"]["mean"]
-    measures = {"fpr95": mean["fpr95"], "auroc": mean["auroc"]}
-    return {"options": options, **measures, "id_accuracy": entry["id_accuracy"]}
+    return {"fpr95": mean["fpr95"], "auroc": mean["auroc"], "id_accuracy": entry["id_accuracy"]}

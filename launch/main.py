@@ -8,23 +8,25 @@ python launch/main.py --config=configs/quickstart.py --stages=evaluate,report --
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from absl import flags
 
-from dream_jax import cli
+try:
+    from dream_jax import cli
+except ModuleNotFoundError:  # in a clone that is not installed, the package is beside this folder
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
+    from dream_jax import cli
 
 STAGES = flags.DEFINE_list(
-    "stages", None, "Stages to run, of learn,sample,decode,train,evaluate,report; all if not set."
+    "stages", None, "Some of learn,sample,decode,train,evaluate,report; all if not set."
 )
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Redo the chosen stages.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Make the chosen stages again.")
 
 
 def run(config, workdir):
-    from dream_jax import pipeline
+    from dream_jax import pipeline  # not needed for --help
 
-    stages = pipeline.STAGES if STAGES.value is None else STAGES.value
-    pipeline.run(config, workdir, stages, OVERWRITE.value)
+    steps = tuple(pipeline.STEPS) if STAGES.value is None else STAGES.value
+    pipeline.run(config, workdir, steps, OVERWRITE.value)
 
 
 flags.adopt_module_key_flags(cli)  # so that --help shows --config and --workdir

@@ -6,15 +6,17 @@ python launch/train_generator.py --config=configs/generator_glyphs.py
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from absl import flags
 
-from dream_jax import cli
+try:
+    from dream_jax import cli
+except ModuleNotFoundError:  # in a clone that is not installed, the package is beside this folder
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
+    from dream_jax import cli
 
 
 def run(config, workdir):
-    from dream_jax.miniature.training import train_generator
+    from dream_jax.miniature.training import train_generator  # not needed for --help
 
     print(f"generator: {train_generator(config, workdir)}")
 

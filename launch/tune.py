@@ -1,24 +1,26 @@
-"""Chooses settings of methods and detectors on OOD sets that no table reports.
+"""Chooses settings of trainings and detectors on OOD sets that no table reports.
 
-python launch/tune.py --config=configs/quickstart.py --config.methods=all
-python launch/tune.py --config=configs/quickstart.py --config.methods=vos,knn
+    python launch/tune.py --config=configs/quickstart.py --config.methods=all
+    python launch/tune.py --config=configs/quickstart.py --config.methods=vos,knn
 
-What is tried is `config.tuning.candidates`, by the sets of `config.data.tuning`; the result is
-WORKDIR/tuning.json.
+What is tried is `config.tuning.candidates`, measured on the sets of `config.data.tuning`; the
+result is WORKDIR/tuning.json.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from absl import flags
 
-from dream_jax import cli
+try:
+    from dream_jax import cli
+except ModuleNotFoundError:  # in a clone that is not installed, the package is beside this folder
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
+    from dream_jax import cli
 
 
 def run(config, workdir):
-    from dream_jax import tuning
+    from dream_jax import tuning  # not needed for --help
 
     tuning.run(config, workdir)
 

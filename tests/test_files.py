@@ -1,21 +1,12 @@
-"""Files that are whole or not there, and stages that know their settings."""
+"""Files that are whole or not there."""
 
-import json
-import time
+import hashlib
 
 import numpy as np
 import pytest
 
 from dream_jax.errors import UserError
-from dream_jax.files import (
-    Stage,
-    flatten,
-    read_json,
-    read_npz,
-    write_json,
-    write_npz,
-    write_whole,
-)
+from dream_jax.files import checksums, read_json, read_npz, write_json, write_npz, write_whole
 
 
 def shown(folder) -> list[str]:
@@ -86,83 +77,13 @@ def test_damaged_json_is_named(tmp_path, content):
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_flatten():
-    assert flatten({"a": {"b": 1, "c": {"d": (2,)}}, "e": None}) == {
-        "a.b": 1,
-        "a.c.d": (2,),
-        "e": None,
-    }
-
-
-SETTINGS = {"seed": 0, "sampling": {"k": 50, "prompts": ("a {name}",)}}
-
-
-def test_stage_is_done_only_after_it_ran_through(tmp_path):
-    stage = Stage("sample", tmp_path / "s", SETTINGS)
-    assert not stage.done
-    with pytest.raises(KeyboardInterrupt), stage.running():
-        raise KeyboardInterrupt
-    assert not stage.done
-    stage.check_settings()  # may be continued
-    with stage.running():
-        assert not stage.done
-    again = Stage("sample", tmp_path / "s", SETTINGS)
-    assert again.done
-    again.check_settings()
-    assert again.record["settings"] == json.loads(json.dumps(SETTINGS))
-    assert again.record["seconds"] >= 0 and again.record["peak_memory_mb"] > 1
-    again.clear()
-    assert not again.done and not (tmp_path / "s").exists()
-
-
-@pytest.mark.parametrize("done", [True, False])
-@pytest.mark.parametrize(
-    ("changed", "parts"),
-    [
-        ({"seed": 1, "sampling": SETTINGS["sampling"]}, ("seed=0", "has 1")),
-        (
-            {"seed": 0, "sampling": SETTINGS["sampling"] | {"k": 60}},
-            ("sampling.k=50", "has 60"),
-        ),
-        (
-            {"seed": 0, "sampling": SETTINGS["sampling"] | {"prompts": ("b",)}},
-            ("sampling.prompts=['a {name}']", "has ['b']"),
-        ),
-        ({"seed": 0, "sampling": {"k": 50}}, ("sampling.prompts=", "has 'unset'")),
-        (SETTINGS | {"rounds": 3}, ("rounds='unset'", "has 3")),
-    ],
-)
-def test_changed_setting_is_named(tmp_path, changed, parts, done):
-    try:
-        with Stage("sample", tmp_path, SETTINGS).running():
-            if not done:
-                raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        pass
-    with pytest.raises(UserError) as caught:
-        Stage("sample", tmp_path, changed).check_settings()
-    message = str(caught.value)
-    for part in (*parts, str(tmp_path), "--overwrite"):
-        assert part in message
-    assert "\n" not in message
-
-
-def test_damaged_record_is_named(tmp_path):
-    stage = Stage("sample", tmp_path, SETTINGS)
-    (tmp_path / "stage.json").write_text('{"settings"')
-    with pytest.raises(UserError, match=r"stage\.json"):
-        stage.check_settings()
-
-
-def test_seconds_add_up_over_interruptions_and_start_anew_after_the_end(tmp_path):
-    stage = Stage("sample", tmp_path, SETTINGS)
-    with pytest.raises(KeyboardInterrupt), stage.running():
-        time.sleep(0.05)
-        raise KeyboardInterrupt
-    assert not stage.done and stage.record["seconds"] >= 0.05
-    with stage.running():
-        pass
-    assert stage.done and stage.record["seconds"] >= 0.05
-    with stage.running():
-        pass
-    assert stage.record["seconds"] < 0.05
+def test_checksums_are_of_own_files_only(tmp_path):
+    (tmp_path / "part" / "class").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    for name in ("a.npz", "stage.json", "part/class/0.png", "other/stage.json", "other/b.npz"):
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / ".partial-a.npz").write_bytes(b"half")
+    found = checksums(tmp_path, "stage.json")
+    assert list(found) == ["a.npz", "part/class/0.png"]
+    assert found["a.npz"] == {"size": 5, "sha256": hashlib.sha256(b"a.npz").hexdigest()}
+    assert checksums(tmp_path / "nowhere", "stage.json") == {}

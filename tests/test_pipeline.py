@@ -13,8 +13,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from dream_jax import pipeline
+from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.parts import read_folder, read_image, read_listing, write_image
-from dream_jax.data.registry import DataOptions, load_id
+from dream_jax.data.registry import load_id
 from dream_jax.errors import UserError
 from dream_jax.files import read_json, read_npz
 

@@ -3,12 +3,12 @@
 import json
 
 import pytest
+from dream_jax.config import ROWS, candidates, options, spelt_out
 from ml_collections import ConfigDict
 from toy import REPOSITORY, quickstart
 
 from dream_jax import tuning
 from dream_jax.candidates import choose, tuning_note
-from dream_jax.config import ROWS, candidates, options, spelt_out
 from dream_jax.errors import UserError
 from dream_jax.files import read_json
 

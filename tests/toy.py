@@ -7,22 +7,22 @@ Loading this file registers the ID set `digits_small`. The results mean nothing;
 about is the same as in a real run.
 """
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from dream_jax.data.registry import DataOptions, ImageSet, id_set, load_id
+from configs import quickstart
+from dream_jax.data.image_sets import DataOptions, IdSet, ImageSet
+from dream_jax.data.registry import add, load_id
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TRAIN_PER_CLASS, TEST_PER_CLASS = 40, 20
 PROMPT = "a handwritten {name}"
 
 
-@id_set("digits_small")
 def digits_small(options: DataOptions) -> tuple[ImageSet, ImageSet]:
-    """The first digits of each class of `digits`."""
+    """Returns the first digits of each class of `digits`."""
     parts = zip(load_id("digits", options), (TRAIN_PER_CLASS, TEST_PER_CLASS), strict=True)
     train, test = (_first_per_class(data, count) for data, count in parts)
     return train, test
@@ -30,21 +30,16 @@ def digits_small(options: DataOptions) -> tuple[ImageSet, ImageSet]:
 
 def _first_per_class(data: ImageSet, count: int) -> ImageSet:
     classes = range(len(data.class_names))
-    rows = np.sort(np.concatenate([np.flatnonzero(data.labels == c)[:count] for c in classes]))
-    return ImageSet("digits_small", data.images[rows], data.labels[rows], data.class_names)
+    chosen = np.sort(np.concatenate([np.flatnonzero(data.labels == c)[:count] for c in classes]))
+    images, labels = data.images.take(chosen), data.labels[chosen]
+    return ImageSet("digits_small", images, labels, data.class_names)
 
 
-def quickstart() -> ConfigDict:
-    """The configuration of configs/quickstart.py, which is no package."""
-    path = REPOSITORY / "configs" / "quickstart.py"
-    spec = importlib.util.spec_from_file_location("quickstart", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+add(IdSet("digits_small", digits_small))
 
 
 def get_config() -> ConfigDict:
-    config = quickstart()
+    config = quickstart.get_config()
     config.name = "toy"
     config.save_every = 5
     config.data.id = "digits_small"

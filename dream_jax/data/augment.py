@@ -4,15 +4,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-
-from dream_jax.data.framing import CROP_AREA, CROP_ASPECT, CROP_TRIES, WHILE_READING
+from jaxtyping import Array, Float, UInt8
 
 
-def affine(key: jax.Array, image: jax.Array) -> jax.Array:
-    """A rotation of up to 10°, scaling of up to 10 %, shear of up to 0.1, shift of up to 2 pixels.
+def affine(key: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+    """Rotates an image by up to 10°, scales it by 10 %, shears it by 0.1, shifts it by 2 pixels.
 
-    image: (H, W, C); outside it is black.
+    Outside the image all is black.
     """
     draw = jax.random.uniform(key, (5,), minval=-1.0, maxval=1.0)
     angle, zoom, shear = jnp.deg2rad(10.0) * draw[0], 1 + 0.1 * draw[1], 0.1 * draw[2]
@@ -28,8 +26,8 @@ def affine(key: jax.Array, image: jax.Array) -> jax.Array:
     return jax.vmap(sample, in_axes=-1, out_axes=-1)(image)
 
 
-def crop_flip(key: jax.Array, image: jax.Array) -> jax.Array:
-    """A random crop after padding by 4 pixels, flipped half of the time (CIFAR's usual)."""
+def crop_flip(key: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+    """Crops an image at random after padding by 4 pixels and flips it half of the time."""
     crop_key, flip_key = jax.random.split(key)
     padded = jnp.pad(image, ((4, 4), (4, 4), (0, 0)))
     start = jax.random.randint(crop_key, (2,), 0, 9)
@@ -37,51 +35,41 @@ def crop_flip(key: jax.Array, image: jax.Array) -> jax.Array:
     return jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
 
 
-def random_resized_crop(key: jax.Array, image: jax.Array) -> jax.Array:
-    """A random part scaled to the whole image, flipped half of the time (ImageNet's usual).
-
-    Areas and aspect ratios are those of `framing.random_resized_crop`, by which the worker
-    processes crop images that are not held in memory, from their files' full resolution.
-    """
-    area_key, aspect_key, place_key, flip_key = jax.random.split(key, 4)
-    size = jnp.array(image.shape[:2], jnp.float32)
-    low, high = np.log(CROP_ASPECT)
-    area = jax.random.uniform(area_key, (CROP_TRIES,), minval=CROP_AREA[0], maxval=CROP_AREA[1])
-    aspect = jnp.exp(jax.random.uniform(aspect_key, (CROP_TRIES,), minval=low, maxval=high))
-    area = area * jnp.prod(size)
-    parts = jnp.stack([jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)], 1)
-    fits = jnp.all(parts <= size, axis=1)
-    part = jnp.where(fits.any(), parts[jnp.argmax(fits)], size)
-    corner = jax.random.uniform(place_key, (2,)) * (size - part)
-    scale = size / part
-    image = jax.image.scale_and_translate(
-        image, image.shape, (0, 1), scale, -corner * scale, "linear", antialias=True
-    )
-    return jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
+def unchanged(key: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+    """Returns the image."""
+    return image
 
 
 AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
-    "none": lambda key, image: image,
+    "none": unchanged,
     "affine": affine,
     "crop_flip": crop_flip,
-    "random_resized_crop": random_resized_crop,
+    # Made where images are read, from their full resolution: `images.RandomCrops`.
+    "random_resized_crop": unchanged,
 }
 
 
-def augment(name: str, key: jax.Array, image: jax.Array) -> jax.Array:
-    """One of `AUGMENTATIONS` on the device: float (H, W, C) in [0, 1] → the same.
+def augment(
+    name: str, key: jax.Array, image: UInt8[Array, "H W C"] | Float[Array, "H W C"]
+) -> Float[Array, "H W C"]:
+    """Changes an image at random, on the device, by one of `AUGMENTATIONS`.
 
-    An image of bytes comes from `StreamedImages.draw`: it is scaled to [0, 1], and what was done
-    while reading is not done again.
+    Args:
+      image: bytes, or floats in [0, 1].
     """
-    if image.dtype == jnp.uint8:
-        image = image.astype(jnp.float32) / 255
-        name = "none" if name in WHILE_READING else name
-    return AUGMENTATIONS[name](key, image)
+    return AUGMENTATIONS[name](key, to_float(image) if image.dtype == jnp.uint8 else image)
 
 
-def zoom(key: jax.Array, image: jax.Array, most: float) -> jax.Array:
-    """A random part of the image, enlarged to all of it by a factor from 1 to `most`."""
+def to_float(image: UInt8[Array, "..."]) -> Float[Array, "..."]:
+    """Returns bytes as floats in [0, 1], to the bit as NumPy divides them by 255.
+
+    XLA would replace the division by a constant by a product, which rounds otherwise.
+    """
+    return image.astype(jnp.float32) / jax.lax.optimization_barrier(jnp.float32(255))
+
+
+def zoom(key: jax.Array, image: Float[Array, "H W C"], most: float) -> Float[Array, "H W C"]:
+    """Enlarges a random part to the whole image, by a factor from 1 to `most`."""
     factor_key, place_key = jax.random.split(key)
     factor = jax.random.uniform(factor_key, minval=1.0, maxval=most)
     size = jnp.array(image.shape[:2], jnp.float32)
@@ -98,7 +86,7 @@ def _gaussian(size: int, sigma: jax.Array) -> jax.Array:
     return weights / weights.sum(1, keepdims=True)
 
 
-def degrade(key: jax.Array, image: jax.Array, share: float) -> jax.Array:
+def degrade(key: jax.Array, image: Float[Array, "H W C"], share: float) -> Float[Array, "H W C"]:
     """Blurs, dims and adds noise to a `share` of the images, by random amounts.
 
     Drawn alike for real images, decoded images of the classes and outliers, it hides the traces

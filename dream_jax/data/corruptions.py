@@ -1,4 +1,4 @@
-"""Corruptions of images at five strengths: what a classifier should bear, in the way of ImageNet-C.
+"""Corruptions of images at five strengths, in the manner of ImageNet-C.
 
 Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
 Perturbations", ICLR 2019. Kinds and strengths here are this project's: 1 is mild, and at 5 a person
@@ -8,9 +8,13 @@ still reads most digits.
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from dream_jax.data.images import Images
+from dream_jax.data.sources import to_bytes, to_pillow
 
 # Where lengths in pixels are given, they are for images of this height and scale with it.
 HEIGHT = 32
@@ -41,7 +45,7 @@ def shear(image: np.ndarray, slope: float, rng: np.random.Generator) -> np.ndarr
 
 
 def occlusion(image: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndarray:
-    """A grey square at a random place, of so many pixels a side at `HEIGHT`."""
+    """Covers a random place with a grey square, whose side is given in pixels at `HEIGHT`."""
     side = round(pixels * len(image) / HEIGHT)
     top, left = (rng.integers(extent - side + 1) for extent in image.shape[:2])
     covered = image.copy()
@@ -66,12 +70,15 @@ CORRUPTIONS: dict[str, tuple[Callable[..., np.ndarray], tuple[float, ...]]] = {
 STRENGTHS = (1, 2, 3, 4, 5)
 
 
-def corrupt(image: np.ndarray, name: str, strength: int, seed: int, index: int) -> np.ndarray:
-    """One image corrupted: (H, W, C) in [0, 1] → the same, float32.
+def corrupt(
+    image: Float[np.ndarray, "H W C"], name: str, strength: int, seed: int, index: int
+) -> Float[np.ndarray, "H W C"]:
+    """Corrupts an image.
 
     What is random depends on the seed, the corruption, the strength and the image's index only.
 
     Args:
+      image: in [0, 1], as is the result.
       name: of `CORRUPTIONS`.
       strength: 1 to 5.
       index: of the image in its set.
@@ -83,32 +90,33 @@ def corrupt(image: np.ndarray, name: str, strength: int, seed: int, index: int) 
 
 
 @dataclass(frozen=True, eq=False)
-class CorruptedImages:
-    """Images corrupted when they are asked for, for sets that are not held in memory.
-
-    Indexing with an integer, a slice or integer rows gives float32 (..., H, W, C) in [0, 1].
+class Corrupted:
+    """Images that are corrupted when they are opened, as a source of `Images`.
 
     Attributes:
-      images: (n, H, W, C) in [0, 1], an array or `StreamedImages`.
-      name, strength, seed: see `corrupt`.
+      images: those that are corrupted.
+      kind, strength, seed: see `corrupt`, of which `kind` is the name.
     """
 
-    images: Any
-    name: str
+    images: Images
+    kind: str
     strength: int
     seed: int = 0
+    remedy = ""
 
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return self.images.shape
+    def name(self, index: int) -> str:
+        return f"{self.kind} of image {index}"
 
-    def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
-        indices = np.arange(len(self))[rows]
-        images = np.asarray(self.images[rows]).reshape(-1, *self.shape[1:])
-        out = np.empty(images.shape, np.float32)
-        for place, (image, index) in enumerate(zip(images, np.ravel(indices), strict=True)):
-            out[place] = corrupt(image, self.name, self.strength, self.seed, int(index))
-        return out.reshape(*np.shape(indices), *self.shape[1:])
+    def open(self, index: int) -> Image.Image:
+        image = corrupt(self.images[index], self.kind, self.strength, self.seed, int(index))
+        return to_pillow(to_bytes(image))
+
+
+def corrupted(images: Images, kind: str, strength: int, seed: int = 0) -> Images:
+    """Returns images corrupted, in memory if they are; see `corrupt`."""
+    source = Corrupted(images, kind, strength, seed)
+    found = Images(source, np.arange(len(images)), images.size, images.channels, crop=False)
+    return found.hold(found.nbytes) if images.in_memory else found

@@ -12,9 +12,6 @@ CROP_FROM = 64
 CROP_AREA = (0.08, 1.0)
 CROP_ASPECT = (3 / 4, 4 / 3)
 CROP_TRIES = 10
-# Augmentations that are made where files are read, if a set is not held: its frames no longer have
-# the resolution. The others are made on the devices.
-WHILE_READING = ("random_resized_crop",)
 
 
 def set_rng(name: str, seed: int) -> np.random.Generator:

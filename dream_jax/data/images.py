@@ -1,236 +1,223 @@
-"""Images that are read from their files when they are asked for, and the choice to hold them.
+"""Images as a column of 8-bit pixels, in memory or read from their files when they are asked for.
 
-A set whose frames fit into `data.hold_bytes` is read once into an array. A larger one stays a
-`StreamedImages`, which has an array's length and shape and gives the rows asked for.
+Where the pixels are makes no difference to a result: a set that is held gives the bits of one that
+is read, in training and in evaluation.
 """
 
-import io
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from dream_jax.data.framing import WHILE_READING, frame, random_resized_crop, to_mode
+from dream_jax.data.framing import frame, random_resized_crop, to_mode
+from dream_jax.data.sources import ImageSource, Pixels, to_bytes
 from dream_jax.errors import UserError
 
-
-class Source(Protocol):
-    """Encoded images, each opened by its row."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, row: int) -> str:
-        """What a message calls the image."""
-
-    def open(self, row: int) -> Image.Image:
-        """The image, its pixels perhaps not decoded yet; Pillow's errors pass through."""
-
-
-@dataclass(frozen=True)
-class Files:
-    """Image files below a folder.
-
-    Attributes:
-      root: the folder.
-      names: of the files, relative to it.
-    """
-
-    root: str
-    names: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def name(self, row: int) -> str:
-        return os.path.join(self.root, self.names[row])
-
-    def open(self, row: int) -> Image.Image:
-        return Image.open(self.name(row))
-
-
-@dataclass(frozen=True)
-class Records:
-    """The examples of a split that TFDS has prepared.
-
-    Attributes:
-      examples: row → {"image": encoded bytes, ...}, as a `tfds.data_source` without image decoding.
-      title: set and split.
-    """
-
-    examples: Any
-    title: str
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def name(self, row: int) -> str:
-        return f"{self.title}, example {row}"
-
-    def open(self, row: int) -> Image.Image:
-        return Image.open(io.BytesIO(self.examples[int(row)]["image"]))
-
-
-@dataclass(frozen=True)
-class Stored:
-    """The images of a .npy file, uint8 (n, H, W, C), of which only the rows asked for are read."""
-
-    path: str
-
-    @cached_property
-    def _array(self) -> np.ndarray:
-        return np.load(self.path, mmap_mode="r", allow_pickle=False)
-
-    def __len__(self) -> int:
-        return len(self._array)
-
-    def __getstate__(self) -> dict:
-        return {"path": self.path}  # a worker process opens the file itself
-
-    def name(self, row: int) -> str:
-        return f"{self.path}, row {row}"
-
-    def open(self, row: int) -> Image.Image:
-        pixels = np.array(self._array[row])
-        return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+Indices = int | slice | Int[np.ndarray, "..."] | Bool[np.ndarray, "..."]
 
 
 @dataclass(frozen=True, eq=False)
-class StreamedImages:
-    """Images of a source by row, framed as at test time or randomly cropped for training.
+class Images:
+    """Images of a source, framed as at test time.
 
-    Indexing with an integer, a slice or integer rows gives float32 (..., H, W, C) in [0, 1]. It has
-    no `nbytes`, by which the training loop knows what to leave on the host.
+    Indexing with an integer, a slice, integers or booleans gives float32 (..., H, W, C) in [0, 1].
 
     Attributes:
       source: where the images are.
-      rows: (n,) the rows of the source that make up the set.
+      indices: (n,) those of the source that make up the set.
       size: height and width in pixels.
       channels: 1 or 3.
       crop: see `framing.frame`.
-      crop_seed: of the random crops that `draw` makes; None for none.
+      held: all pixels, uint8 (n, H, W, C), where they are in memory.
     """
 
-    source: Source
-    rows: np.ndarray
+    source: ImageSource
+    indices: Int[np.ndarray, " n"]
     size: int
     channels: int
     crop: bool = True
-    crop_seed: int | None = None
+    held: UInt8[np.ndarray, "n H W C"] | None = None
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Images:
+        """Returns the images of an array: bytes, or floats in [0, 1], which become bytes."""
+        pixels = values if values.dtype == np.uint8 else to_bytes(values)
+        count, size, _, channels = pixels.shape
+        return cls(Pixels(pixels), np.arange(count), size, channels, crop=False, held=pixels)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.indices)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        return len(self.rows), self.size, self.size, self.channels
+        """(n, height, width, channels)."""
+        return len(self.indices), self.size, self.size, self.channels
 
-    def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
-        return self._read(self.rows[rows], self._framed).astype(np.float32) / 255
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all pixels."""
+        return int(np.prod(self.shape, dtype=np.int64))
 
-    def take(self, rows: np.ndarray) -> "StreamedImages":
-        """The set of some rows only; nothing is read."""
-        return replace(self, rows=self.rows[rows])
+    @property
+    def in_memory(self) -> bool:
+        return self.held is not None
 
-    def draw(self, rows: np.ndarray, step: int) -> np.ndarray:
-        """The images of a training step as bytes: (batch,) rows → uint8 (batch, H, W, C).
+    def pixels(self, rows: Indices) -> UInt8[np.ndarray, "... H W C"]:
+        """Returns some of the images as bytes."""
+        if self.held is not None:
+            return np.asarray(self.held[rows])
+        return read_pixels(self, self.indices[rows], lambda image, _: self._framed(image))
 
-        A crop is drawn from the seed, the step and the row, so it is the same whichever process
-        makes the batch, and in a training that was resumed.
-        """
-        if self.crop_seed is None:
-            return self._read(self.rows[rows], self._framed)
+    def __getitem__(self, rows: Indices) -> Float[np.ndarray, "... H W C"]:
+        return self.pixels(rows).astype(np.float32) / 255
 
-        def crop(image: Image.Image, row: int) -> Image.Image:
-            rng = np.random.default_rng((self.crop_seed, step, row))
-            return random_resized_crop(image, self.size, rng)
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
 
-        return self._read(self.rows[rows], crop)
+    def at(self, rows: Int[np.ndarray, " batch"], step: int) -> UInt8[np.ndarray, "batch H W C"]:
+        """Returns the images of a training step, which are the same in every step."""
+        return self.pixels(rows)
 
-    def _framed(self, image: Image.Image, row: int) -> Image.Image:
+    def take(self, rows: Indices) -> Images:
+        """Returns the set of some of the images; reads nothing."""
+        held = None if self.held is None else self.held[rows]
+        return replace(self, indices=self.indices[rows], held=held)
+
+    def hold(self, most: int) -> Images:
+        """Returns the images in memory if they take at most `most` bytes, else as they are."""
+        if self.in_memory or self.nbytes > most:
+            return self
+        return replace(self, held=self.pixels(slice(None)))
+
+    def _framed(self, image: Image.Image) -> Image.Image:
         return frame(image, self.size, self.crop)
 
-    def _read(self, rows: np.ndarray, shape: Callable[[Image.Image, int], Image.Image]):
-        """(...,) rows of the source → uint8 (..., H, W, C), decoded by threads."""
-        out = np.empty((np.size(rows), *self.shape[1:]), np.uint8)
 
-        def read(place: int, row: int) -> None:
-            try:
-                with self.source.open(row) as image:
-                    pixels = shape(to_mode(image, self.channels), row)
-            except Exception as error:  # Pillow raises many kinds
-                raise UserError(
-                    f"{self.source.name(row)}: not a readable image ({_reason(error)}), though it "
-                    "was one when the run began"
-                ) from error
-            out[place] = np.asarray(pixels).reshape(self.shape[1:])
+@dataclass(frozen=True, eq=False)
+class RandomCrops:
+    """Images of which every training step sees random parts, cut from the full resolution.
 
-        for _ in _in_threads(read, np.ravel(rows)):
-            pass
-        return out.reshape(*np.shape(rows), *self.shape[1:])
+    Attributes:
+      images: the set.
+      seed: of the draws.
+    """
+
+    images: Images
+    seed: int
+    in_memory = False
+    nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def at(self, rows: Int[np.ndarray, " batch"], step: int) -> UInt8[np.ndarray, "batch H W C"]:
+        """Returns the crops of a training step.
+
+        A crop is drawn from the seed, the step and the image's index in its source, so it is the
+        same whichever process makes the batch, and in a training that was resumed.
+        """
+
+        def crop(image: Image.Image, index: int) -> Image.Image:
+            rng = np.random.default_rng((self.seed, step, index))
+            return random_resized_crop(image, self.images.size, rng)
+
+        return read_pixels(self.images, self.images.indices[rows], crop)
 
 
-def subset(images: Any, rows: np.ndarray) -> Any:
-    """Some rows of images; of those that are no array nothing is read."""
-    return images[rows] if isinstance(images, np.ndarray) else images.take(rows)
-
-
-def for_training(images: Any, augment: str, seed: int) -> Any:
-    """The images of a training's table: streamed ones are cropped while they are read, if asked.
+def for_training(images: Images, augment: str, seed: int) -> Images | RandomCrops:
+    """Returns the images as a training sees them, before what is done on the devices.
 
     Args:
-      augment: one of `AUGMENTATIONS`.
+      augment: one of `AUGMENTATIONS`; "random_resized_crop" is made here.
+      seed: of the random crops.
     """
-    if isinstance(images, StreamedImages) and augment in WHILE_READING:
-        return replace(images, crop_seed=seed)
-    return images
+    if augment != "random_resized_crop":
+        return images
+    return RandomCrops(replace(images, held=None), seed)  # workers need not be sent the frames
+
+
+def read_pixels(
+    images: Images,
+    indices: Int[np.ndarray, "..."],
+    shape: Callable[[Image.Image, int], Image.Image],
+) -> UInt8[np.ndarray, "... H W C"]:
+    """Reads images of a source by their indices, decoded by threads.
+
+    Args:
+      images: whose source, size and channels they have.
+      shape: (8-bit image, index) → the image in its final size.
+
+    Raises:
+      UserError: an image cannot be read.
+    """
+    out = np.empty((np.size(indices), *images.shape[1:]), np.uint8)
+
+    def read(place: int, index: int) -> None:
+        try:
+            with images.source.open(index) as image:
+                pixels = shape(to_mode(image, images.channels), index)
+        except UserError:
+            raise
+        except Exception as error:  # Pillow raises many kinds
+            raise UserError(
+                f"{images.source.name(index)}: not a readable image ({_reason(error)})"
+                f"{images.source.remedy}"
+            ) from error
+        out[place] = np.asarray(pixels).reshape(images.shape[1:])
+
+    for _ in _in_threads(read, np.ravel(indices)):
+        pass
+    return out.reshape(*np.shape(indices), *images.shape[1:])
 
 
 def load_images(
-    source: Source,
-    rows: np.ndarray,
+    source: ImageSource,
+    indices: Int[np.ndarray, " n"],
     *,
     size: int,
     channels: int,
     hold_bytes: int,
     unreadable: str,
     crop: bool = True,
-) -> tuple[Any, np.ndarray]:
-    """The images of some rows of a source: an array if it fits, else streamed.
+) -> tuple[Images, Bool[np.ndarray, " n"]]:
+    """Opens every image of a set once, and holds their pixels if they fit.
 
-    Every image is read once, here: for an array by framing it, otherwise at the smallest scale at
-    which its file can be decoded, which shows whether it is whole. So an unreadable one is met
-    before any work, and what is skipped is the same in all epochs and processes.
+    An image that is not held is decoded at the smallest scale that its file allows, which shows
+    whether it is whole. So an unreadable one is met before any work, and what is skipped is the
+    same in all epochs and processes.
 
     Args:
-      rows: (n,) of the source.
-      hold_bytes: the largest size of the array, as float32.
-      unreadable: "stop" or "skip".
+      indices: of the source.
+      hold_bytes: the largest size of the pixels that are held.
+      unreadable: what an image that cannot be read does: "stop" or "skip".
 
     Returns:
-      The images, (n', H, W, C) in [0, 1], and which of `rows` they are: (n,) booleans.
+      The images, and which of `indices` they are.
 
     Raises:
       UserError: images are unreadable, and `unreadable` is "stop", or none is left.
     """
-    images = StreamedImages(source, np.asarray(rows), size, channels, crop)
-    hold = 4 * int(np.prod(images.shape)) <= hold_bytes
-    held = np.empty(images.shape if hold else 0, np.float32)
+    images = Images(source, np.asarray(indices), size, channels, crop)
+    hold = images.nbytes <= hold_bytes
+    held = np.empty(images.shape if hold else 0, np.uint8)
 
-    def read(place: int, row: int) -> str:
-        """Why the image cannot be read; nothing if it can."""
+    def read(place: int, index: int) -> str:
+        """Returns why the image cannot be read; nothing if it can."""
         try:
-            with source.open(row) as image:
+            with source.open(index) as image:
                 if hold:
-                    pixels = np.asarray(frame(to_mode(image, channels), size, crop))
-                    held[place] = pixels.reshape(held.shape[1:]).astype(np.float32) / 255
+                    framed = frame(to_mode(image, channels), size, crop)
+                    held[place] = np.asarray(framed).reshape(held.shape[1:])
                 else:
                     image.draft(None, (1, 1))
                     image.load()
@@ -238,18 +225,19 @@ def load_images(
             return _reason(error)
         return ""
 
-    reasons = _progress(_in_threads(read, images.rows), len(images))
+    reasons = _progress(_in_threads(read, images.indices), len(images))
     failed = {place: reason for place, reason in enumerate(reasons) if reason}
     kept = ~np.isin(np.arange(len(images)), list(failed))
     if failed:
-        _report(source, {int(images.rows[p]): r for p, r in failed.items()}, unreadable, len(kept))
+        found = {int(images.indices[place]): reason for place, reason in failed.items()}
+        _report(source, found, unreadable, len(kept))
     if hold:
-        return (held[kept] if failed else held), kept
-    return images.take(kept), kept
+        images = replace(images, held=held)
+    return (images.take(kept) if failed else images), kept
 
 
-def _report(source: Source, failed: dict[int, str], unreadable: str, count: int) -> None:
-    """Raises if the set cannot be used; else names what is skipped."""
+def _report(source: ImageSource, failed: dict[int, str], unreadable: str, count: int) -> None:
+    """Raises UserError if the set cannot be used; else names what is skipped."""
     first, reason = next(iter(failed.items()))
     if unreadable == "stop" or len(failed) == count:
         remedy = "; replace them, or set data.unreadable=skip" if len(failed) < count else ""
@@ -257,8 +245,8 @@ def _report(source: Source, failed: dict[int, str], unreadable: str, count: int)
             f"{source.name(first)}: not a readable image ({reason}); {len(failed)} of {count} "
             f"images of its set are unreadable{remedy}"
         )
-    for row, reason in failed.items():
-        print(f"skipped image {source.name(row)}: {reason}", file=sys.stderr)
+    for index, reason in failed.items():
+        print(f"skipped image {source.name(index)}: {reason}", file=sys.stderr)
     print(f"skipped {len(failed)} of {count} images, which are unreadable", file=sys.stderr)
 
 
@@ -267,42 +255,29 @@ def _reason(error: Exception) -> str:
 
 
 def _progress(items: Iterable, count: int) -> Iterable:
-    """A progress bar, where there is enough to read."""
+    """Shows a progress bar where there are many images."""
     return tqdm(items, total=count, desc="reading images", disable=count < 20_000)
 
 
-def _in_threads(read: Callable[[int, int], Any], rows: np.ndarray) -> Iterator[Any]:
-    """Yields `read(place, row)` of each row in order, some rows at a time in each thread."""
-    rows = rows.tolist()
+def _in_threads(read: Callable[[int, int], Any], indices: Int[np.ndarray, " n"]) -> Iterator[Any]:
+    """Yields `read(place, index)` in order; each thread takes some images at a time."""
+    numbers = indices.tolist()
     threads = _threads()
-    size = max(1, min(64, len(rows) // _cores()))
-    parts = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
-    for results in threads.map(lambda part: [read(place, rows[place]) for place in part], parts):
+    size = max(1, min(64, len(numbers) // _cores()))
+    parts = [
+        range(start, min(start + size, len(numbers))) for start in range(0, len(numbers), size)
+    ]
+    for results in threads.map(lambda part: [read(place, numbers[place]) for place in part], parts):
         yield from results
 
 
 @lru_cache(maxsize=1)
 def _threads() -> ThreadPoolExecutor:
-    """Decoding threads of this process; Pillow lets them run at the same time."""
+    """The threads of this process that decode images; Pillow lets them run at the same time."""
     return ThreadPoolExecutor(_cores(), "decode")
 
 
 def _cores() -> int:
-    """Of this process, at most 32."""
+    """The cores of this process, at most 32."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(32, cores or 1)
-
-
-def image_files(folder: Path) -> list[str]:
-    """The images anywhere below a folder, relative to it and sorted.
-
-    By their suffix: png, jpg or jpeg, in any case. Names that begin with a dot are left out, as
-    some systems keep notes under an image's name with a dot before it.
-    """
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.lower().endswith((".png", ".jpg", ".jpeg")) and not name.startswith("."):
-                found.append(os.path.relpath(os.path.join(parent, name), folder))
-    return sorted(found)

@@ -8,7 +8,7 @@ from dream_jax.errors import UserError
 def select_classes(
     labels: Sequence[str], class_names: Mapping[str, str], where: str
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Which of a set's labels are used, and what their classes are called.
+    """Chooses the labels of a set that are used, and names their classes.
 
     Args:
       labels: of the whole set.

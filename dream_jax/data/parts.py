@@ -13,11 +13,15 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, UInt8
 from PIL import Image
 
+from dream_jax.data.images import Images
+from dream_jax.data.sources import Files, to_bytes, to_pillow
 from dream_jax.errors import UserError
 
 THREADS = 8  # that read or write image files
@@ -25,51 +29,11 @@ WAITING = 64  # images per process that may wait to be written
 LISTING = "metadata.jsonl"
 
 
-class Pixels:
-    """8-bit images as a column of float32 images in [0, 1], in a quarter of the memory.
-
-    `pixels[rows]`, with row numbers, a slice, a mask or one number, are float images.
-
-    Args:
-      values: (n, H, W, C) uint8.
-    """
-
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, values: np.ndarray):
-        self._values = values
-        self.shape = values.shape
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all images as floats: what they take where they are used all at once."""
-        return self._values.size * self.dtype.itemsize
-
-    def __getitem__(self, rows) -> np.ndarray:
-        return self._values[rows].astype(np.float32) / 255
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        return np.asarray(self[:], dtype)
-
-    def take(self, rows: np.ndarray) -> "Pixels":
-        """Some of the images, as they are held."""
-        return Pixels(self._values[rows])
-
-
-def to_pixels(images: np.ndarray) -> np.ndarray:
-    """Float images in [0, 1] as uint8."""
-    return np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)
-
-
-def write_image(path: Path, image: np.ndarray) -> None:
-    """(H, W, C) in [0, 1] as an 8-bit PNG, renamed into place when whole."""
-    pixels = to_pixels(image)
+def write_image(path: Path, image: Float[np.ndarray, "H W C"]) -> None:
+    """Writes an image in [0, 1] as an 8-bit PNG, which is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(partial, "PNG")
+    to_pillow(to_bytes(image)).save(partial, "PNG")
     os.replace(partial, path)
 
 
@@ -102,8 +66,8 @@ class ImageWriter:
                 image.result()
 
 
-def read_image(path: Path, channels: int) -> np.ndarray:
-    """An image file as uint8 (H, W, channels).
+def read_image(path: Path, channels: int) -> UInt8[np.ndarray, "H W C"]:
+    """Reads an image file.
 
     Raises:
       UserError: the file is empty, unreadable or cut short.
@@ -181,27 +145,37 @@ def read_listing(folder: Path, count: int) -> list[tuple[str, dict]]:
     return [found[number] for number in range(count)]
 
 
-def read_folder(folder: Path, channels: int, count: int) -> tuple[Pixels, list[dict]]:
-    """All images that the parts list: (n, H, W, channels), and their rows, by the images' numbers.
+@dataclass(frozen=True)
+class DecodedFiles(Files):
+    """Image files that all have one size, (width, height)."""
+
+    image_size: tuple[int, int] = (0, 0)
+    remedy = "; delete it to make it again"
+
+    def open(self, index: int) -> Image.Image:
+        image = super().open(index)
+        if image.size != self.image_size:
+            raise UserError(
+                f"{self.name(index)}: has size {image.size}, the first image {self.image_size}"
+            )
+        return image
+
+
+def read_decoded(
+    folder: Path, count: int, size: int, channels: int, hold_bytes: int
+) -> tuple[Images, list[dict]]:
+    """Returns all images that the parts list, and their entries, by the images' numbers.
 
     Args:
       count: how many there must be.
+      size, channels: of the images that are returned, whatever those of the files.
+      hold_bytes: the largest size of the pixels that are held in memory.
 
     Raises:
       UserError: a list or an image cannot be read, or there are not the images 0 ... count - 1.
     """
-    names, rows = zip(*read_listing(folder, count), strict=True)
+    names, entries = zip(*read_listing(folder, count), strict=True)
     first = read_image(folder / names[0], channels)
-    values = np.empty((count, *first.shape), np.uint8)
-
-    def read(number: int) -> None:
-        path = folder / names[number]
-        image = read_image(path, channels)
-        if image.shape != first.shape:
-            raise UserError(f"{path}: has shape {image.shape}, the first image {first.shape}")
-        values[number] = image
-
-    with ThreadPoolExecutor(THREADS) as threads:
-        for _ in threads.map(read, range(count), chunksize=100):
-            pass
-    return Pixels(values), list(rows)
+    source = DecodedFiles(str(folder), names, first.shape[1::-1])
+    images = Images(source, np.arange(count), size, channels, crop=False)
+    return images.hold(hold_bytes), list(entries)

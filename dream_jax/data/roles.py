@@ -1,9 +1,9 @@
-"""What image sets are used for: tested on, tuned on or trained on, and none of them for two."""
+"""What image sets are used for: to test, to tune or to train on, and none of them for two."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from dream_jax.data.registry import ID_SETS, OOD_SETS, set_title
+from dream_jax.data.registry import id_sets, ood_sets, set_title
 from dream_jax.errors import UserError
 
 # Settings, and the roles of the registered sets that each takes. A tuning set may be looked at as
@@ -33,9 +33,9 @@ def check_roles(
     uses = {"data.ood": ood, "data.tuning": tuning, "data.auxiliary": auxiliary}
     for setting, names in uses.items():
         for name in names:
-            role = OOD_SETS[name].role if name in OOD_SETS else "any"
+            role = ood_sets()[name].role if name in ood_sets() else "any"
             if role not in TAKES[setting]:
-                allowed = [n for n, s in sorted(OOD_SETS.items()) if s.role in TAKES[setting]]
+                allowed = [n for n, s in sorted(ood_sets().items()) if s.role in TAKES[setting]]
                 raise UserError(
                     f"{setting} is {tuple(names)!r}; the role of {name!r} is {role}; "
                     f"allowed: {', '.join(allowed)}, a name in TFDS, name=folder"
@@ -51,7 +51,7 @@ def check_roles(
 
 
 def same_set(one: str, other: str) -> bool:
-    """Whether two names, of whatever form, mean sets that have or may have images in common."""
+    """Returns whether two names mean sets that have, or may have, images in common."""
     if "=" in one and "=" in other:
         a, b = (Path(name.partition("=")[2]).expanduser().resolve() for name in (one, other))
         if a.is_relative_to(b) or b.is_relative_to(a):
@@ -60,6 +60,6 @@ def same_set(one: str, other: str) -> bool:
 
 
 def _dataset(name: str) -> str:
-    """The title without the configuration of a TFDS set; what is registered is itself."""
+    """Returns the title without the configuration of a TFDS set; what is registered is itself."""
     title = set_title(name)
-    return title if name in ID_SETS or name in OOD_SETS else title.partition("/")[0]
+    return title if name in id_sets() or name in ood_sets() else title.partition("/")[0]

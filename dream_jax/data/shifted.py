@@ -16,15 +16,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dream_jax.data import folders
-from dream_jax.data import tfds as tfds_sets
-from dream_jax.data.corruptions import CORRUPTIONS, STRENGTHS, CorruptedImages
-from dream_jax.data.images import StreamedImages
-from dream_jax.data.registry import DataOptions, ImageSet
+from dream_jax.data import folders, tfds
+from dream_jax.data.corruptions import CORRUPTIONS, STRENGTHS, corrupted
+from dream_jax.data.image_sets import DataOptions, ImageSet
+from dream_jax.data.images import Images
 from dream_jax.errors import UserError
 
 GRADED = re.compile(r"(.+)_([1-5])")
-# Corruptions that CIFAR-10-C and ImageNet-C have beside the fifteen of the benchmark.
+# Corruptions of CIFAR-10-C and ImageNet-C that are not among the fifteen of the benchmark.
 EXTRA = ("gaussian_blur", "saturate", "spatter", "speckle_noise")
 # The 1,000 wnids in the order of ImageNet's class indices.
 WNIDS = "datasets/imagenet2012/labels.txt"
@@ -48,16 +47,16 @@ def parts(name: str, options: DataOptions) -> list[tuple[str, int]]:
     """Families and strengths of what a name stands for, in the order of `load_shifted`.
 
     Raises:
-      UserError: the name stands for nothing; whether a set is here is not looked at.
+      UserError: the name stands for nothing, on this machine or elsewhere.
     """
     title, is_folder, folder = name.partition("=")
     if is_folder and title and folder:
         return [(title, 0)]
     if name in CORRUPTIONS:
         return [(name, strength) for strength in STRENGTHS]
-    if tfds_sets.is_tfds_name(name):
+    if tfds.is_tfds_name(name):
         dataset, _, config = name.partition("/")
-        configs = tfds_sets.configurations(dataset, options)
+        configs = tfds.configurations(dataset, options)
         graded = [match.groups() for match in map(GRADED.fullmatch, configs) if match]
         chosen = [
             (f"{dataset}/{family}", int(strength))
@@ -66,7 +65,7 @@ def parts(name: str, options: DataOptions) -> list[tuple[str, int]]:
         ]
         if chosen:
             return chosen
-        if tfds_sets.known(name, options):
+        if tfds.known(name, options):
             return [(name, 0)]
     raise UserError(
         f"there is no shifted set {name!r}; allowed: {', '.join(CORRUPTIONS)}, a name in TFDS, "
@@ -88,14 +87,13 @@ def check_shifted(name: str, options: DataOptions) -> None:
         _folder_of_classes(name)
     elif name not in CORRUPTIONS:
         for family, strength in found:
-            tfds_sets.prepare(_set_name(family, strength), options)
+            tfds.prepare(_set_name(family, strength), options)
 
 
 def load_shifted(name: str, id_test: ImageSet, options: DataOptions) -> Iterator[Shifted]:
     """The sets of a name, one after the other, each loaded when it is asked for.
 
-    Images of classes that the ID set lacks are left out. Corruptions of images that are not held in
-    memory are not either (`CorruptedImages`).
+    Images of classes that the ID set lacks are left out.
 
     Args:
       id_test: the ID set's test images, with labels.
@@ -108,14 +106,12 @@ def load_shifted(name: str, id_test: ImageSet, options: DataOptions) -> Iterator
     for family, strength in parts(name, options):
         title = _set_name(family, strength)
         if name in CORRUPTIONS:
-            images = CorruptedImages(id_test.images, family, strength, options.seed)
+            images = corrupted(id_test.images, family, strength, options.seed)
             labels = id_test.labels
-            if isinstance(id_test.images, np.ndarray):
-                images = images[:]
         elif "=" in name:
             images, labels = _load_folder(name, id_test, options)
         else:
-            images, labels = tfds_sets.load_labelled(
+            images, labels = tfds.load_labelled(
                 title, options, lambda names, t=title: _tfds_labels(names, t, id_test, options)
             )
         yield Shifted(family, strength, ImageSet(title, images, labels, id_test.class_names))
@@ -134,9 +130,7 @@ def _folder_of_classes(name: str) -> Path:
     return root
 
 
-def _load_folder(
-    name: str, id_test: ImageSet, options: DataOptions
-) -> tuple[np.ndarray | StreamedImages, np.ndarray]:
+def _load_folder(name: str, id_test: ImageSet, options: DataOptions) -> tuple[Images, np.ndarray]:
     root = _folder_of_classes(name)
     classes = folders.class_folders(root)
     named = _wnids_of_indices(classes, id_test, options)
@@ -185,7 +179,7 @@ def _tfds_labels(
     where = f"the TFDS set {title}"
     unnamed = list(names) == [str(index) for index in range(len(names))]
     if unnamed:
-        own = tfds_sets.label_names(id_test.name, options)
+        own = tfds.label_names(id_test.name, options)
         if len(own) != len(names):
             raise UserError(
                 f"{where} has {len(names)} classes without names, and the ID set {id_test.name} "

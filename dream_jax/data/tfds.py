@@ -16,25 +16,26 @@ from typing import Any
 
 import numpy as np
 
-from dream_jax.data.framing import frame_28, set_rng
-from dream_jax.data.images import Records, load_images
+from dream_jax.data.framing import set_rng
+from dream_jax.data.image_sets import DataOptions, ImageSet
+from dream_jax.data.images import Images, load_images
 from dream_jax.data.labels import select_classes
-from dream_jax.data.registry import DataOptions, ImageSet, ood_set
+from dream_jax.data.sources import Records
 from dream_jax.errors import DataUnavailable, UserError
 
 NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.+-]+)?")  # set, or set/configuration
-# Where TFDS keeps what it knows of its sets; asked once for a sign of life.
+# Where TFDS keeps what it knows of its sets; asked once whether it answers.
 HOST = "https://storage.googleapis.com/tfds-data"
 PATIENCE = 8.0  # seconds
 
 
 def is_tfds_name(name: str) -> bool:
-    """Whether a set of that name is prepared or known to TFDS is not looked at: only the form."""
+    """Returns whether `name` has the form of a TFDS name; does not check that the set exists."""
     return NAME.fullmatch(name) is not None
 
 
 def known(name: str, options: DataOptions) -> bool:
-    """Whether TFDS has a set of that name, or a prepared one lies in its folder."""
+    """Returns whether TFDS has a set of that name, or its folder holds a prepared one."""
     if not is_tfds_name(name):
         return False
     if _prepared_versions(name, options):
@@ -48,7 +49,7 @@ def known(name: str, options: DataOptions) -> bool:
 
 
 def configurations(dataset: str, options: DataOptions) -> list[str]:
-    """Configurations of a TFDS set, those that TFDS knows and those that are prepared, sorted."""
+    """Returns the configurations of a set that TFDS knows or that are prepared, sorted."""
     import tensorflow_datasets as tfds
 
     prepared = data_root(options).glob(f"{dataset}/*/*/dataset_info.json")
@@ -59,21 +60,21 @@ def configurations(dataset: str, options: DataOptions) -> list[str]:
 
 
 def data_root(options: DataOptions) -> Path:
-    """The folder in which TFDS prepares its sets."""
+    """Returns the folder in which TFDS prepares its sets."""
     root = options.tfds_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return Path(root).expanduser()
 
 
 def prepared_folder(name: str, options: DataOptions) -> Path:
-    """The folder of the newest version of a TFDS set that is prepared as array_record.
+    """Returns the folder of the newest version of a set that is prepared as array_record.
 
-    Only folders are looked at: offline, TFDS itself retries its servers for minutes.
+    Looks at folders only: without a network, TFDS itself retries its servers for minutes.
 
     Args:
       name: of the set, with "/" and the configuration where it has several.
 
     Raises:
-      DataUnavailable: if there is none; the message says where it was sought and how to make it.
+      DataUnavailable: there is none; the message says which folder was searched and how to make it.
     """
     versions = _prepared_versions(name, options)
     if not versions:
@@ -104,7 +105,7 @@ def _unprepared(name: str, options: DataOptions, reason: str) -> DataUnavailable
 
 
 def prepare(name: str, options: DataOptions) -> Path:
-    """The folder of a set, which is downloaded and prepared if that has not been done.
+    """Returns the folder of a set; downloads and prepares it if that has not been done.
 
     Raises:
       DataUnavailable: it is not prepared and cannot be. Without network that takes `PATIENCE`
@@ -122,7 +123,7 @@ def prepare(name: str, options: DataOptions) -> Path:
 
 @functools.cache
 def reachable(url: str) -> bool:
-    """Whether a server answers, with whatever, to one request within `PATIENCE` seconds."""
+    """Returns whether a server answers one request, in any way, within `PATIENCE` seconds."""
     answered = []
 
     def ask() -> None:
@@ -162,7 +163,7 @@ def _first_line(error: Exception) -> str:
 
 
 def open_set(name: str, options: DataOptions) -> Any:
-    """The TFDS builder of a prepared set, from its folder: a name is also sought on the servers.
+    """Returns the TFDS builder of a set, made from its folder: TFDS looks names up on its servers.
 
     Raises:
       DataUnavailable: it is not prepared and cannot be, or its folder is damaged.
@@ -170,13 +171,13 @@ def open_set(name: str, options: DataOptions) -> Any:
     import tensorflow_datasets as tfds
 
     folder = prepare(name, options)
-    with _reading(name, folder):
+    with reading(name, folder):
         return tfds.builder_from_directory(folder)
 
 
 @contextmanager
-def _reading(name: str, folder: Path) -> Iterator[None]:
-    """What TFDS and array_record raise for a damaged folder, which is of many kinds, in one line.
+def reading(name: str, folder: Path) -> Iterator[None]:
+    """Turns whatever TFDS and array_record raise for a damaged folder into one line.
 
     Raises:
       DataUnavailable: in place of any other error.
@@ -191,13 +192,13 @@ def _reading(name: str, folder: Path) -> Iterator[None]:
 
 
 def _records(builder: Any, name: str, split: str) -> Records:
-    """The examples of a split, their images left encoded."""
+    """Returns the examples of a split, their images still encoded."""
     import tensorflow_datasets as tfds
 
     image = dict(builder.info.features.items()).get("image")
     if not isinstance(image, tfds.features.Image) or image.np_dtype == np.float32:
         raise UserError(f"the TFDS set {name} has no images under 'image'; choose another set")
-    with _reading(name, Path(builder.data_dir)):
+    with reading(name, Path(builder.data_dir)):
         skip = {"image": tfds.decode.SkipDecoding()}
         examples = builder.as_data_source(split=split, decoders=skip)
         len(examples)
@@ -205,7 +206,7 @@ def _records(builder: Any, name: str, split: str) -> Records:
 
 
 def load_id(name: str, options: DataOptions) -> tuple[ImageSet, ImageSet]:
-    """A TFDS set with `image` and `label` as an ID set: its splits `train` and `test`.
+    """Loads the splits `train` and `test` of a set with `image` and `label` as an ID set.
 
     Where there is no `test`, or it has no labels, `validation` is taken. Classes are the label's
     names with spaces for underscores; `data.class_names` renames and selects them.
@@ -225,8 +226,8 @@ def load_id(name: str, options: DataOptions) -> tuple[ImageSet, ImageSet]:
 
 def load_labelled(
     name: str, options: DataOptions, relabel: Callable[[Sequence[str]], np.ndarray]
-) -> tuple[Any, np.ndarray]:
-    """The test images of a TFDS set and their labels: (n, H, W, C) and int32 (n,).
+) -> tuple[Images, np.ndarray]:
+    """Loads the test images of a set and their labels, int32 (n,).
 
     Where there is no `test`, or it has no labels, `validation` is taken.
 
@@ -242,7 +243,7 @@ def load_labelled(
 
 
 def label_names(name: str, options: DataOptions) -> list[str]:
-    """The names of all labels of a TFDS set, in their order.
+    """Returns the names of all labels of a set, in their order.
 
     Raises:
       UserError: it has none, or there is no such set.
@@ -254,7 +255,7 @@ def label_names(name: str, options: DataOptions) -> list[str]:
 
 
 def _open_labelled(name: str, options: DataOptions) -> tuple[Any, list[str]]:
-    """The builder of a set with classes, and their names in the order of its labels."""
+    """Opens a set with classes: its builder, and their names in the order of its labels."""
     builder = open_set(name, options)
     label = dict(builder.info.features.items()).get("label")
     if getattr(label, "names", None) is None:
@@ -268,13 +269,13 @@ def _labelled_split(
     new_label: np.ndarray,
     candidates: tuple[str, ...],
     options: DataOptions,
-) -> tuple[Any, np.ndarray]:
-    """Images and labels of the first of the candidate splits that is there and has labels."""
+) -> tuple[Images, np.ndarray]:
+    """Loads the first of the candidate splits that exists and has labels."""
     for part in candidates:
         if part not in builder.info.splits:
             continue
         source = _records(builder, name, part)
-        with _reading(name, Path(builder.data_dir)):
+        with reading(name, Path(builder.data_dir)):
             given = np.asarray([source.examples[row]["label"] for row in range(len(source))])
         if given.min(initial=0) < 0:
             continue
@@ -288,8 +289,8 @@ def _labelled_split(
     )
 
 
-def _ood_rows(name: str, options: DataOptions) -> tuple[Records, np.ndarray]:
-    """A TFDS set's test images, or what it has in their place, and a fixed random part of them."""
+def ood_rows(name: str, options: DataOptions) -> tuple[Records, np.ndarray]:
+    """Returns a set's test images, or its next best split, and a fixed random part of them."""
     builder = open_set(name, options)
     split = next(
         (part for part in ("test", "validation", "train") if part in builder.info.splits), None
@@ -305,31 +306,12 @@ def _ood_rows(name: str, options: DataOptions) -> tuple[Records, np.ndarray]:
 
 
 def load_ood(name: str, options: DataOptions) -> ImageSet:
-    """A fixed random part of a TFDS set's test images as an OOD set.
+    """Loads a fixed random part of a set's test images as an OOD set.
 
     Raises:
       UserError: the set has no images, or one is unreadable.
       DataUnavailable: it is not prepared and cannot be.
     """
-    source, rows = _ood_rows(name, options)
+    source, rows = ood_rows(name, options)
     images, _ = load_images(source, rows, **options.reading)
     return ImageSet(name, images)
-
-
-def _fashion_mnist_check(options: DataOptions) -> None:
-    prepare("fashion_mnist", options)
-
-
-@ood_set("fashion_mnist", check=_fashion_mnist_check, role="any")
-def fashion_mnist(options: DataOptions) -> ImageSet:
-    """A fixed random part of Fashion-MNIST's test split (Xiao et al., 2017), framed as digits are.
-
-    28x28 grey, padded with zeros to 32x32; at most 10,000 images.
-
-    Raises:
-      DataUnavailable: if TFDS has not prepared it, or cannot read what it prepared.
-    """
-    source, rows = _ood_rows("fashion_mnist", options)
-    with _reading("fashion_mnist", prepared_folder("fashion_mnist", options)):
-        images = np.stack([np.asarray(source.open(row)) for row in rows])
-    return ImageSet("fashion_mnist", frame_28(images, options.image_size, options.channels))

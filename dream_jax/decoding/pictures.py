@@ -1,4 +1,4 @@
-"""③ Which images are decoded, and their folders, continued where they were interrupted."""
+"""Which pictures are decoded, and their folders, continued where they were interrupted."""
 
 import functools
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
+from jaxtyping import Float
 from tqdm import tqdm
 
 from dream_jax.data.parts import (
@@ -18,17 +18,39 @@ from dream_jax.data.parts import (
     write_metadata,
     written_images,
 )
-from dream_jax.decoding.prompts import placeholder_ids, prompt_ids
-from dream_jax.generator.load import Generator
-from dream_jax.generator.stable_diffusion import decode
+from dream_jax.decoding.prompts import plain_prompt, prompt_with_placeholder
+from dream_jax.generator.interface import Generator, Sampling
 from dream_jax.keys import stage_key
+from dream_jax.settings import DecodingSettings
 from dream_jax.training import hosts
 from dream_jax.training.devices import fold_keys
 
 
 @dataclass(frozen=True)
+class Order:
+    """Pictures of one kind that are to be decoded.
+
+    Attributes:
+      kind: names the folder and the random draws: "outliers", "by_name", ...
+      count: how many, spread evenly over the classes.
+      class_names: of the ID set.
+      words: for each class what prompts say: its name, or the word whose token stands for it.
+      seed: of the run.
+      embeddings: (classes, n, width) that take the place of the words' tokens; None for pictures
+        of plain class names.
+    """
+
+    kind: str
+    count: int
+    class_names: Sequence[str]
+    words: Sequence[str]
+    seed: int
+    embeddings: Float[np.ndarray, "classes n width"] | None = None
+
+
+@dataclass(frozen=True)
 class Picture:
-    """One image to decode; `embedding` is the row in its class's embeddings, or None."""
+    """One picture; `embedding` is its row in the embeddings of its class, or None."""
 
     file_name: str
     label: int
@@ -36,153 +58,125 @@ class Picture:
     prompt: str
 
 
-def plan_pictures(
-    config: ConfigDict, kind: str, count: int, class_names: Sequence[str], embeddings: int | None
-) -> list[Picture]:
-    """`count` pictures spread evenly over the classes; a pure function of the configuration.
-
-    Args:
-      kind: names the folder and the random draws: "outliers", "by_name", ...
-      embeddings: how many embeddings each class has; None for images of plain class names.
-    """
-    chosen = [None] * count
-    if embeddings:
-        keys = _image_keys(config.seed, "embedding", kind, range(count))
-        draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, embeddings))
+def plan_pictures(order: Order, decoding: DecodingSettings) -> list[Picture]:
+    """Returns the pictures of an order; a pure function, the same in all processes."""
+    chosen: list = [None] * order.count
+    if order.embeddings is not None:
+        most = order.embeddings.shape[1]
+        keys = _image_keys(order, "embedding", range(order.count))
+        draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, most))
         chosen = np.asarray(draw(keys)).tolist()
+    templates = decoding.prompts if order.kind == "outliers" else (decoding.id_prompt,)
     pictures = []
-    for index in range(count):
-        label = index % len(class_names)
-        turn = index // len(class_names)
-        prompt = config.decoding.prompts[turn % len(config.decoding.prompts)]
-        prompt = prompt if kind == "outliers" else config.decoding.id_prompt
-        suffix = config.decoding.name_suffixes.get(class_names[label])
-        if suffix:
+    for index in range(order.count):
+        label = index % len(order.class_names)
+        turn = index // len(order.class_names)
+        name, prompt = order.class_names[label], templates[turn % len(templates)]
+        if suffix := decoding.name_suffixes.get(name):
             prompt = prompt.replace("{name}", f"{{name}} {suffix}")
-        pictures.append(
-            Picture(
-                file_name=f"{_folder_name(class_names[label])}/{index:06d}.png",
-                label=label,
-                embedding=chosen[index],
-                prompt=prompt,
-            )
-        )
+        file_name = f"{_folder_name(name)}/{index:06d}.png"
+        pictures.append(Picture(file_name, label, chosen[index], prompt))
     return pictures
 
 
-def _image_keys(seed: int, purpose: str, kind: str, images: Sequence[int]) -> jax.Array:
-    """A random key per image index, which no other image shares: (n,) keys."""
-    return fold_keys(stage_key(seed, purpose, kind), np.asarray(images, np.int32))
+def _image_keys(order: Order, purpose: str, indices: Sequence[int]) -> jax.Array:
+    """Returns a random key for each picture, which no other picture shares: (n,) keys."""
+    key = stage_key(order.seed, purpose, order.kind)
+    return fold_keys(key, np.asarray(indices, np.int32))
 
 
 def _folder_name(name: str) -> str:
-    """A class name as one path component."""
+    """Returns a class name as one component of a path."""
     return re.sub(r"[^\w .-]", "_", name).strip(". ") or "_"
 
 
-def write_pictures(
-    config: ConfigDict,
-    generator: Generator,
-    kind: str,
+def decode_pictures(
+    order: Order,
     pictures: Sequence[Picture],
-    class_names: Sequence[str],
-    tokens: Sequence[str],
-    embeddings: np.ndarray | None,
+    generator: Generator,
+    sampling: Sampling,
+    image_shape: tuple[int, int, int],
     folder: Path,
 ) -> None:
-    """Decodes the pictures that are not in `folder` yet, then writes the parts' metadata.jsonl.
+    """Decodes the pictures that are not in `folder` yet, then lists those of each part.
 
-    Each process decodes its share of those that are missing, into a part of its own. Each image
-    has a random key of its own, folded from its kind and index: it comes out the same whatever
-    was decoded beside it, and by whichever process.
+    Each process decodes its share of those that are missing, into a part of its own. Each picture
+    has a random key of its own, folded from its kind and index: it comes out the same whatever is
+    decoded in the same batch, and by whichever process.
 
     Args:
-      tokens: per class the word that the prompt says, whose token the embedding replaces.
-      embeddings: (classes, n, width), or None for plain class names.
+      pictures: all of the order.
+      image_shape: (H, W, C) of the files.
     """
 
     def find_missing() -> list[int]:
         remove_partial(folder)
         written = {name for names in written_images(folder).values() for name in names}
-        return [i for i, p in enumerate(pictures) if p.file_name not in written]
+        return [i for i, picture in enumerate(pictures) if picture.file_name not in written]
 
     missing = hosts.from_main(find_missing)
     mine = missing[hosts.share_of(len(missing))]
     done = len(pictures) - len(missing)
+    title = f"decoding {order.kind}"
     with (
         ImageWriter() as write,
-        tqdm(total=done + len(mine), initial=done, unit="image", desc=f"decoding {kind}") as bar,
+        tqdm(total=done + len(mine), initial=done, unit="image", desc=title) as bar,
     ):
-        part = part_folder(folder, hosts.index())
-        position = 0
-        images = _decoded(config, generator, kind, pictures, mine, class_names, tokens, embeddings)
-        for batch in images:
+        part, numbers = part_folder(folder, hosts.index()), iter(mine)
+        for batch in _decoded(order, pictures, mine, generator, sampling, image_shape):
             for image in batch:
-                write(part / pictures[mine[position]].file_name, image)
-                position += 1
+                write(part / pictures[next(numbers)].file_name, image)
             bar.update(len(batch))
-    hosts.barrier(f"{kind} decoded")
-    _list_parts(config, pictures, class_names, folder)
+    hosts.barrier(f"{order.kind} decoded")
+    _list_parts(order, pictures, folder)
 
 
 def _decoded(
-    config: ConfigDict,
-    generator: Generator,
-    kind: str,
+    order: Order,
     pictures: Sequence[Picture],
     chosen: Sequence[int],
-    class_names: Sequence[str],
-    tokens: Sequence[str],
-    embeddings: np.ndarray | None,
-) -> Iterator[np.ndarray]:
-    """The images of the chosen pictures, batch by batch; see `write_pictures`."""
+    generator: Generator,
+    sampling: Sampling,
+    image_shape: tuple[int, int, int],
+) -> Iterator[Float[np.ndarray, "batch H W C"]]:
+    """Returns the images of the chosen pictures, batch by batch."""
     if not chosen:
         return iter(())
+    prompt_of = plain_prompt if order.embeddings is None else prompt_with_placeholder
 
-    @functools.cache  # as many texts as classes and prompts, however many the pictures
+    @functools.cache  # there are as many texts as classes and prompts, however many pictures
     def ids(label: int, prompt: str) -> np.ndarray:
-        if embeddings is None:
-            return prompt_ids(generator.tokenizer, prompt, class_names[label])
-        word = tokens[label]
-        return placeholder_ids(generator.tokenizer, prompt, word, word, len(generator.table))
+        return prompt_of(generator, prompt, order.words[label])
 
-    rows = [pictures[index] for index in chosen]
+    wanted = [pictures[index] for index in chosen]
     vectors = None
-    if embeddings is not None:
-        vectors = embeddings[[p.label for p in rows], [p.embedding for p in rows]]
-    size = config.decoding.image_size
-    return decode(
-        generator,
-        np.stack([ids(p.label, p.prompt) for p in rows]),
+    if order.embeddings is not None:
+        places = [p.label for p in wanted], [p.embedding for p in wanted]
+        vectors = order.embeddings[places]
+    return generator.decode(
+        np.stack([ids(picture.label, picture.prompt) for picture in wanted]),
         vectors,
-        _image_keys(config.seed, "decode", kind, chosen),
-        steps=config.decoding.steps,
-        guidance=config.decoding.guidance,
-        batch_size=config.decoding.batch_size,
-        vae_batch_size=config.decoding.vae_batch_size,
-        image_shape=(size, size, config.data.channels),
+        _image_keys(order, "decode", chosen),
+        sampling,
+        image_shape,
     )
 
 
-def _list_parts(
-    config: ConfigDict, pictures: Sequence[Picture], class_names: Sequence[str], folder: Path
-) -> None:
-    """Writes the lists of the parts, also of those that an earlier run with more processes made."""
+def _list_parts(order: Order, pictures: Sequence[Picture], folder: Path) -> None:
+    """Writes the lists of all parts, also of those that an earlier run with more processes made."""
     planned = {picture.file_name: picture for picture in pictures}
     parts = list(written_images(folder).items())
     for part, names in parts[hosts.index() :: hosts.count()]:
-        chosen = [planned[name] for name in names if name in planned]
-        write_metadata(
-            part,
-            [
-                {
-                    "file_name": picture.file_name,
-                    "class": class_names[picture.label],
-                    "label": picture.label,
-                    "embedding": picture.embedding,
-                    "seed": config.seed,
-                    "prompt": picture.prompt,
-                }
-                for picture in sorted(chosen, key=lambda p: Path(p.file_name).name)
-            ],
-        )
+        found = [planned[name] for name in names if name in planned]
+        entries = [
+            {
+                "file_name": picture.file_name,
+                "class": order.class_names[picture.label],
+                "label": picture.label,
+                "embedding": picture.embedding,
+                "seed": order.seed,
+                "prompt": picture.prompt,
+            }
+            for picture in sorted(found, key=lambda p: Path(p.file_name).name)
+        ]
+        write_metadata(part, entries)

@@ -1,24 +1,28 @@
-"""What the score of a detector or of a training method is given of a batch of images."""
+"""What a network makes of a batch of images, and what of it a detector is given."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-# What a detector may need of the classifier and of the fitting data, and in which fields of
-# `Inputs` its score then finds it; of the head and the labels only the fitting knows.
+# What a detector may need, and the fields of `Inputs` in which its score finds it; the head, the
+# labels and `FitData.evaluate` are there when it is fitted.
 NEEDS: dict[str, tuple[str, ...]] = {
     "logits": ("logits",),
     "features": ("features",),
+    "numerators": ("numerators",),
+    "certainty": ("certainty",),
     "gradients": ("images", "forward"),
     "head": (),
     "labels": (),
+    "evaluate": (),
 }
 
 
 class Head(NamedTuple):
-    """The classifier's last, linear layer: logits = features @ kernel + bias.
+    """A linear layer from features to logits: features @ kernel + bias.
 
     Attributes:
       kernel: (d, classes).
@@ -28,32 +32,78 @@ class Head(NamedTuple):
     kernel: Any
     bias: Any
 
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """(n, d) → (n, classes), without the loss of precision that TPU and GPU default to."""
+    def __call__(self, features: Float[Array, "n d"]) -> Float[Array, "n classes"]:
+        """Returns logits, without the loss of precision that TPU and GPU default to."""
         return jnp.matmul(features, self.kernel, precision="highest") + self.bias
 
 
+class Outputs(NamedTuple):
+    """What a network gives in evaluation mode.
+
+    Attributes:
+      logits: (n, classes).
+      features: (n, d), the penultimate ones.
+      numerators: (n, classes), where logits are quotients of them; see `methods/godin.py`.
+      certainty: (n,), where the training has a logit of its own for ID against outliers.
+    """
+
+    logits: jax.Array
+    features: jax.Array
+    numerators: jax.Array | None = None
+    certainty: jax.Array | None = None
+
+
+# (variables, images (n, ...)) → outputs, in evaluation mode: each row of its own.
+Forward = Callable[[Any, jax.Array], Outputs]
+
+
 class Inputs(NamedTuple):
-    """A batch of images as the classifier sees them, inside a traced program.
+    """A batch of images as a detector sees them, inside a traced program.
 
     What a detector does not need is None for it.
 
     Attributes:
       logits: (n, classes).
       features: (n, d).
+      numerators: (n, classes), those of the network, else its logits.
+      certainty: (n,), that of the network, else the energy of its logits.
       images: (n, ...) what the network takes.
-      forward: images → (logits, features), row by row independent; for gradients.
+      forward: images → outputs, row by row independent; for gradients.
       image_scale: how many units of the network's normalised input one unit of `images` is.
     """
 
-    logits: jax.Array | None
-    features: jax.Array | None
-    images: jax.Array | None
-    forward: Callable[[jax.Array], tuple[jax.Array, jax.Array]] | None
+    logits: Any
+    features: Any
+    numerators: Any
+    certainty: Any
+    images: Any
+    forward: Any
     image_scale: float = 1.0
 
 
+def make_inputs(
+    forward: Forward, variables: Any, images: jax.Array, image_scale: float = 1.0
+) -> Inputs:
+    """Runs a network on a batch of images."""
+    outputs = forward(variables, images)
+    energy = jax.nn.logsumexp(outputs.logits, axis=-1)
+    return Inputs(
+        outputs.logits,
+        outputs.features,
+        numerators_of(outputs),
+        energy if outputs.certainty is None else outputs.certainty,
+        images,
+        lambda x: forward(variables, x),
+        image_scale,
+    )
+
+
+def numerators_of(outputs: Outputs) -> Float[Array, "n classes"]:
+    """Returns the numerators of a network that has them, else the logits."""
+    return outputs.logits if outputs.numerators is None else outputs.numerators
+
+
 def visible(inputs: Inputs, needs: frozenset[str]) -> Inputs:
-    """The inputs without what a detector has not said that it needs."""
+    """Returns the inputs without what a detector has not said that it needs."""
     hidden = [field for need, own in NEEDS.items() if need not in needs for field in own]
     return inputs._replace(**dict.fromkeys(hidden))

@@ -1,45 +1,32 @@
-"""The settings that a detector or a training method declares, with defaults and what is allowed."""
+"""The settings that a training or a detector declares, each with its default."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from dream_jax import rules
 from dream_jax.errors import UserError
+from dream_jax.rules import Option
 
-
-class Option(NamedTuple):
-    """A setting: its default, whether a value is allowed, and what is, in words."""
-
-    default: Any
-    holds: Callable[[Any], bool]
-    allowed: str
+Options = Mapping[str, Any]
 
 
 def number(default: float, low: float, high: float) -> Option:
-    """A number in [low, high]."""
-
-    def holds(value) -> bool:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and low <= value <= high
-
-    return Option(default, holds, f"a number of at least {low:g} and at most {high:g}")
+    """Declares a number in [`low`, `high`]."""
+    return Option(default, rules.number(low, high))
 
 
 def whole(default: int, low: int) -> Option:
-    """A whole number of at least `low`."""
-
-    def holds(value) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= low
-
-    return Option(default, holds, f"a whole number of at least {low}")
+    """Declares a whole number of at least `low`."""
+    return Option(default, rules.whole(low))
 
 
 def choice(default: str, allowed: Sequence[str]) -> Option:
-    """One of some texts."""
-    return Option(default, lambda value: value in allowed, f"one of {', '.join(allowed)}")
+    """Declares one of some texts."""
+    return Option(default, rules.one_of(allowed))
 
 
-def resolve(name: str, options: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of `name`: the given ones in place of the defaults.
+def resolve(name: str, options: Mapping[str, Option], given: Options) -> dict[str, Any]:
+    """Returns all settings of `name`: the given ones in place of the defaults.
 
     Raises:
       UserError: there is no such setting, or its value is not allowed.
@@ -49,6 +36,6 @@ def resolve(name: str, options: Mapping[str, Option], given: Mapping[str, Any]) 
             raise UserError(
                 f"{name} has no setting {key!r}; allowed: {', '.join(options) or 'none'}"
             )
-        if not options[key].holds(value):
-            raise UserError(f"{name}: {key} is {value!r}; it must be {options[key].allowed}")
+        if not options[key].rule.holds(value):
+            raise UserError(f"{name}: {key} is {value!r}; it must be {options[key].rule.allowed}")
     return {key: given.get(key, option.default) for key, option in options.items()}

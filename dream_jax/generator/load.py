@@ -1,9 +1,8 @@
-"""Loading Stable Diffusion, from a folder or the hub, as a stock Flax pipeline."""
+"""Finding, checking and loading a pipeline, from a folder or from the hub."""
 
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from dream_jax.errors import UserError
 from dream_jax.generator import hub
 from dream_jax.generator.hub import PARTS
+from dream_jax.generator.interface import Generator, Vocabulary
 from dream_jax.generator.weights import (
     PICKLES,
     STEMS,
@@ -39,32 +39,6 @@ FIXED = {
     "scheduler": {"rescale_betas_zero_snr": False},
 }
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True, eq=False)
-class Generator:
-    """A loaded pipeline.
-
-    Attributes:
-      pipeline: a FlaxStableDiffusionPipeline.
-      params: its parameters in the precision asked for, in the host's memory, with the
-        scheduler's state, which is float32.
-      table: (vocabulary, width) token-embedding table of the text encoder, always float32.
-    """
-
-    pipeline: Any
-    params: dict
-    table: np.ndarray
-
-    @property
-    def tokenizer(self):
-        return self.pipeline.tokenizer
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of the latents."""
-        size = self.pipeline.unet.config.sample_size
-        return (self.pipeline.unet.config.in_channels, size, size)
 
 
 def generator_folder(path: str, revision: str = "") -> Path:
@@ -172,48 +146,27 @@ def _read_json(path: Path) -> dict:
     return content
 
 
-def make_scheduler(name: str, config: dict):
-    """One of `SCHEDULERS` with a pipeline's noise schedule: (scheduler, its state)."""
-    from diffusers import (
-        FlaxDDIMScheduler,
-        FlaxDPMSolverMultistepScheduler,
-        FlaxPNDMScheduler,
-    )
+def load_vocabulary(path: str, revision: str = "") -> Vocabulary:
+    """Loads the tokenizer and the token embeddings of a pipeline, and nothing else.
 
-    noise = {
-        k: config[k]
-        for k in (
-            "num_train_timesteps",
-            "beta_start",
-            "beta_end",
-            "beta_schedule",
-            "prediction_type",
-        )
-        if k in config
-    }
-    # Latents are not confined to [-1, 1], so they must not be clipped; offset 1 and no Runge-Kutta
-    # start are Stable Diffusion's own settings.
-    if name == "ddim":
-        scheduler = FlaxDDIMScheduler(
-            **noise, clip_sample=False, set_alpha_to_one=False, steps_offset=1
-        )
-    elif name == "plms":
-        scheduler = FlaxPNDMScheduler(
-            **noise, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1
-        )
-    else:
-        scheduler = FlaxDPMSolverMultistepScheduler(**noise)
-    return scheduler, scheduler.create_state()
+    Args:
+      path, revision: see `generator_folder`.
+
+    Raises:
+      UserError: see `load_generator`.
+    """
+    from dream_jax.generator.vocabulary import TokenTable
+
+    folder = generator_folder(path, revision)
+    _, text = _text_encoder(folder, np.dtype(np.float32))
+    return TokenTable(_tokenizer(folder), _table(text))
 
 
-def load_generator(
-    path: str, scheduler: str, precision: str = "float32", revision: str = ""
-) -> Generator:
+def load_generator(path: str, revision: str = "", precision: str = "float32") -> Generator:
     """Loads a pipeline in Flax or PyTorch layout; torch is not needed for either.
 
     Args:
       path, revision: see `generator_folder`.
-      scheduler: one of `SCHEDULERS`, with the folder's noise schedule.
       precision: one of `PRECISIONS`, in which the parameters are held and text encoder, UNet and
         VAE compute. Latents and the scheduler's arithmetic are float32 in any case.
 
@@ -221,19 +174,14 @@ def load_generator(
       UserError: see `generator_folder`; a file cannot be read or its weights are not the model's.
     """
     from diffusers import FlaxAutoencoderKL, FlaxStableDiffusionPipeline, FlaxUNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTokenizer, FlaxCLIPTextModel
+
+    from dream_jax.generator.schedulers import make_scheduler
+    from dream_jax.generator.stable_diffusion import StableDiffusion
 
     folder = generator_folder(path, revision)
     dtype = jax.numpy.dtype(precision)
-    params = {}
-    with _reading(folder, "text_encoder"):
-        config = CLIPTextConfig(**_read_config(folder, "text_encoder"))
-        text_encoder = FlaxCLIPTextModel(config, dtype=dtype, _do_init=False)
-        text = read_weights(folder, "text_encoder", text_encoder.params_shape_tree, np.float32)
-        table = text["text_model"]["embeddings"]["token_embedding"]["embedding"]
-        params["text_encoder"] = jax.tree.map(lambda leaf: leaf.astype(dtype), text)
-    with _reading(folder, "tokenizer"):
-        tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
+    text_encoder, text = _text_encoder(folder, dtype)
+    params = {"text_encoder": jax.tree.map(lambda leaf: leaf.astype(dtype), text)}
     models = {}
     for part, kind in (("unet", FlaxUNet2DConditionModel), ("vae", FlaxAutoencoderKL)):
         with _reading(folder, part):
@@ -241,20 +189,41 @@ def load_generator(
             shapes = jax.eval_shape(models[part].init_weights, jax.random.key(0))
             params[part] = read_weights(folder, part, shapes, dtype)
     with _reading(folder, "scheduler"):
-        scheduler, params["scheduler"] = make_scheduler(
-            scheduler, _read_config(folder, "scheduler")
-        )
+        noise = _read_config(folder, "scheduler")
+        scheduler, _ = make_scheduler("ddim", noise)  # a pipeline holds one; `decode` makes its own
     pipeline = FlaxStableDiffusionPipeline(
         models["vae"],
         text_encoder,
-        tokenizer,
+        _tokenizer(folder),
         models["unet"],
         scheduler,
         safety_checker=None,
         feature_extractor=None,
         dtype=dtype,
     )
-    return Generator(pipeline, params, table)
+    return StableDiffusion(pipeline, params, _table(text), noise)
+
+
+def _text_encoder(folder: Path, dtype: np.dtype) -> tuple[Any, dict]:
+    """Returns the text encoder, which computes in `dtype`, and its float32 parameters."""
+    from transformers import CLIPTextConfig, FlaxCLIPTextModel
+
+    with _reading(folder, "text_encoder"):
+        config = CLIPTextConfig(**_read_config(folder, "text_encoder"))
+        encoder = FlaxCLIPTextModel(config, dtype=dtype, _do_init=False)
+        text = read_weights(folder, "text_encoder", encoder.params_shape_tree, np.dtype(np.float32))
+    return encoder, text
+
+
+def _table(text: dict) -> np.ndarray:
+    return text["text_model"]["embeddings"]["token_embedding"]["embedding"]
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import CLIPTokenizer
+
+    with _reading(folder, "tokenizer"):
+        return CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
 
 
 @contextlib.contextmanager

@@ -1,122 +1,171 @@
-"""③ Decoding embeddings to images with the parts of the Flax pipeline, on all devices."""
+"""Stable Diffusion as a stock Flax pipeline that decodes embeddings, on all devices."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Array, Float, Int, Shaped, UInt8
 
+from dream_jax.data.images import Images
 from dream_jax.errors import UserError
 from dream_jax.generator.cpu_attention import cpu_attention
-from dream_jax.generator.load import Generator
+from dream_jax.generator.interface import Sampling
+from dream_jax.generator.schedulers import make_scheduler
+from dream_jax.generator.vocabulary import TokenTable
 from dream_jax.training import devices, hosts
 
 
-def decode(
-    generator: Generator,
-    ids: np.ndarray,
-    embeddings: np.ndarray | None,
-    keys: jax.Array,
-    *,
-    steps: int,
-    guidance: float,
-    batch_size: int,
-    vae_batch_size: int,
-    image_shape: tuple[int, int, int] | None = None,
-) -> Iterator[np.ndarray]:
-    """Images of prompts in which an embedding stands for the class's token (paper, section 3.3).
-
-    Each process decodes what it is given, on its own devices. Each image starts from the noise of
-    its own key. A batch is given to the caller when the next one is on the devices, which then work
-    while the caller writes.
+class StableDiffusion(TokenTable):
+    """A `Generator`: a stock Flax pipeline on all devices.
 
     Args:
-      generator: see `load_generator`.
-      ids: (n, positions) token ids; the id `len(table)` marks the embedding's place.
-      embeddings: (n, width), or None for prompts without a placeholder.
-      keys: (n,) random keys.
-      steps: denoising steps.
-      guidance: classifier-free guidance scale.
-      batch_size: images per batch over the devices of all processes.
-      vae_batch_size: images of a batch that the VAE decodes at once, over the same devices.
-      image_shape: (H, W, C) to which images are brought, see `resize` and `with_channels`; None
-        leaves them as the VAE makes them.
-
-    Yields:
-      float32 (rows, H, W, C) in [0, 1], batch by batch in order.
-
-    Raises:
-      UserError: the embeddings' width is not the text encoder's.
-    """
-    width = generator.table.shape[1]
-    if embeddings is None:
-        embeddings = np.zeros((len(ids), width), np.float32)
-    if embeddings.shape[1] != width:
-        raise UserError(
-            f"generator.path: its token embeddings are {width} wide, the features and their "
-            f"outliers {embeddings.shape[1]}; both must come from the same generator"
-        )
-    decoder = _decoder(generator, steps, guidance, batch_size, vae_batch_size, image_shape)
-    keys = np.asarray(jax.random.key_data(keys))
-    waiting = None
-    for start in range(0, len(ids), decoder.batch_size):
-        rows = slice(start, start + decoder.batch_size)
-        images = decoder(ids[rows], embeddings[rows], keys[rows])
-        if waiting:
-            yield devices.unshard(*waiting)
-        waiting = images, len(ids[rows])
-    if waiting:
-        yield devices.unshard(*waiting)
-
-
-class Decoder:
-    """A generator on this process's devices, for batches of one size: text encoder, UNet and VAE.
-
-    What passes between the mapped functions stays on the devices. The unconditional
-    branch's text is encoded once, here.
+      pipeline: a FlaxStableDiffusionPipeline.
+      params: its parameters in the precision that it computes in, in the host's memory.
+      table: (vocabulary, width) token embeddings of its text encoder, float32.
+      noise: the configuration of its scheduler, for the noise schedule.
     """
 
     def __init__(
         self,
-        generator: Generator,
-        steps: int,
-        guidance: float,
-        batch_size: int,
-        vae_batch_size: int,
+        pipeline: Any,
+        params: Mapping[str, Any],
+        table: Float[np.ndarray, "vocabulary width"],
+        noise: Mapping[str, Any],
+    ):
+        super().__init__(pipeline.tokenizer, table)
+        self.pipeline, self.params, self.noise = pipeline, params, noise
+        self._decoder: tuple[Any, Decoder] | None = None
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the latents."""
+        config = self.pipeline.unet.config
+        return config.in_channels, config.sample_size, config.sample_size
+
+    def decode(
+        self,
+        ids: Int[np.ndarray, "n positions"],
+        embeddings: Float[np.ndarray, "n width"] | None,
+        keys: jax.Array,
+        sampling: Sampling,
+        image_shape: tuple[int, int, int] | None = None,
+    ) -> Iterator[Float[np.ndarray, "batch H W C"]]:
+        """Yields images of prompts with embeddings of one's own (paper, section 3.3).
+
+        See `Generator.decode`. Each process decodes what it is given, on its own devices. Each
+        image starts from the noise of its own key. A batch is yielded when the next one is on the
+        devices, which then work while the caller writes.
+
+        Raises:
+          UserError: the embeddings' width is not the text encoder's.
+        """
+        width = self.table.shape[1]
+        if embeddings is None:
+            embeddings = np.zeros((len(ids), width), np.float32)
+        if embeddings.shape[1] != width:
+            raise UserError(
+                f"generator.path: its token embeddings are {width} wide, the features and their "
+                f"outliers {embeddings.shape[1]}; both must come from the same generator"
+            )
+        decoder = self._prepared(sampling, image_shape)
+        keys = np.asarray(jax.random.key_data(keys))
+        waiting = None
+        for start in range(0, len(ids), decoder.batch_size):
+            rows = slice(start, start + decoder.batch_size)
+            images = decoder(ids[rows], embeddings[rows], keys[rows])
+            if waiting:
+                yield devices.unshard(*waiting)
+            waiting = images, len(ids[rows])
+        if waiting:
+            yield devices.unshard(*waiting)
+
+    def _prepared(self, sampling: Sampling, image_shape: tuple[int, int, int] | None) -> "Decoder":
+        """Returns the programs for some settings; those of the last call are kept."""
+        settings = (sampling, image_shape)
+        if self._decoder is None or self._decoder[0] != settings:
+            self._decoder = None  # frees the devices before the next one needs them
+            self._decoder = settings, Decoder(self, sampling, image_shape)
+        return self._decoder[1]
+
+    def release(self) -> None:
+        self._decoder = None
+
+    def round_trip(
+        self, images: Images, batch_size: int, progress: str
+    ) -> Iterator[UInt8[np.ndarray, "batch H W C"]]:
+        """Yields images after the autoencoder and back; each process its share (`share_of`).
+
+        Where the generator's pictures have another size, images are resized for it (bilinear) and
+        back, and grey images repeat their channel for an autoencoder of RGB pictures.
+        """
+        vae = self.pipeline.vae
+        size = self.latent_shape[1] * self.pipeline.vae_scale_factor
+        shape = images.shape[1:]
+
+        def forward(params, batch):
+            pixels = fit_channels(batch["images"], vae.config.in_channels)
+            pixels = jnp.transpose(fit_size(pixels, (size, size)), (0, 3, 1, 2)) * 2 - 1
+            moments = vae.apply({"params": params}, pixels, method=vae.encode).latent_dist
+            decoded = _vae_decode(vae, params, jnp.transpose(moments.mean, (0, 3, 1, 2)))
+            made = fit_channels(fit_size(decoded, shape[:2]), shape[-1])
+            return jnp.round(made * 255).astype(jnp.uint8)
+
+        run = devices.MappedFunction(forward, self.params["vae"], batch_size)
+        yield from run.batches({"images": images}, progress)
+
+
+class Decoder:
+    """The programs of one batch size: text encoder, UNet and VAE, on this process's devices.
+
+    What passes between them stays on the devices. The unconditional branch's text is encoded once.
+    """
+
+    def __init__(
+        self,
+        generator: StableDiffusion,
+        sampling: Sampling,
         image_shape: tuple[int, int, int] | None,
     ):
-        """For the arguments see `decode`; `batch_size` then is that of this process."""
         pipeline = generator.pipeline
-        self.batch_size = hosts.share_size(batch_size)
-        vae_rows = max(1, vae_batch_size // jax.device_count())
+        scheduler, state = make_scheduler(sampling.scheduler, generator.noise)
+        self.batch_size = hosts.share_size(sampling.batch_size)
+        vae_rows = max(1, sampling.vae_batch_size // jax.device_count())
 
         def mapped(function, **settings):
             return devices.pmap(functools.partial(function, pipeline, **settings))
 
         self._encode = mapped(encode_prompts)
         self._noise = mapped(draw_noise)
-        self._denoise = mapped(denoise, steps=steps, guidance=guidance)
+        self._denoise = mapped(
+            denoise, scheduler=scheduler, steps=sampling.steps, guidance=sampling.guidance
+        )
         self._decode_latents = mapped(decode_latents, rows=vae_rows, image_shape=image_shape)
-        self._params = devices.replicate(generator.params)
-        empty = generator.tokenizer("", padding="max_length").input_ids
-        text = {"ids": np.int32([empty]), "embeddings": np.zeros_like(generator.table[:1])}
+        self._params = devices.replicate({**generator.params, "scheduler": state})
+        empty = generator.prompt_ids(())[None]
+        text = {"ids": empty, "embeddings": np.zeros_like(generator.table[:1])}
         # As many rows as a batch has, so that one compiled program encodes both.
         batch = devices.shard(text, rows=self.batch_size)
         states = self._encode(self._params["text_encoder"], batch["ids"], batch["embeddings"])
         self._unconditional = states[:, :1]
 
-    def __call__(self, ids: np.ndarray, embeddings: np.ndarray, keys: np.ndarray) -> jax.Array:
+    def __call__(
+        self,
+        ids: Int[np.ndarray, "rows positions"],
+        embeddings: Float[np.ndarray, "rows width"],
+        keys: Shaped[np.ndarray, "rows 2"],
+    ) -> Float[Array, "devices per_device H W C"]:
         """Starts a batch of at most `batch_size` rows and does not wait for it.
 
         Args:
-          ids, embeddings: see `decode`.
-          keys: (rows, 2) uint32 data of the random keys.
+          ids, embeddings: see `Generator.decode`.
+          keys: uint32 data of the random keys.
 
         Returns:
-          (devices, rows per device, H, W, C) images in [0, 1], padded (see `devices.shard`).
+          Images in [0, 1], padded (see `devices.shard`).
         """
         batch = {"ids": ids, "embeddings": embeddings, "keys": keys}
         batch = devices.shard(batch, rows=self.batch_size)
@@ -130,15 +179,6 @@ class Decoder:
             self._noise(batch["keys"]),
         )
         return self._decode_latents(params["vae"], latents)
-
-
-# One at a time: its generator's parameters lie on the devices.
-_decoder = functools.lru_cache(maxsize=1)(Decoder)
-
-
-def release() -> None:
-    """Frees the devices' memory of the generator that `decode` used last."""
-    _decoder.cache_clear()
 
 
 def encode_prompts(pipeline: Any, params: dict, ids: jax.Array, embeddings: jax.Array) -> jax.Array:
@@ -190,10 +230,11 @@ def denoise(
     unconditional: jax.Array,
     noise: jax.Array,
     *,
+    scheduler: Any,
     steps: int,
     guidance: float,
 ) -> jax.Array:
-    """Latents from noise by classifier-free guidance, at each of the scheduler's timesteps.
+    """Denoises latents by classifier-free guidance, at each of the scheduler's timesteps.
 
     PLMS has one timestep more than `steps`, as its first step is taken twice. PyTorch's pipeline
     and the published code take them all; the stock Flax pipeline leaves out the last.
@@ -206,7 +247,7 @@ def denoise(
     Returns:
       float32 (rows, channels, height, width), in the UNet's scale.
     """
-    scheduler, unet = pipeline.scheduler, pipeline.unet
+    unet = pipeline.unet
     context = jnp.concatenate([jnp.broadcast_to(unconditional, states.shape), states])
     scheduler_state = scheduler.set_timesteps(
         scheduler_state, num_inference_steps=steps, shape=noise.shape
@@ -256,7 +297,7 @@ def decode_latents(
         pixels = _vae_decode(pipeline.vae, params, 1 / pipeline.vae.config.scaling_factor * chunk)
         if image_shape is None:
             return pixels
-        return with_channels(resize(pixels, image_shape[:2]), image_shape[2])
+        return fit_channels(fit_size(pixels, image_shape[:2]), image_shape[2])
 
     padded = jnp.pad(latents, ((0, -count % rows), (0, 0), (0, 0), (0, 0)))
     chunks = jax.lax.map(images, padded.reshape(-1, rows, *latents.shape[1:]))
@@ -269,40 +310,14 @@ def _vae_decode(vae: Any, params: dict, latents: jax.Array) -> jax.Array:
     return jnp.transpose((pixels / 2 + 0.5).clip(0, 1), (0, 2, 3, 1))
 
 
-def round_trip(
-    generator: Generator, images: Any, batch_size: int, progress: str
-) -> Iterator[np.ndarray]:
-    """Images through the autoencoder and back: (n, H, W, C) in [0, 1] → uint8 batches of them.
-
-    Of several processes each yields the batches of its share (`hosts.share_of`).
-
-    Where the generator's pictures have another size they are resized for it (bilinear) and back,
-    and grey images repeat their channel for an autoencoder of RGB pictures.
-    """
-    vae = generator.pipeline.vae
-    size = generator.latent_shape[1] * generator.pipeline.vae_scale_factor
-    shape = images.shape[1:]
-
-    def forward(params, batch):
-        pixels = resize(with_channels(batch["images"], vae.config.in_channels), (size, size))
-        pixels = jnp.transpose(pixels, (0, 3, 1, 2)) * 2 - 1
-        moments = vae.apply({"params": params}, pixels, method=vae.encode).latent_dist
-        decoded = _vae_decode(vae, params, jnp.transpose(moments.mean, (0, 3, 1, 2)))
-        images = with_channels(resize(decoded, shape[:2]), shape[-1])
-        return jnp.round(images * 255).astype(jnp.uint8)
-
-    run = devices.MappedFunction(forward, generator.params["vae"], batch_size)
-    yield from run.batches({"images": images}, progress)
-
-
-def resize(images: jax.Array, size: tuple[int, int]) -> jax.Array:
+def fit_size(images: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Bilinear resizing of (n, H, W, C) images to `size`; nothing where they have it already."""
     if images.shape[1:3] == tuple(size):
         return images
     return jax.image.resize(images, (len(images), *size, images.shape[-1]), "bilinear")
 
 
-def with_channels(images: jax.Array, channels: int) -> jax.Array:
+def fit_channels(images: jax.Array, channels: int) -> jax.Array:
     """Grey images (n, H, W, 1) to RGB by repetition, RGB to grey by the mean."""
     if images.shape[-1] == channels:
         return images

@@ -1,24 +1,27 @@
-"""Anchors: the class names' token embeddings, towards which the image features are drawn."""
+"""Anchors: token embeddings of the class names, which the image features are aligned with."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from dream_jax.errors import UserError
 
 
-def compute_anchors(table: np.ndarray, token_ids: Sequence[Sequence[int]]) -> np.ndarray:
-    """T(y), one row of the text encoder's token-embedding table per class (paper, section 3.1).
+def compute_anchors(
+    table: Float[np.ndarray, "vocabulary d"], token_ids: Sequence[Sequence[int]]
+) -> Float[np.ndarray, "classes d"]:
+    """Returns T(y), a row of the token-embedding table for each class (paper, section 3.1).
 
     The anchor of a name of several tokens is the mean of their embeddings, rescaled to their mean
     norm: a mean of nearly orthogonal vectors would be too short for the text encoder.
 
     Args:
-      table: (vocabulary, d) token embeddings.
+      table: token embeddings.
       token_ids: per class the ids of its name's tokens.
 
     Returns:
-      (classes, d) float32.
+      The anchors, float32.
 
     Raises:
       UserError: there are no classes, or a name has no tokens.

@@ -7,7 +7,8 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from dream_jax.data import glyphs
-from dream_jax.data.registry import DataOptions, load_id
+from dream_jax.data.image_sets import DataOptions
+from dream_jax.data.registry import load_id
 from dream_jax.training.loop import epoch_index
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
+from jaxtyping import Array, Float
 
 from dream_jax.models.norm import BatchNorm
+from dream_jax.settings import ModelSettings
 
 # Blocks per stage; each stage after the first halves the image and doubles the channels.
-STAGES = {
+ARCHITECTURES = {
     "resnet8": (1, 1, 1),
     "resnet18": (2, 2, 2, 2),
     "resnet34": (3, 4, 6, 3),
@@ -95,8 +96,13 @@ class ResNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False, mask: jax.Array | None = None):
-        """(n, H, W, C) in [0, 1] → outputs (n, outputs), pooled features (n, channels)."""
+    def __call__(
+        self,
+        images: Float[Array, "n H W C"],
+        train: bool = False,
+        mask: Float[Array, " n"] | None = None,
+    ) -> tuple[Float[Array, "n outputs"], Float[Array, "n channels"]]:
+        """Returns outputs and pooled features of images in [0, 1]."""
         if self.stem == "imagenet":
             kernel, stride = 7, 2
         else:
@@ -113,15 +119,14 @@ class ResNet(nn.Module):
         return nn.Dense(self.outputs, name="head")(pooled), pooled
 
 
-def build_model(config: ConfigDict, outputs: int) -> ResNet:
-    """The network of `config.model`: `arch` of `STAGES`, `width`, `stem` of `STEMS`, `precision`
-    of `PRECISIONS`."""
-    block = BottleneckBlock if config.arch in BOTTLENECK else BasicBlock
-    dtype = jnp.dtype(config.precision)
-    return ResNet(STAGES[config.arch], config.width, config.stem, outputs, block, dtype)
+def build_model(model: ModelSettings, outputs: int) -> ResNet:
+    """Returns the network of the settings, with `outputs` outputs."""
+    block = BottleneckBlock if model.arch in BOTTLENECK else BasicBlock
+    dtype = jnp.dtype(model.precision)
+    return ResNet(ARCHITECTURES[model.arch], model.width, model.stem, outputs, block, dtype)
 
 
 def init_model(model: ResNet, key: jax.Array, image_shape: tuple[int, int, int]) -> dict:
-    """Fresh variables {"params", "batch_stats"}."""
+    """Returns fresh variables {"params", "batch_stats"}."""
     init = jax.jit(partial(model.init, train=True))  # one program: the eager one is slower
     return init(key, jnp.zeros((1, *image_shape)), mask=jnp.ones(1))

@@ -1,193 +1,214 @@
-"""The report of a run, from the arrays that its stages left."""
+"""What is on the page of a report: figures and facts, from what a run has left."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
-from dream_jax.report import figures
-from dream_jax.report.write import write_report
+from dream_jax.data.images import Images
+from dream_jax.report import comparison, embeddings, image_sheets, scores
+from dream_jax.report.write import Page, write_report
+
+MAX_HISTOGRAMS = 6  # with more rows, one grid shows the scores of all
+KEPT = ("round_trips", "sampled_by_name")
+# Labelled images: of a split, or decoded ones with the classes that they were made for.
+Labelled = tuple[Images, Int[np.ndarray, " n"]]
 
 
-class RunResults(NamedTuple):
-    """What a finished run shows; images are (n, H, W, C) in [0, 1].
+@dataclass(frozen=True, eq=False)
+class RunResults:
+    """What a finished run shows.
 
     Attributes:
       name: of the configuration.
       config_json: the configuration as text.
       metrics: the content of metrics.json.
       class_names: of the ID classes.
-      features: `features`, `labels` and `anchors` of stage ①.
-      embeddings: (classes, n, d) of stage ②.
-      train_images, train_labels: ID training images.
-      test_images, test_labels: ID test images and their classes.
-      outliers, outlier_labels: decoded outliers.
-      round_trips: of `test_images`.
-      by_name, by_name_labels: images sampled by plain class names.
-      scores: per method the scores of every set.
-      titles: readable names of methods.
-      judgement: the content of outliers.json of the methods that use outliers, or None.
+      features, feature_labels, anchors: of stage ①.
+      embeddings: of stage ②.
+      train, test: ID images.
+      outliers: decoded outliers.
+      round_trips: of the test images.
+      by_name: images sampled by plain class names.
+      scores: per row the scores of every set.
+      titles: what tables call the rows.
+      sections: titles of the groups of rows, or None.
+      judgements: the content of outliers.json by the title of each training that has one.
+      legible: the share of `by_name` that the plain classifier reads as asked, where it was
+        measured.
       stages: {"stage", "seconds", "peak_memory_mb"} of each stage.
       seed: of the run, or the first of several.
-      sections: titles of the groups of rows by method, or None.
     """
 
     name: str
     config_json: str
     metrics: Mapping
     class_names: Sequence[str]
-    features: Mapping[str, np.ndarray]
-    embeddings: np.ndarray
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    outliers: np.ndarray
-    outlier_labels: np.ndarray
-    round_trips: np.ndarray
-    by_name: np.ndarray
-    by_name_labels: np.ndarray
+    features: Float[np.ndarray, "n d"]
+    feature_labels: Int[np.ndarray, " n"]
+    anchors: Float[np.ndarray, "classes d"]
+    embeddings: Float[np.ndarray, "classes m d"]
+    train: Labelled
+    test: Labelled
+    outliers: Labelled
+    round_trips: Images
+    by_name: Labelled
     scores: Mapping[str, Mapping[str, np.ndarray]]
     titles: Mapping[str, str]
-    judgement: Mapping | None
+    sections: Mapping[str, str] | None
+    judgements: Mapping[str, Mapping[str, Any]]
+    legible: float | None
     stages: Sequence[Mapping]
     seed: int
-    sections: Mapping[str, str] | None = None
+
+    @property
+    def seeds(self) -> list:
+        return list(self.metrics.get("by_seed", [self.seed]))
+
+    def ood(self, row: str) -> list[str]:
+        """Returns the names of the OOD sets that a row was measured on."""
+        return [name for name in self.metrics["methods"][row]["ood"] if name != "mean"]
 
 
-MAX_HISTOGRAMS = 6  # with more methods, one grid shows the scores of all
+class Shown(NamedTuple):
+    """A figure on the page."""
 
-KEPT = ("round_trips", "sampled_by_name")
+    path: Path
+    title: str
+    caption: str
 
 
-def make_page(results: RunResults, folder: Path) -> Path:
-    """Draws all figures into `folder` and writes the page; returns the page's path."""
-    r = results
-    shown: list[dict] = []
-    seeds = list(r.metrics.get("by_seed", [r.seed]))
-
-    def add(path: Path, title: str, caption: str) -> None:
-        shown.append({"path": path, "title": title, "caption": caption})
-
-    add(
-        figures.image_grid_by_class(
-            r.train_images,
-            r.train_labels,
-            r.outliers,
-            r.outlier_labels,
-            r.class_names,
-            folder / "outliers.png",
-        ),
-        "Imagined outliers",
-        "Per class: images of the training set, and outliers decoded from embeddings at its edge.",
+def outliers(r: RunResults, folder: Path) -> list[Shown]:
+    """Draws imagined outliers next to ID images."""
+    path = folder / "outliers.png"
+    image_sheets.image_grid_by_class(*r.train, *r.outliers, r.class_names, path)
+    caption = (
+        "Per class: images of the training set, and outliers decoded from embeddings at its edge."
     )
-    add(
-        figures.decoded_id_sheet(
-            r.test_images,
-            r.test_labels,
-            r.round_trips,
-            r.by_name,
-            r.by_name_labels,
-            r.class_names,
-            folder / "decoded_id.png",
-        ),
-        "Decoded images of the classes",
+    return [Shown(path, "Imagined outliers", caption)]
+
+
+def decoded_id(r: RunResults, folder: Path) -> list[Shown]:
+    """Draws decoded images of the classes."""
+    path = folder / "decoded_id.png"
+    image_sheets.decoded_id_sheet(*r.test, r.round_trips, *r.by_name, r.class_names, path)
+    caption = (
         "Test images, the same through the autoencoder and back, and images sampled by plain class "
-        "name. A detector that knows outliers by the decoder's traces would refuse the last two.",
+        "name. A detector that knows outliers by the decoder's traces would refuse the last two."
     )
-    known = r.features
-    add(
-        figures.tsne_anchors(
-            known["features"],
-            known["labels"],
-            known["anchors"],
-            r.class_names,
-            folder / "tsne_classes.png",
-            r.seed,
-        ),
-        "Text-conditioned latent space",
+    return [Shown(path, "Decoded images of the classes", caption)]
+
+
+def latent_space(r: RunResults, folder: Path) -> list[Shown]:
+    """Draws a map of the features with the anchors."""
+    path = folder / "tsne_classes.png"
+    known = (r.features, r.feature_labels, r.anchors)
+    embeddings.tsne_anchors(*known, r.class_names, path, r.seed)
+    caption = (
         "t-SNE of the features of training images with the anchors, the classes' token embeddings "
-        "(as the paper's figure 3).",
+        "(as the paper's figure 3)."
     )
-    middle = len(r.class_names) // 2
-    add(
-        figures.tsne_outliers(
-            known["features"][known["labels"] == middle],
-            r.embeddings[middle],
-            r.class_names[middle],
-            folder / "tsne_outliers.png",
-            r.seed,
-        ),
-        f"Outlier embeddings of the class {r.class_names[middle]}",
+    return [Shown(path, "Text-conditioned latent space", caption)]
+
+
+def outlier_embeddings(r: RunResults, folder: Path) -> list[Shown]:
+    """Draws a map of one class's features and its outlier embeddings."""
+    path, label = folder / "tsne_outliers.png", len(r.class_names) // 2
+    own = r.features[r.feature_labels == label]
+    name = r.class_names[label]
+    embeddings.tsne_outliers(own, r.embeddings[label], name, path, r.seed)
+    caption = (
         "t-SNE of the features of one class and the embeddings sampled at its edge (as the paper's "
-        "figure 4).",
+        "figure 4)."
     )
-    if "std" in r.metrics or "bootstrap" in r.metrics:
-        add(
-            figures.row_comparison(r.metrics, folder / "comparison.png", r.titles, r.sections),
-            "How the rows compare",
-            "FPR95, the mean over OOD sets. The deviation is that over trainings with other seeds, "
-            "the interval that over draws of test images.",
-        )
+    return [Shown(path, f"Outlier embeddings of the class {name}", caption)]
+
+
+def compared_rows(r: RunResults, folder: Path) -> list[Shown]:
+    """Draws how the rows compare, where there are several or several seeds."""
+    if "std" not in r.metrics and "bootstrap" not in r.metrics:
+        return []
+    path = folder / "comparison.png"
+    comparison.row_comparison(r.metrics, path, r.titles, r.sections)
+    caption = (
+        "FPR95, the mean over OOD sets. The deviation is that over trainings with other seeds, "
+        "the interval that over draws of test images."
+    )
+    return [Shown(path, "How the rows compare", caption)]
+
+
+def scores_of_rows(r: RunResults, folder: Path) -> list[Shown]:
+    """Draws the scores of every row, or a grid of all where there are many."""
     if len(r.scores) > MAX_HISTOGRAMS:
-        first = r.metrics["methods"][next(iter(r.scores))]
-        add(
-            figures.score_grid(
-                r.scores, [s for s in first["ood"] if s != "mean"], folder / "scores.png", r.titles
-            ),
-            "Scores of all methods",
-            "ID test images against each OOD set, each method on its own scale"
-            + (f", seed {r.seed}." if len(seeds) > 1 else "."),
-        )
-    else:
-        for method, scores in r.scores.items():
-            ood = [s for s in r.metrics["methods"][method]["ood"] if s != "mean"]
-            add(
-                figures.score_histograms(
-                    scores["id"],
-                    {name: scores[name] for name in ood},
-                    {name: scores[name] for name in KEPT},
-                    r.titles[method],
-                    folder / f"scores_{method}.png",
-                ),
-                f"Scores of {r.titles[method]}",
-                "ID test images against each OOD set; last, decoded images of the classes, which "
-                "should lie with the ID images.",
-            )
-    facts = []
-    if r.judgement:
-        j = r.judgement
-        facts = [
+        path = folder / "scores.png"
+        scores.score_grid(r.scores, r.ood(next(iter(r.scores))), path, r.titles)
+        caption = "ID test images against each OOD set, each method on its own scale"
+        seed = f", seed {r.seed}." if len(r.seeds) > 1 else "."
+        return [Shown(path, "Scores of all methods", caption + seed)]
+    caption = (
+        "ID test images against each OOD set; last, decoded images of the classes, which should "
+        "lie with the ID images."
+    )
+    shown = []
+    for row, own in r.scores.items():
+        path = folder / f"scores_{row.replace('/', '_')}.png"
+        sets = {name: own[name] for name in r.ood(row)}
+        kept = {name: own[name] for name in KEPT}
+        scores.score_histograms(own["id"], sets, kept, r.titles[row], path)
+        shown.append(Shown(path, f"Scores of {r.titles[row]}", caption))
+    return shown
+
+
+FIGURES: tuple[Callable[[RunResults, Path], list[Shown]], ...] = (
+    outliers,
+    decoded_id,
+    latent_space,
+    outlier_embeddings,
+    compared_rows,
+    scores_of_rows,
+)
+
+
+def facts(r: RunResults) -> list[tuple[str, str, str]]:
+    """Returns (label, value, explanation) of what was measured about the imagined images."""
+    found = []
+    for title, judged in r.judgements.items():
+        of = f" ({title})" if len(r.judgements) > 1 else ""
+        confidence = "with a confidence of at least 95 %"
+        used = f"{judged['used']} of {judged['outliers']}"
+        found += [
             (
-                "Outliers that the plain classifier gives to their class",
-                f"{j['in_class']:.1%}",
-                "with a confidence of at least 95 %",
+                f"Outliers that the plain classifier gives to their class{of}",
+                f"{judged['in_class']:.1%}",
+                confidence,
             ),
             (
-                "Outliers that it gives to any class",
-                f"{j['in_any_class']:.1%}",
-                "with a confidence of at least 95 %",
+                f"Outliers that it gives to any class{of}",
+                f"{judged['in_any_class']:.1%}",
+                confidence,
             ),
-            (
-                "Outliers used in training",
-                f"{j['used']} of {j['outliers']}",
-                "after classifier.filter_confidence",
-            ),
-            (
-                "Images sampled by plain name that are legible",
-                f"{j['legible']:.1%}",
-                "read by the plain classifier as the class asked for",
-            ),
+            (f"Outliers used in training{of}", used, "after classifier.filter_confidence"),
         ]
-    return write_report(
-        folder,
-        title=f"Dream-OOD: {r.name}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
+    if r.legible is not None:
+        explanation = "read by the plain classifier as the class asked for"
+        label = "Images sampled by plain name that are legible"
+        found.append((label, f"{r.legible:.1%}", explanation))
+    return found
+
+
+def make_page(r: RunResults, folder: Path) -> Path:
+    """Draws all figures into `folder` and writes the page; returns the page's path."""
+    page = Page(
+        title=f"Dream-OOD: {r.name}, seed{'s' * (len(r.seeds) > 1)} {', '.join(map(str, r.seeds))}",
         metrics=r.metrics,
         config_json=r.config_json,
         stages=r.stages,
-        figures=shown,
-        facts=facts,
+        figures=[shown._asdict() for draw in FIGURES for shown in draw(r, folder)],
+        facts=facts(r),
         names=r.titles,
         sections=r.sections,
     )
+    return write_report(folder, page)

@@ -2,42 +2,47 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dream_jax.report import layouts, tables
 
 
-def write_report(
-    folder,
-    *,
-    title: str,
-    metrics: Mapping,
-    config_json: str,
-    stages: Sequence[Mapping],
-    figures: Sequence[Mapping],
-    facts: Sequence[tuple[str, str, str]],
-    names: Mapping[str, str] | None = None,
-    sections: Mapping[str, str] | None = None,
-) -> Path:
-    """Writes index.html and table.md, .csv and .tex into `folder`, and returns the page's path.
+@dataclass(frozen=True)
+class Page:
+    """What a report shows.
 
-    Where accuracies on shifted test sets were measured, shifted.csv and shifted.tex come beside.
-
-    The page has no scripts and loads nothing: figures are embedded, so it can be sent as one file.
-
-    Args:
-        folder: made if it is not there; the caller renames it into place when all is written.
-        metrics: the content of metrics.json.
-        config_json: the resolved configuration as text.
-        stages: {"stage", "seconds", "peak_memory_mb"} each; a number may be None.
-        figures: {"path", "title", "caption"} each, path to a PNG.
-        facts: (label, value, explanation) each, shown as text.
-        names: readable names of methods and OOD sets.
-        sections: {row: title of the group of rows it belongs to}.
+    Attributes:
+      title: of the page.
+      metrics: the content of metrics.json.
+      config_json: the whole configuration as text.
+      stages: {"stage", "seconds", "peak_memory_mb"} each; a number may be None.
+      figures: {"path", "title", "caption"} each, path to a PNG.
+      facts: (label, value, explanation) each, shown as text.
+      names: readable names of rows and OOD sets.
+      sections: {row: title of the group of rows that it belongs to}.
     """
-    import jinja2
 
-    folder = Path(folder)
+    title: str
+    metrics: Mapping
+    config_json: str
+    stages: Sequence[Mapping]
+    figures: Sequence[Mapping]
+    facts: Sequence[tuple[str, str, str]]
+    names: Mapping[str, str] | None = None
+    sections: Mapping[str, str] | None = None
+
+
+def write_report(folder: Path, page: Page) -> Path:
+    """Writes index.html, the tables and their text forms into `folder`; returns the page's path.
+
+    The texts are table.md, .csv and .tex, and shifted.csv and .tex where accuracies on shifted test
+    sets were measured. The page has no scripts and loads nothing: figures are embedded, so it can
+    be sent as one file.
+    """
+    import jinja2  # slow to import, and a finished run only prints its table
+
     folder.mkdir(parents=True, exist_ok=True)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dream_jax", "report"),
@@ -46,55 +51,67 @@ def write_report(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    template = environment.get_template("report.html.j2")
+    for name, text in table_texts(page).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    index = folder / "index.html"
+    index.write_text(template.render(**_content(page)), encoding="utf-8")
+    return index
+
+
+def _content(page: Page) -> dict[str, Any]:
+    """Returns what the template shows."""
+    metrics, names, stages = page.metrics, page.names, page.stages
     shown = [("results", "Results", layouts.results_layout(metrics, names))]
     shifted = layouts.shifted_layout(metrics, names)
     if shifted.rows:
         shown.append(("shifted", "Generalisation", shifted))
     tuned = "tuning" in metrics
-    page = environment.get_template("report.html.j2").render(
-        title=title,
-        seeds=list(metrics.get("by_seed", [metrics["seed"]] if "seed" in metrics else [])),
-        config_name=metrics.get("config"),
-        tables=[
+    return {
+        "title": page.title,
+        "seeds": list(metrics.get("by_seed", [metrics["seed"]] if "seed" in metrics else [])),
+        "config_name": metrics.get("config"),
+        "tables": [
             {
                 "id": name,
                 "title": heading,
                 "groups": layout.groups,
-                "rows": layouts.table_rows(metrics, layout, names, sections),
+                "rows": layouts.table_rows(metrics, layout, names, page.sections),
                 "legend": " ".join(layout.legend + layouts.marks(metrics, layout, "bold")),
             }
             for name, heading, layout in shown
         ],
-        tuning_headings=tables.TUNING_HEADINGS,
-        tuning=tables.tuning_rows(metrics, names) if tuned else [],
-        tuning_legend=tables.tuning_legend(metrics, names) if tuned else "",
-        config_json=config_json,
-        stages=[
+        "tuning_headings": tables.TUNING_HEADINGS,
+        "tuning": tables.tuning_rows(metrics, names) if tuned else [],
+        "tuning_legend": tables.tuning_legend(metrics, names) if tuned else "",
+        "config_json": page.config_json,
+        "stages": [
             (s["stage"], _duration(s.get("seconds")), _memory(s.get("peak_memory_mb")))
             for s in stages
         ],
-        total=_duration(sum(s.get("seconds") or 0 for s in stages)),
-        peak=_memory(max((s.get("peak_memory_mb") or 0 for s in stages), default=0) or None),
-        figures=[{**figure, **_embedded(figure["path"])} for figure in figures],
-        facts=facts,
-    )
+        "total": _duration(sum(s.get("seconds") or 0 for s in stages)),
+        "peak": _memory(max((s.get("peak_memory_mb") or 0 for s in stages), default=0) or None),
+        "figures": [{**figure, **_embedded(figure["path"])} for figure in page.figures],
+        "facts": page.facts,
+    }
+
+
+def table_texts(page: Page) -> dict[str, str]:
+    """Returns the tables as texts, by the names of their files."""
+    metrics, names, sections = page.metrics, page.names, page.sections
     texts = {
         "table.md": tables.markdown_table(metrics, names, sections),
         "table.csv": tables.csv_table(metrics),
         "table.tex": tables.latex_table(metrics, names, sections),
     }
-    if shifted.rows:
+    if layouts.shifted_layout(metrics, names).rows:
         table = tables.shifted_table(metrics, names, sections)
         texts["table.md"] += f"\n## Generalisation\n\n{table}"
         texts["shifted.csv"] = tables.shifted_table(metrics, form="csv")
         texts["shifted.tex"] = tables.shifted_table(metrics, names, sections, form="latex")
-    if tuned:
+    if "tuning" in metrics:
         texts["table.md"] += f"\n## Tuning\n\n{tables.tuning_table(metrics, names)}"
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    index = folder / "index.html"
-    index.write_text(page, encoding="utf-8")
-    return index
+    return texts
 
 
 def _embedded(path) -> dict:

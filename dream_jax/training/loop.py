@@ -1,9 +1,9 @@
 """The one training loop, of the feature extractor, the classifiers and the generator."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from dream_jax.errors import UserError
 from dream_jax.training import devices
+from dream_jax.training.batches import Batches
 from dream_jax.training.checkpoints import Checkpoints
 from dream_jax.training.streaming import stream
 
@@ -46,100 +47,10 @@ class Term(NamedTuple):
 # all devices, `step` and its random `key`.
 Objective = Callable[[Any, Any, dict, jax.Array], tuple[dict[str, Term], Any]]
 
-# Tables up to this size are kept on every device, larger ones stay on the host.
-HOLD_BYTES = 2**30
 # Most steps in one call of the compiled program, where the table is held. On the CPU it takes
 # `cpu_convolutions`: the gradients that XLA derives from a convolution were 25 times slower inside
 # of a loop than outside, its gradients are not (benchmarks/training_loop.py).
 STEPS_PER_CALL = 10
-
-
-class Stacked:
-    """Columns one behind the other as one column, of which only the rows asked for are copied."""
-
-    def __init__(self, parts: Sequence[Any]):
-        self.parts = parts
-        self.nbytes = sum(getattr(part, "nbytes", np.inf) for part in parts)
-        self._starts = np.cumsum([0, *map(len, parts)])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """(batch,) row numbers → (batch, ...)."""
-        return self._gather(rows, lambda part, rows: part[rows])
-
-    def draw(self, rows: np.ndarray, step: int) -> np.ndarray:
-        """As indexing, but by `draw` where a part has it; see `Batches`."""
-        return self._gather(rows, lambda part, rows: _draw(part, rows, step))
-
-    def _gather(self, rows: np.ndarray, read: Callable[[Any, np.ndarray], np.ndarray]):
-        part_of = np.searchsorted(self._starts, rows, side="right") - 1
-        found = {
-            p: read(self.parts[p], rows[part_of == p] - self._starts[p]) for p in np.unique(part_of)
-        }
-        first = next(iter(found.values()))
-        if any(values.dtype != first.dtype for values in found.values()):
-            raise TypeError("parts of a column are bytes and floats; read all or hold all")
-        out = np.empty((len(rows), *first.shape[1:]), first.dtype)
-        for p, values in found.items():
-            out[part_of == p] = values
-        return out
-
-
-def _draw(column: Any, rows: np.ndarray, step: int) -> np.ndarray:
-    return column.draw(rows, step) if hasattr(column, "draw") else column[rows]
-
-
-class Batches(NamedTuple):
-    """The batches of a training: rows of a table of examples.
-
-    Where the table is held on the devices, a step is given the numbers of its rows and gathers them
-    inside the compiled program; otherwise they are gathered on the host, ahead of the step. The
-    batches are the same.
-
-    Attributes:
-      table: equally long columns, by name: arrays (n, ...), or anything else with a length that
-        gives the rows asked for, `column[rows]`, as an array. A column is held only if it has
-        `nbytes`, so what is read from files row by row is not. Where it has `draw(rows, step)`,
-        that gives the rows for a step, perhaps with random changes drawn from it.
-      rows: step → the rows (batch,) of its global batch, as many for every step. A pure function,
-        so that a resumed run sees the same data; it is called in a thread, and in the workers: it
-        should hold on to no images.
-      workers: processes that make the batches of a table that is not held; 0 for threads.
-    """
-
-    table: dict[str, Any]
-    rows: Callable[[int], np.ndarray]
-    workers: int = 0
-
-    @property
-    def fit_on_device(self) -> bool:
-        return sum(getattr(c, "nbytes", np.inf) for c in self.table.values()) <= HOLD_BYTES
-
-    def whole(self) -> dict[str, np.ndarray]:
-        """The table with its columns as arrays."""
-        return {name: column[np.arange(len(column))] for name, column in self.table.items()}
-
-    def at(self, step: int) -> dict[str, np.ndarray]:
-        """The global batch of a step."""
-        return self._columns(self.rows(step), step)
-
-    def share(self, step: int, layout: devices.Layout, hold: bool) -> dict[str, np.ndarray]:
-        """A process's part of a step's batch (see `devices.shard_rows`), read no further.
-
-        Args:
-          hold: whether the table is on the devices and the part is only the numbers of its rows.
-        """
-        part = devices.shard_rows(self.rows(step), layout)
-        if hold:
-            return part
-        rows = part.pop("rows")
-        columns = self._columns(rows.ravel(), step)
-        return part | {n: c.reshape(*rows.shape, *c.shape[1:]) for n, c in columns.items()}
-
-    def _columns(self, rows: np.ndarray, step: int) -> dict[str, np.ndarray]:
-        return {name: _draw(column, rows, step) for name, column in self.table.items()}
 
 
 def create_state(
@@ -338,24 +249,3 @@ def _mean_on_host(recent: list[dict]) -> dict[str, float]:
     """Means over all steps of some calls' metrics."""
     calls = devices.unreplicate(recent)
     return {name: float(np.mean(np.concatenate([m[name] for m in calls]))) for name in calls[0]}
-
-
-def epoch_index(count: int, step: int, batch_size: int, seed: int) -> np.ndarray:
-    """Rows of the batch of a step: each epoch is a fresh permutation of `count` rows.
-
-    Batches run on across the ends of epochs, so each has `batch_size` rows, also when that does
-    not divide `count` or is larger.
-    """
-    positions = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs = positions // count
-    index = np.empty(batch_size, np.int64)
-    for epoch in np.unique(epochs):
-        index[epochs == epoch] = _permutation(count, seed, int(epoch))[
-            positions[epochs == epoch] % count
-        ]
-    return index
-
-
-@lru_cache(maxsize=8)  # the epochs that a batch of several sources is in; drawing one takes a while
-def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(count)

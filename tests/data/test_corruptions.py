@@ -1,10 +1,14 @@
 """Each corruption against what SciPy, NumPy or geometry says of it; its strengths; its keys."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from dream_jax.data.corruptions import CORRUPTIONS, STRENGTHS, CorruptedImages, corrupt
+from dream_jax.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt, corrupted
+from dream_jax.data.images import Images
+from dream_jax.data.sources import to_bytes
 
 SHAPES = [(32, 32, 1), (64, 48, 3)]
 IMAGES = np.random.default_rng(0).random((12, 40, 40, 3)).astype(np.float32)
@@ -28,7 +32,7 @@ def test_range_shape_and_growing_distance(name, shape):
     images = np.stack([np.broadcast_to(np.roll(blob(*shape[:2]), s, 1), shape) for s in range(10)])
     distances = []
     for strength in STRENGTHS:
-        changed = CorruptedImages(images, name, strength)[:]
+        changed = np.stack([corrupt(image, name, strength, 0, i) for i, image in enumerate(images)])
         assert changed.shape == images.shape and changed.dtype == np.float32
         assert changed.min() >= 0 and changed.max() <= 1
         distances.append(np.mean((changed - images) ** 2))
@@ -37,14 +41,19 @@ def test_range_shape_and_growing_distance(name, shape):
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_draws_depend_on_seed_strength_and_index_only(name):
-    whole = CorruptedImages(IMAGES, name, 3, seed=1)
+    images = Images.of(IMAGES)
+    whole = corrupted(images, name, 3, seed=1)
     rows = np.array([5, 2, 11])
     np.testing.assert_array_equal(whole[rows], whole[:][rows])
-    np.testing.assert_array_equal(whole[-1], corrupt(IMAGES[11], name, 3, 1, 11))
-    np.testing.assert_array_equal(whole[4:6], CorruptedImages(IMAGES, name, 3, seed=1)[4:6])
+    np.testing.assert_array_equal(whole.pixels(-1), to_bytes(corrupt(images[11], name, 3, 1, 11)))
+    unheld = dataclasses.replace(images, held=None)
+    np.testing.assert_array_equal(corrupted(unheld, name, 3, seed=1)[4:6], whole[4:6])
     assert len(whole) == 12 and whole.shape == IMAGES.shape
-    others = [corrupt(IMAGES[0], name, 3, *key) for key in ((2, 0), (1, 1), (1, 2), (1, 3), (1, 4))]
-    alike = [np.array_equal(other, whole[0]) for other in others]
+    first = images[0]
+    own, *others = (
+        corrupt(first, name, 3, *key) for key in ((1, 0), (2, 0), (1, 1), (1, 2), (1, 3), (1, 4))
+    )
+    alike = [np.array_equal(other, own) for other in others]
     assert all(alike) if name in ("blur", "contrast") else not all(alike)
 
 

@@ -9,18 +9,13 @@ import pytest
 from PIL import Image
 
 from dream_jax.data import augment
-from dream_jax.data.images import (
-    Files,
-    Stored,
-    StreamedImages,
-    for_training,
-    load_images,
-    subset,
-)
-from dream_jax.data.registry import DataOptions, load_id
+from dream_jax.data.image_sets import DataOptions
+from dream_jax.data.images import Images, RandomCrops, for_training, load_images
+from dream_jax.data.registry import load_id
+from dream_jax.data.sources import Files, Stored
+from dream_jax.decoding.round_trips import write_shares
 from dream_jax.errors import UserError
-from dream_jax.files import write_rows
-from dream_jax.training.loop import Batches, Stacked, epoch_index
+from dream_jax.training.batches import Batches, Stacked, epoch_index
 from dream_jax.training.streaming import stream
 
 COUNT, BATCH = 30, 8
@@ -49,6 +44,7 @@ class Counted:
     """A source that counts what is opened."""
 
     source: Files
+    remedy = ""
     opened: list = field(default_factory=list)
 
     def __len__(self):
@@ -80,27 +76,43 @@ def assert_equal(found: list[dict], expected: list[dict]) -> None:
             np.testing.assert_array_equal(one[name], other[name])
 
 
-def test_indexing_is_that_of_the_array(folder):
-    held, streamed = train_images(folder, 2**30), train_images(folder, 0)
-    assert isinstance(held, np.ndarray) and isinstance(streamed, StreamedImages)
-    assert (streamed.shape, len(streamed)) == (held.shape, len(held))
-    for rows in (slice(None), slice(3, 9), slice(40, 50), 7, -1, np.array([5, 2, 5]), [1, 0]):
-        found = streamed[rows]
-        assert found.dtype == held.dtype
-        np.testing.assert_array_equal(found, held[rows])
+def test_held_images_are_those_that_are_read(folder):
+    held, read = train_images(folder, 2**30), train_images(folder, 0)
+    assert held.in_memory and not read.in_memory
+    assert (read.shape, len(read), read.nbytes) == (held.shape, len(held), held.held.nbytes)
+    array = np.asarray(held)
+    mask = np.arange(COUNT) % 7 == 0
+    for rows in (slice(None), slice(3, 9), slice(40, 50), 7, -1, np.array([5, 2, 5]), [1, 0], mask):
+        for images in (held, read):
+            assert images[rows].dtype == np.float32
+            np.testing.assert_array_equal(images[rows], array[rows])
+            np.testing.assert_array_equal(images.take(np.arange(COUNT))[rows], array[rows])
     rows = np.array([4, 29, 0])
-    np.testing.assert_array_equal(subset(streamed, rows)[1:], subset(held, rows)[1:])
+    np.testing.assert_array_equal(read.take(rows)[1:], held.take(rows)[1:])
+    assert read.hold(read.nbytes).in_memory and not read.hold(read.nbytes - 1).in_memory
 
 
-def test_streamed_batches_are_the_held_ones(folder):
-    streamed = batches(for_training(train_images(folder, 0), "crop_flip", seed=0))
-    held = batches(train_images(folder, 2**30))
-    assert not streamed.fit_on_device and held.fit_on_device
-    for step, batch in enumerate(steps_of(streamed, range(6))):
-        assert batch["images"].dtype == np.uint8
-        expected = held.at(step)
-        np.testing.assert_array_equal(batch["images"].astype(np.float32) / 255, expected["images"])
-        np.testing.assert_array_equal(batch["labels"], expected["labels"])
+def test_images_of_an_array():
+    values = np.random.default_rng(0).integers(0, 256, (6, 5, 5, 1), np.uint8)
+    floats = values.astype(np.float32) / 255
+    for images in (Images.of(values), Images.of(floats)):
+        assert images.shape == values.shape and images.in_memory
+        np.testing.assert_array_equal(images, floats)
+        np.testing.assert_array_equal(images.pixels(slice(1, 3)), values[1:3])
+        crops = for_training(images.take(np.array([5, 1])), "random_resized_crop", 0)
+        assert crops.at(np.arange(2), 0).shape == (2, 5, 5, 1)
+
+
+@pytest.mark.parametrize("augmentation", ["crop_flip", "random_resized_crop"])
+def test_batches_of_images_that_are_read_are_those_of_held_ones(folder, augmentation):
+    read, held = (
+        batches(for_training(train_images(folder, most), augmentation, seed=0))
+        for most in (0, 2**30)
+    )
+    assert not read.fit_on_device
+    assert held.fit_on_device == (augmentation == "crop_flip")
+    assert_equal(steps_of(read, range(6)), [held.at(step) for step in range(6)])
+    assert read.at(0)["images"].dtype == np.uint8
 
 
 def test_random_crops_are_those_of_the_step_whoever_makes_them_and_after_a_resume(folder):
@@ -118,7 +130,7 @@ def test_random_crops_are_those_of_the_step_whoever_makes_them_and_after_a_resum
 def test_only_the_images_asked_for_are_decoded(folder):
     files = sorted(str(p.relative_to(folder)) for p in folder.glob("train/*/*.png"))
     source = Counted(Files(str(folder), files))
-    images = StreamedImages(source, np.arange(COUNT), 32, 3)
+    images = Images(source, np.arange(COUNT), 32, 3)
     images.take(np.arange(10))
     assert source.opened == []
     images[np.array([3, 8])]
@@ -131,28 +143,30 @@ def test_only_the_images_asked_for_are_decoded(folder):
     assert len(source.opened) <= 6 * BATCH
 
 
-def test_a_column_of_several_streamed_parts(folder):
-    images = train_images(folder, 0)
-    parts = [for_training(images, "random_resized_crop", seed) for seed in (0, 1)]
+def test_a_column_of_several_parts(folder):
+    read, held = train_images(folder, 0), train_images(folder, 2**30)
+    parts = [for_training(read, "random_resized_crop", seed) for seed in (0, 1)]
     rows = np.array([29, 0, 30, 59])
-    drawn = Stacked(parts).draw(rows, 4)
-    np.testing.assert_array_equal(drawn[:2], parts[0].draw(np.array([29, 0]), 4))
-    np.testing.assert_array_equal(drawn[2:], parts[1].draw(np.array([0, 29]), 4))
-    np.testing.assert_array_equal(Stacked([images, images])[rows], images[rows % COUNT])
-    with pytest.raises(TypeError, match="bytes and floats"):
-        Stacked([images, images[:]]).draw(rows, 0)
+    drawn = Stacked(parts).at(rows, 4)
+    np.testing.assert_array_equal(drawn[:2], parts[0].at(np.array([29, 0]), 4))
+    np.testing.assert_array_equal(drawn[2:], parts[1].at(np.array([0, 29]), 4))
+    for second in (read, held):
+        both = Stacked([read, second])
+        np.testing.assert_array_equal(both.at(rows, 0), held.pixels(rows % COUNT))
+        assert not both.in_memory and len(both) == 2 * COUNT
+    assert Stacked([held, held]).in_memory and Stacked([held, held]).nbytes == 2 * held.nbytes
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_stored_rows_are_read_as_they_were_written(tmp_path, channels):
     pixels = np.random.default_rng(1).integers(0, 256, (7, 64, 64, channels), np.uint8)
     path = tmp_path / "rows.npy"
-    write_rows(path, pixels.shape, np.array_split(pixels, 3))
+    write_shares(path, pixels.shape, np.array_split(pixels, 3))
     stored = pickle.loads(pickle.dumps(Stored(str(path))))
-    images = StreamedImages(stored, np.arange(7), 64, channels, crop=False)
+    images = Images(stored, np.arange(7), 64, channels, crop=False)
     np.testing.assert_array_equal(images[:], pixels.astype(np.float32) / 255)
     with pytest.raises(ValueError, match="rows up to 3 came, 4"):
-        write_rows(tmp_path / "other.npy", (4, 64, 64, channels), [pixels[:3]])
+        write_shares(tmp_path / "other.npy", (4, 64, 64, channels), [pixels[:3]])
     assert not (tmp_path / "other.npy").exists()
 
 
@@ -184,14 +198,34 @@ def test_what_a_worker_raises_can_always_be_sent():
         list(stream(fails, range(2), 1))
 
 
-def test_crops_made_while_reading_are_not_made_again_on_the_device():
+def test_bytes_become_the_floats_of_numpy_on_the_device():
+    every = np.arange(256, dtype=np.uint8)
+    expected = every.astype(np.float32) / 255
+    for to_float in (
+        augment.to_float,
+        jax.jit(augment.to_float),
+        jax.jit(jax.vmap(augment.to_float)),
+    ):
+        np.testing.assert_array_equal(to_float(every), expected)
+
+
+def test_augmentations_take_bytes_and_floats():
     image = np.random.default_rng(2).integers(0, 256, (16, 16, 3), np.uint8)
-    key = jax.random.key(0)
-    for name in ("none", "random_resized_crop"):
-        np.testing.assert_allclose(augment.augment(name, key, image), image / 255, atol=1e-6)
-    as_float = (image / 255).astype(np.float32)
-    cropped = augment.augment("random_resized_crop", key, as_float)
-    assert np.abs(np.asarray(cropped) - as_float).max() > 0.1
-    np.testing.assert_allclose(
-        augment.augment("crop_flip", key, image), augment.crop_flip(key, as_float), atol=1e-6
-    )
+    as_float, key = (image / 255).astype(np.float32), jax.random.key(0)
+    for name in augment.AUGMENTATIONS:
+        found, expected = (augment.augment(name, key, i) for i in (image, as_float))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        if name in ("none", "random_resized_crop"):  # which is made where images are read
+            np.testing.assert_array_equal(found, as_float)
+
+
+def test_random_crops_are_cut_from_the_full_resolution(tmp_path):
+    """A part of a large checkerboard of single pixels is grey only where it was shrunk before."""
+    fine = 255 * (np.indices((400, 400)).sum(0) % 2).astype(np.uint8)
+    Image.fromarray(fine).save(tmp_path / "a.png")
+    source = Files(str(tmp_path), ["a.png"])
+    for held in (False, True):
+        images = Images(source, np.zeros(1, int), 128, 1).hold(held * 2**20)
+        crops = RandomCrops(images, seed=0)
+        contrasts = [crops.at(np.zeros(1, int), step).std() for step in range(20)]
+        assert max(contrasts) > 5 > images.pixels(0).std()

@@ -10,21 +10,20 @@ import pytest
 from dream_jax.data import parts as images
 from dream_jax.data.parts import (
     ImageWriter,
-    Pixels,
     part_folder,
-    read_folder,
+    read_decoded,
     read_image,
     remove_partial,
-    to_pixels,
     write_image,
     write_metadata,
     written_images,
 )
+from dream_jax.data.sources import to_bytes
 from dream_jax.errors import UserError
 
 
 def picture(number: int, channels: int = 3) -> np.ndarray:
-    return np.random.default_rng(number).random((5, 4, channels), np.float32)
+    return np.random.default_rng(number).random((5, 5, channels), np.float32)
 
 
 def write_parts(folder, count: int, parts: int) -> None:
@@ -37,12 +36,13 @@ def write_parts(folder, count: int, parts: int) -> None:
         write_metadata(part, [{"file_name": name, "number": int(name[2:-4])} for name in names])
 
 
+@pytest.mark.parametrize("hold_bytes", [0, 2**20])
 @pytest.mark.parametrize("parts", [1, 3])
-def test_parts_are_read_as_one_by_number(tmp_path, parts):
+def test_parts_are_read_as_one_by_number(tmp_path, parts, hold_bytes):
     write_parts(tmp_path, 7, parts)
-    found, rows = read_folder(tmp_path, 3, 7)
+    found, rows = read_decoded(tmp_path, 7, 5, 3, hold_bytes)
     assert [row["number"] for row in rows] == list(range(7))
-    assert found.shape == (7, 5, 4, 3)
+    assert found.shape == (7, 5, 5, 3)
     expected = np.stack([picture(n) for n in range(7)])
     np.testing.assert_allclose(np.asarray(found), expected, atol=0.5 / 255 + 1e-6)
     assert len(written_images(tmp_path)) == parts
@@ -63,13 +63,13 @@ def test_parts_are_read_as_one_by_number(tmp_path, parts):
         ),
         (
             lambda folder: write_image(
-                part_folder(folder, 0) / "a/000002.png", np.zeros((6, 4, 3))
+                part_folder(folder, 0) / "a/000002.png", np.zeros((6, 5, 3))
             ),
-            r"000002.png: has shape \(6, 4, 3\), the first image \(5, 4, 3\)",
+            r"000002.png: has size \(5, 6\), the first image \(5, 5\)",
         ),
         (
             lambda folder: (part_folder(folder, 0) / "a/000002.png").write_bytes(b"\x89PNG"),
-            "000002.png: not a readable image",
+            "000002.png: not a readable image .*; delete it to make it again",
         ),
     ],
 )
@@ -77,14 +77,14 @@ def test_a_folder_that_is_not_whole_is_named(tmp_path, damage, line):
     write_parts(tmp_path, 5, 2)
     damage(tmp_path)
     with pytest.raises(UserError, match=line):
-        read_folder(tmp_path, 3, 5)
+        read_decoded(tmp_path, 5, 5, 3, 2**20)
 
 
 def test_more_or_fewer_images_than_expected(tmp_path):
     write_parts(tmp_path, 5, 2)
     for count in (4, 6):
         with pytest.raises(UserError, match=f"list 5 images, expected {count}"):
-            read_folder(tmp_path, 3, count)
+            read_decoded(tmp_path, count, 5, 3, 2**20)
 
 
 def test_hugging_face_finds_each_image_by_its_part_and_name(tmp_path):
@@ -108,7 +108,7 @@ def test_partial_images_are_no_images_and_are_removed(tmp_path):
     assert sum(map(len, written_images(tmp_path).values())) == 4
     remove_partial(tmp_path)
     assert not any(path.exists() for path in leftovers)
-    assert len(read_folder(tmp_path, 3, 4)[0]) == 4
+    assert len(read_decoded(tmp_path, 4, 5, 3, 2**20)[0]) == 4
 
 
 def test_writer_writes_all_in_several_threads(tmp_path, monkeypatch):
@@ -125,7 +125,7 @@ def test_writer_writes_all_in_several_threads(tmp_path, monkeypatch):
             write(tmp_path / f"{number}.png", picture(number, 1))
     assert len(threads) > 1 and threading.get_ident() not in threads
     for number in range(40):
-        expected = to_pixels(picture(number, 1))
+        expected = to_bytes(picture(number, 1))
         assert np.array_equal(read_image(tmp_path / f"{number}.png", 1), expected)
 
 
@@ -172,15 +172,3 @@ def test_failed_writing_leaves_no_image(tmp_path):
     with pytest.raises(TypeError):
         write_image(path, np.zeros((4, 4, 5)))  # no PNG has five channels
     assert not path.exists()
-
-
-def test_pixels_are_a_column_of_float_images():
-    values = np.random.default_rng(0).integers(0, 256, (6, 3, 2, 1), np.uint8)
-    pixels, floats = Pixels(values), np.float32(values / 255)
-    assert len(pixels) == 6 and pixels.shape == values.shape and pixels.dtype == np.float32
-    assert pixels.nbytes == floats.nbytes
-    for rows in (np.array([4, 0, 4]), slice(1, 4), floats[:, 0, 0, 0] > 0.5, 3):
-        assert pixels[rows].dtype == np.float32
-        np.testing.assert_allclose(pixels[rows], floats[rows])
-    np.testing.assert_allclose(np.asarray(pixels), floats)
-    np.testing.assert_allclose(np.asarray(pixels.take(np.array([5, 1]))), floats[[5, 1]])

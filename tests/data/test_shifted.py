@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dream_jax.data import tfds as tfds_sets
+from dream_jax.data import tfds
 from dream_jax.data.corruptions import CORRUPTIONS, corrupt
-from dream_jax.data.registry import DataOptions, ImageSet, load_id
+from dream_jax.data.image_sets import DataOptions, ImageSet
+from dream_jax.data.images import Images
+from dream_jax.data.registry import load_id
 from dream_jax.data.shifted import check_shifted, load_shifted, parts
+from dream_jax.data.sources import Pixels, to_bytes
 from dream_jax.errors import DataUnavailable, UserError
 
 NAMES = ("tench", "hen", "sea lion")
 IMAGES = np.random.default_rng(0).random((6, 32, 32, 3)).astype(np.float32)
-ID_TEST = ImageSet("pets", IMAGES, np.array([0, 1, 2, 0, 1, 2], np.int32), NAMES)
+ID_TEST = ImageSet("pets", Images.of(IMAGES), np.array([0, 1, 2, 0, 1, 2], np.int32), NAMES)
 
 
 def options(**more) -> DataOptions:
@@ -47,23 +50,26 @@ def test_corruptions_come_at_five_strengths_with_the_labels_kept(name):
     for _, strength, images in found:
         assert images.name == f"{name}_{strength}" and images.class_names == NAMES
         np.testing.assert_array_equal(images.labels, ID_TEST.labels)
-        np.testing.assert_array_equal(images.images[5], corrupt(IMAGES[5], name, strength, 4, 5))
-        assert isinstance(images.images, np.ndarray)
+        expected = to_bytes(corrupt(ID_TEST.images[5], name, strength, 4, 5))
+        np.testing.assert_array_equal(images.images.pixels(5), expected)
+        assert images.images.in_memory
 
 
 def test_nothing_is_computed_before_it_is_asked_for():
-    class Watched(np.ndarray):
-        asked = 0
+    opened = []
 
-        def __getitem__(self, rows):
-            Watched.asked += 1
-            return np.asarray(super().__getitem__(rows))
+    class Watched(Pixels):
+        def open(self, index):
+            opened.append(index)
+            return super().open(index)
 
-    watched = ImageSet("pets", IMAGES.view(Watched), ID_TEST.labels, NAMES)
-    made = load_shifted("noise", watched, options())
-    assert Watched.asked == 0
-    next(made)
-    assert Watched.asked == 1
+    pixels = to_bytes(IMAGES)
+    images = Images(Watched(pixels), np.arange(len(pixels)), 16, 3, crop=False)
+    watched = ImageSet("pets", images, ID_TEST.labels, NAMES)
+    made = list(load_shifted("noise", watched, options()))
+    assert not opened
+    _ = made[0].images.images[1]
+    assert opened == [1]
 
 
 def test_streamed_sets_are_corrupted_as_they_are_read(tmp_path):
@@ -77,7 +83,7 @@ def test_streamed_sets_are_corrupted_as_they_are_read(tmp_path):
         load_shifted("occlusion", streamed, options()),
         strict=True,
     ):
-        assert not isinstance(other.images.images, np.ndarray)
+        assert not other.images.images.in_memory
         np.testing.assert_array_equal(one.images.images, other.images.images[:])
         np.testing.assert_array_equal(one.images.images[1:3], other.images.images[1:3])
 
@@ -89,7 +95,7 @@ def test_folders_of_classes_with_some_missing_and_some_unknown(tmp_path):
     ((family, strength, found),) = load_shifted(name, ID_TEST, options())
     assert (family, strength, found.name, found.class_names) == ("sketches", 0, "sketches", NAMES)
     assert found.labels.tolist() == [1, 1, 2, 2]
-    greys = np.rint(found.images[:, 9, 9, 0] * 255)
+    greys = np.rint(found.images[:][:, 9, 9, 0] * 255)
     np.testing.assert_allclose(greys, [80, 80, 40, 40], atol=1)
 
 
@@ -106,7 +112,7 @@ def test_folders_named_by_imagenets_class_indices(tmp_path):
     folder(tmp_path, {"0": 40, "1": 120, "8": 80, "10": 160, "150": 200, "999": 240})
     ((_, _, found),) = load_shifted(f"v2={tmp_path}", ID_TEST, options(class_names=chosen))
     assert found.labels.tolist() == [0, 0, 2, 2, 1, 1]  # folders in the order of their names
-    greys = np.rint(found.images[:, 9, 9, 0] * 255)
+    greys = np.rint(found.images[:][:, 9, 9, 0] * 255)
     np.testing.assert_allclose(greys, [40, 40, 200, 200, 80, 80], atol=1)
 
 
@@ -149,7 +155,7 @@ def test_families_of_cifar10_c():
 
 
 def test_families_that_are_not_prepared_say_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfds_sets, "HOST", "http://127.0.0.1:9/tfds-data")
+    monkeypatch.setattr(tfds, "HOST", "http://127.0.0.1:9/tfds-data")
     unprepared = options(tfds_dir=str(tmp_path))
     message = refusal(DataUnavailable, check_shifted, "cifar10_corrupted/fog", unprepared)
     assert "`tfds build cifar10_corrupted/fog_1 " in message
@@ -199,7 +205,7 @@ def prepared(tmp_path_factory):
             raise NotImplementedError
 
     for name in ("tiny_pets", "tiny_pets_corrupted/dim_1", "tiny_pets_corrupted/dim_2"):
-        tfds_sets.build(name, DataOptions(tfds_dir=str(folder)))
+        tfds.build(name, DataOptions(tfds_dir=str(folder)))
     return folder
 
 
@@ -212,15 +218,15 @@ def test_tfds_family_has_the_labels_of_its_id_set(prepared):
         found = list(load_shifted(name, id_test, chosen))
         assert [s[:2] for s in found] == [("tiny_pets_corrupted/dim", s) for s in (1, 2)]
         for _, strength, images in found:
-            greys = np.rint(images.images[:, 4, 4, 0] * 255).astype(int).tolist()
+            greys = np.rint(images.images[:][:, 4, 4, 0] * 255).astype(int).tolist()
             order = np.argsort(greys)
             assert sorted(greys) == [100 * strength + 1, 100 * strength + 3]
             assert images.labels[order].tolist() == [0, 1]
 
 
-def test_tfds_sets_with_names_are_taken_by_name(prepared):
+def test_tfds_with_names_are_taken_by_name(prepared):
     ((_, _, found),) = load_shifted("tiny_pets", ID_TEST, options(tfds_dir=str(prepared)))
-    order = np.argsort(found.images[:, 4, 4, 0])
+    order = np.argsort(found.images[:][:, 4, 4, 0])
     assert found.labels[order].tolist() == [1, 0, 2]
 
 

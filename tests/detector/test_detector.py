@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from dream_jax.data.registry import ImageSet
+from dream_jax.data.image_sets import ImageSet
 from dream_jax.detector.inputs import Head
 from dream_jax.detector.judge import judge_outliers
 from dream_jax.detector.methods import METHODS

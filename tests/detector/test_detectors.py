@@ -6,12 +6,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from dream_jax.detector.detectors.activations import shape_activations
 from ml_collections import ConfigDict
 from scipy.special import logsumexp
 from scipy.stats import rankdata
 
 from dream_jax.detector.detectors import DETECTORS, FitData, Head, Inputs, base
-from dream_jax.detector.detectors.activations import shape_activations
 from dream_jax.detector.detectors.odin import perturb
 from dream_jax.detector.detectors.statistics import quantile, scatter, whitening
 from dream_jax.detector.inputs import NEEDS, visible

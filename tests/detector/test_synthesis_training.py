@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from dream_jax.data.registry import ImageSet
+from dream_jax.data.image_sets import ImageSet
 from dream_jax.detector.inputs import Inputs
 from dream_jax.detector.methods import METHODS
 from dream_jax.detector.methods.base import Own, Shape

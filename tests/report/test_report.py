@@ -8,12 +8,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from dream_jax.evaluation.evaluate import measure
 from PIL import Image
 from scipy import ndimage
 
 from dream_jax.errors import UserError
 from dream_jax.evaluation.bootstrap import paired_bootstrap
-from dream_jax.evaluation.evaluate import measure
 from dream_jax.evaluation.seeds import summarise
 from dream_jax.report import figures, page
 from dream_jax.report.write import write_report

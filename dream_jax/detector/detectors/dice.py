@@ -1,30 +1,27 @@
 """DICE: the energy of a head of which only the weights that contribute most are kept."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax
 import numpy as np
 
 from dream_jax.detector.detectors.base import Detector, FitData
 from dream_jax.detector.inputs import Head, Inputs
-from dream_jax.detector.options import number
+from dream_jax.detector.options import Options, number
 from dream_jax.detector.scores import energy_score
 
 
-def fit_dice(data: FitData, options: Mapping[str, Any]) -> Head:
+def fit_dice(data: FitData, options: Options) -> Head:
     """The head without the `sparsity` of its weights whose mean contributions are the smallest.
 
     The contribution of a weight is itself times its feature's mean over the fitting data.
     """
-    mean = sum(np.sum(features, axis=0) for features, _ in data.parts()) / len(data.labels)
+    mean = sum(np.sum(part.features, axis=0) for part in data.parts()) / len(data.labels)
     kernel = np.asarray(data.head.kernel, np.float64)
     contributions = mean[:, None] * kernel
     threshold = np.quantile(contributions, options["sparsity"])
     return Head(np.where(contributions > threshold, kernel, 0.0), data.head.bias)
 
 
-def _score(state: Head, inputs: Inputs, options: Mapping[str, Any]) -> jax.Array:
+def _score(state: Head, inputs: Inputs, options: Options) -> jax.Array:
     return energy_score(state(inputs.features))
 
 

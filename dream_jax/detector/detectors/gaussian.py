@@ -1,8 +1,5 @@
 """Distances to class-wise Gaussians with one covariance: Mahalanobis and its relative form."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +7,7 @@ import numpy as np
 from dream_jax.detector.detectors.base import Detector, FitData
 from dream_jax.detector.detectors.statistics import scatter, whitening
 from dream_jax.detector.inputs import Inputs
+from dream_jax.detector.options import Options
 
 # All is in float32 at scoring: features are centred first, and a whitened space keeps the
 # distances free of the large and small numbers of an inverse covariance.
@@ -20,12 +18,12 @@ def _within(fitted, factor: np.ndarray) -> dict[str, np.ndarray]:
     return {"mean": fitted.mean, "factor": factor, "means": means}
 
 
-def fit_mahalanobis(data: FitData, options: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def fit_mahalanobis(data: FitData, options: Options) -> dict[str, np.ndarray]:
     fitted = scatter(data, "mahalanobis")
     return _within(fitted, whitening(fitted.within))
 
 
-def fit_relative(data: FitData, options: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def fit_relative(data: FitData, options: Options) -> dict[str, np.ndarray]:
     fitted = scatter(data, "rmd")
     background = whitening(fitted.total)
     return _within(fitted, whitening(fitted.within)) | {"background": background}
@@ -44,7 +42,7 @@ def _class_distance(state: dict, features: jax.Array) -> jax.Array:
     return lengths + jnp.min(to_class, axis=-1)
 
 
-def mahalanobis_score(state: dict, inputs: Inputs, options: Mapping[str, Any]) -> jax.Array:
+def mahalanobis_score(state: dict, inputs: Inputs, options: Options) -> jax.Array:
     """Minus the squared Mahalanobis distance to the nearest class mean (eq. 2 of Lee et al.).
 
     Of the penultimate features, without the perturbation and the ensemble of layers that the
@@ -53,7 +51,7 @@ def mahalanobis_score(state: dict, inputs: Inputs, options: Mapping[str, Any]) -
     return -_class_distance(state, inputs.features)
 
 
-def relative_score(state: dict, inputs: Inputs, options: Mapping[str, Any]) -> jax.Array:
+def relative_score(state: dict, inputs: Inputs, options: Options) -> jax.Array:
     """The same, less the distance to one Gaussian of all classes."""
     _, background = _squared_lengths(inputs.features - state["mean"], state["background"])
     return background - _class_distance(state, inputs.features)

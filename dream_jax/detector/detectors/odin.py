@@ -1,6 +1,5 @@
 """ODIN: a step of the image towards its class, then the softmax at a high temperature."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 
 from dream_jax.detector.detectors.base import Detector
 from dream_jax.detector.inputs import Inputs
-from dream_jax.detector.options import number
+from dream_jax.detector.options import Options, number
 from dream_jax.detector.scores import max_softmax
 
 
@@ -21,14 +20,14 @@ def perturb(inputs: Inputs, epsilon: float, temperature: float) -> jax.Array:
     """
 
     def total(images):
-        scaled = inputs.forward(images)[0] / temperature
+        scaled = inputs.forward(images).logits / temperature
         return jnp.sum(jnp.max(jax.nn.log_softmax(scaled, axis=-1), axis=-1))
 
     return inputs.images + epsilon / inputs.image_scale * jnp.sign(jax.grad(total)(inputs.images))
 
 
-def _score(state: Any, inputs: Inputs, options: Mapping[str, Any]) -> jax.Array:
-    logits, _ = inputs.forward(perturb(inputs, **options))
+def _score(state: Any, inputs: Inputs, options: Options) -> jax.Array:
+    logits = inputs.forward(perturb(inputs, **options)).logits
     return max_softmax(logits, options["temperature"])
 
 

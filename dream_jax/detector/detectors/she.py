@@ -1,8 +1,5 @@
 """SHE: how much the features agree with the stored pattern of the predicted class."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +7,10 @@ import numpy as np
 from dream_jax.detector.detectors.base import Detector, FitData
 from dream_jax.detector.detectors.statistics import class_means
 from dream_jax.detector.inputs import Inputs
+from dream_jax.detector.options import Options
 
 
-def fit_she(data: FitData, options: Mapping[str, Any]) -> np.ndarray:
+def fit_she(data: FitData, options: Options) -> np.ndarray:
     """(classes, d): per class, the mean feature of the images that are classified correctly.
 
     Raises:
@@ -20,15 +18,15 @@ def fit_she(data: FitData, options: Mapping[str, Any]) -> np.ndarray:
     """
 
     def correct():
-        for features, labels in data.parts():
-            rows = data.logits(features).argmax(-1) == labels
-            yield features[rows], labels[rows]
+        for part in data.parts():
+            right = part.logits.argmax(-1) == part.labels
+            yield part.features[right], part.labels[right]
 
     kind = "training image that is classified correctly"
     return class_means(correct(), data.classes, "she", kind)[0]
 
 
-def _score(state: jax.Array, inputs: Inputs, options: Mapping[str, Any]) -> jax.Array:
+def _score(state: jax.Array, inputs: Inputs, options: Options) -> jax.Array:
     patterns = state[jnp.argmax(inputs.logits, axis=-1)]
     return jnp.sum(inputs.features * patterns, axis=-1)
 

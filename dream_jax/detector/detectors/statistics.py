@@ -1,6 +1,6 @@
 """Statistics of fitting data that is read in parts: class means, covariances, exact quantiles."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -54,12 +54,16 @@ def class_means(
 
 def scatter(data: FitData, detector: str) -> Scatter:
     """Two passes over the data: means, then the centred products, which do not cancel."""
-    means, counts = class_means(data.parts(), data.classes, detector)
-    within = sum((r - means[y]).T @ (r - means[y]) for r, y in data.parts()) / counts.sum()
+    means, counts = class_means(_rows(data), data.classes, detector)
+    within = sum((r - means[y]).T @ (r - means[y]) for r, y in _rows(data)) / counts.sum()
     share = counts / counts.sum()
     mean = share @ means
     between = (means - mean).T @ ((means - mean) * share[:, None])
     return Scatter(mean, means, within, within + between)
+
+
+def _rows(data: FitData) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    return ((part.features, part.labels) for part in data.parts())
 
 
 def whitening(covariance: np.ndarray) -> np.ndarray:

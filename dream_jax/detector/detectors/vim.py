@@ -1,8 +1,5 @@
 """ViM: the energy, less a virtual logit of what lies outside the features' principal subspace."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +7,12 @@ import numpy as np
 from dream_jax.detector.detectors.base import Detector, FitData
 from dream_jax.detector.detectors.statistics import SMALLEST_VARIANCE
 from dream_jax.detector.inputs import Inputs
-from dream_jax.detector.options import whole
+from dream_jax.detector.options import Options, whole
 from dream_jax.detector.scores import energy_score
 from dream_jax.errors import UserError
 
 
-def fit_vim(data: FitData, options: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def fit_vim(data: FitData, options: Options) -> dict[str, np.ndarray]:
     """The origin, the residual subspace and the scale α.
 
     Two passes: the second moments around the origin, whose smallest eigenvectors span the residual
@@ -32,7 +29,7 @@ def fit_vim(data: FitData, options: Mapping[str, Any]) -> dict[str, np.ndarray]:
         )
     kernel = np.asarray(data.head.kernel, np.float64)
     origin = -np.linalg.pinv(kernel.T) @ np.asarray(data.head.bias, np.float64)
-    moments = sum((f - origin).T @ (f - origin) for f, _ in data.parts())
+    moments = sum((p.features - origin).T @ (p.features - origin) for p in data.parts())
     values, vectors = np.linalg.eigh(moments)  # in ascending order
     if values[d - dimension - 1] <= SMALLEST_VARIANCE * values[-1]:
         raise UserError(
@@ -41,13 +38,13 @@ def fit_vim(data: FitData, options: Mapping[str, Any]) -> dict[str, np.ndarray]:
         )
     residual = vectors[:, : d - dimension]
     largest, lengths = 0.0, 0.0
-    for features, _ in data.parts():
-        largest += np.sum(np.max(data.logits(features), axis=-1))
-        lengths += np.sum(np.linalg.norm((features - origin) @ residual, axis=-1))
+    for part in data.parts():
+        largest += np.sum(np.max(part.logits, axis=-1))
+        lengths += np.sum(np.linalg.norm((part.features - origin) @ residual, axis=-1))
     return {"origin": origin, "residual": residual * (largest / lengths)}
 
 
-def vim_score(state: dict, inputs: Inputs, options: Mapping[str, Any]) -> jax.Array:
+def vim_score(state: dict, inputs: Inputs, options: Options) -> jax.Array:
     """Energy less α times the length of the residual: it orders as minus the paper's softmax."""
     residual = jnp.matmul(inputs.features - state["origin"], state["residual"], precision="highest")
     return energy_score(inputs.logits) - jnp.linalg.norm(residual, axis=-1)

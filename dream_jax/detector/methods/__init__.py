@@ -1,22 +1,23 @@
-"""The methods that a classifier can be trained by, one file each.
+"""Trainings: the ways in which a classifier can be trained, one file each.
 
-A method is a `Method`. Adding one is adding a file with it and naming it here, in the order of the
-table.
+Adding one is adding a file with a `TRAINING` and naming it here, in the order of the table.
 """
 
 from dream_jax.detector.methods import (
+    cross_entropy,
     dream_id,
     dream_ood,
-    energy,
     gan,
     godin,
     npos,
     outlier_exposure,
     vos,
 )
-from dream_jax.detector.methods.base import Method
+from dream_jax.detector.methods.base import Training
 
-_METHODS = (energy, godin, gan, vos, npos, outlier_exposure, dream_id, dream_ood)
-METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _METHODS}
+_MODULES = (cross_entropy, godin, gan, vos, npos, outlier_exposure, dream_id, dream_ood)
+TRAININGS: dict[str, Training] = {module.TRAINING.name: module.TRAINING for module in _MODULES}
+# The plain classifier, which judges outliers, and which detectors without a training are fitted to.
+PLAIN = cross_entropy.TRAINING.name
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["PLAIN", "TRAININGS", "Training"]

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dream_jax.detector.methods.base import Method, Options, Own, Rows, Shape, classification_terms
-from dream_jax.detector.methods.energy import score_by_energy
-from dream_jax.detector.options import number, whole
+from dream_jax.detector.methods.base import Examples, Own, Shape, Training, classification_terms
+from dream_jax.detector.options import Options, number, whole
 from dream_jax.detector.scores import energy_score
 from dream_jax.training.loop import Term
 
@@ -55,19 +54,19 @@ def _init(key: jax.Array, shape: Shape, options: Options) -> Own:
     return Own(init_phi(key, options["phi_hidden"]), {})
 
 
-def _terms(own: Own, rows: Rows, options: Options) -> tuple[dict[str, Term], dict]:
-    loss = level_set_loss(own.params, energy_score(rows.logits), rows.is_id)
-    level_set = Term(loss, rows.mask, options["weight"])
-    ce = classification_terms(rows.logits, rows.labels, rows.mask * rows.is_id)
+def _terms(own: Own, shown: Examples, options: Options) -> tuple[dict[str, Term], dict]:
+    loss = level_set_loss(own.params, energy_score(shown.logits), shown.is_id)
+    level_set = Term(loss, shown.mask, options["weight"])
+    ce = classification_terms(shown.logits, shown.labels, shown.mask * shown.is_id)
     return ce | {"level_set": level_set}, own.state
 
 
-METHOD = Method(
+TRAINING = Training(
     name="dream_ood",
     title="Dream-OOD",
     paper="Du et al., Dream the Impossible, NeurIPS 2023",
     terms=_terms,
-    score=score_by_energy,
+    detector="energy",
     extra="outliers",
     options={
         "weight": number(2.5, 0.0, 1e3),  # of the level-set loss; CIFAR-100's, ImageNet-100: 1

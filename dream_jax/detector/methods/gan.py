@@ -1,4 +1,4 @@
-"""GAN: a generator imagines samples near the data, on which the softmax is to be uniform.
+"""GAN: a generator imagines samples near the data, for which the softmax is made uniform.
 
 Lee et al., Training Confidence-calibrated Classifiers for Detecting Out-of-Distribution Samples,
 ICLR 2018. Classifier, generator and discriminator (DCGANs, Radford et al., ICLR 2016) are trained
@@ -10,15 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
-from dream_jax.detector.inputs import Inputs
-from dream_jax.detector.methods.base import Method, Options, Own, Rows, Shape, classification_terms
+from dream_jax.detector.methods.base import Examples, Own, Shape, Training, classification_terms
 from dream_jax.detector.methods.outlier_exposure import outlier_exposure_loss
-from dream_jax.detector.options import number, whole
-from dream_jax.detector.scores import max_softmax
+from dream_jax.detector.options import Options, number, whole
 from dream_jax.errors import UserError
 from dream_jax.models.norm import BatchNorm
+from dream_jax.settings import OptimizerSettings
 from dream_jax.training.loop import Term
 
 _INIT = nn.initializers.normal(0.02)  # of all weights, as for the DCGAN
@@ -43,8 +41,8 @@ def stages(size: int) -> tuple[int, tuple[int, ...]]:
     first = size >> doublings
     if doublings < 2 or first << doublings != size:
         raise UserError(
-            f"config.data.image_size is {size}; with the method gan it must be 4, 5, 6 or 7 times "
-            f"a power of two from 4 on, such as 28, 32, 64 or 224"
+            f"config.data.image_size is {size}; with the training gan it must be 4, 5, 6 or 7 "
+            f"times a power of two from 4 on, such as 28, 32, 64 or 224"
         )
     return first, tuple(max(8 >> stage, 1) for stage in range(doublings))
 
@@ -144,16 +142,16 @@ def _generate(
     return made, own.state | {"generator": state}
 
 
-def _terms(own: Own, rows: Rows, options: Options) -> tuple[dict[str, Term], dict]:
+def _terms(own: Own, shown: Examples, options: Options) -> tuple[dict[str, Term], dict]:
     """The joint confidence loss, with the generator's loss in its usual other form,
     -log D(G(z)).
 
     Each network has its own gradient alone: the classifier that of cross-entropy and KL, the
     generator that of its loss and the KL, the discriminator that of telling real from made.
     """
-    half = len(rows.images) // 2
-    real, made = rows.images[:half], rows.images[half:]
-    masks = rows.mask[:half], rows.mask[half:]
+    half = len(shown.images) // 2
+    real, made = shown.images[:half], shown.images[half:]
+    masks = shown.mask[:half], shown.mask[half:]
     discriminator = Discriminator(options["width"])
     params, state = own.params["discriminator"], own.state["discriminator"]
     of_real, state = _run(discriminator, params, state, real, masks[0])
@@ -161,21 +159,24 @@ def _terms(own: Own, rows: Rows, options: Options) -> tuple[dict[str, Term], dic
     of_made, state = _run(discriminator, params, state, still(made), masks[1])
     fooled, _ = _run(discriminator, still(params), state, made, masks[1])
     judged = jnp.concatenate([of_real, of_made])
-    told = jax.nn.softplus(judged * jnp.where(rows.is_id > 0, -1, 1))
-    right = ((judged > 0) == (rows.is_id > 0)).astype(jnp.float32)
-    outliers = rows.mask * (1 - rows.is_id)
-    terms = classification_terms(rows.logits, rows.labels, rows.mask * rows.is_id) | {
-        "kl": Term(uniform_divergence(rows.logits), outliers, options["beta"]),
-        "generator_kl": Term(uniform_divergence(rows.held), outliers, options["beta"]),
+    told = jax.nn.softplus(judged * jnp.where(shown.is_id > 0, -1, 1))
+    right = ((judged > 0) == (shown.is_id > 0)).astype(jnp.float32)
+    outliers = shown.mask * (1 - shown.is_id)
+    terms = classification_terms(shown.logits, shown.labels, shown.mask * shown.is_id) | {
+        "kl": Term(uniform_divergence(shown.logits), outliers, options["beta"]),
+        "generator_kl": Term(uniform_divergence(shown.held), outliers, options["beta"]),
         "generator": Term(jax.nn.softplus(-fooled), masks[1]),
-        "discriminator": Term(told, rows.mask, 2.0),  # the sum of two means, real and made
-        "discriminator_accuracy": Term(right, rows.mask, 0.0),
+        "discriminator": Term(told, shown.mask, 2.0),  # the sum of two means, real and made
+        "discriminator_accuracy": Term(right, shown.mask, 0.0),
     }
     return terms, own.state | {"discriminator": state}
 
 
 def _optimizer(
-    optimizer: optax.GradientTransformation, settings: ConfigDict, steps: int, options: Options
+    optimizer: optax.GradientTransformation,
+    settings: OptimizerSettings,
+    steps: int,
+    options: Options,
 ) -> optax.GradientTransformation:
     """Adam of the published code for generator and discriminator: at a tenth after 60 %."""
     rate = optax.piecewise_constant_schedule(options["learning_rate"], {round(0.6 * steps): 0.1})
@@ -185,17 +186,13 @@ def _optimizer(
     )
 
 
-def _score(state: dict, inputs: Inputs, options: Options) -> jax.Array:
-    return max_softmax(inputs.logits)
-
-
-METHOD = Method(
+TRAINING = Training(
     name="gan",
     title="GAN",
     paper="Lee et al., Training Confidence-calibrated Classifiers for Detecting "
     "Out-of-Distribution Samples, ICLR 2018",
     terms=_terms,
-    score=_score,
+    detector="msp",
     options={
         "beta": number(0.1, 0.0, 1e3),  # of the KL; the paper's for CIFAR-10, SVHN's is 1
         "width": whole(64, 1),  # channels of a DCGAN's stages are 8, 4, 2 times this

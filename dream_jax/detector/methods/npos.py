@@ -14,30 +14,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
 from dream_jax.detector import queues
-from dream_jax.detector.inputs import Inputs
+from dream_jax.detector.inputs import Outputs
 from dream_jax.detector.methods.base import (
-    Evaluate,
-    Method,
-    Options,
+    Examples,
     Own,
-    Rows,
     Shape,
+    Training,
     classification_terms,
 )
-from dream_jax.detector.options import number, whole
+from dream_jax.detector.options import Options, number, whole
 from dream_jax.errors import UserError
-from dream_jax.knn import knn_score, kth_sq_distance
+from dream_jax.knn import kth_sq_distance
+from dream_jax.settings import OptimizerSettings
 from dream_jax.training.devices import gather_rows, share_out
 from dream_jax.training.loop import Term
-
-
-def unit(vectors: jax.Array) -> jax.Array:
-    """Vectors (..., d) scaled to length 1; a vector of zeros stays one, with a gradient of 0."""
-    squares = jnp.sum(vectors**2, axis=-1, keepdims=True)
-    return vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
+from dream_jax.vectors import cosine_logits, unit
 
 
 def init_mlp(key: jax.Array, sizes: tuple[int, int, int]) -> dict:
@@ -84,11 +77,6 @@ def move_prototypes(
     weights = own * (1 - momentum) * momentum**later
     moved = jnp.matmul(weights.T, projected, precision="highest")
     return unit(momentum ** count[:, None] * prototypes + moved)
-
-
-def cosine_logits(projected: jax.Array, prototypes: jax.Array, temperature: float) -> jax.Array:
-    """cos(z, μ_c) / τ: (n, p) and (classes, p) unit vectors → (n, classes) (eq. 8)."""
-    return jnp.matmul(projected, prototypes.T, precision="highest") / temperature
 
 
 def dispersion(prototypes: jax.Array, temperature: float) -> jax.Array:
@@ -146,11 +134,6 @@ def _check(options: Options, image: tuple[int, int, int], labels: np.ndarray, ep
                 f"method npos: {small} is {options[small]}; it must be at most {large} = "
                 f"{options[large]}"
             )
-    if options["score_k"] > len(labels):
-        raise UserError(
-            f"method npos: score_k is {options['score_k']}; it must be at most {len(labels)}, the "
-            f"number of training images"
-        )
     queues.check_fill("npos", options["queue"], labels, epochs)
 
 
@@ -167,7 +150,7 @@ def _init(key: jax.Array, shape: Shape, options: Options) -> Own:
 
 
 def _optimizer(
-    network: optax.GradientTransformation, settings: ConfigDict, steps: int, options: Options
+    network: optax.GradientTransformation, settings: OptimizerSettings, steps: int, options: Options
 ) -> optax.GradientTransformation:
     """The network's, with a learning rate of φ that is `phi_rate` times as large."""
 
@@ -179,12 +162,12 @@ def _optimizer(
     return optax.chain(network, optax.masked(optax.scale(options["phi_rate"]), of_phi))
 
 
-def _terms(own: Own, rows: Rows, options: Options) -> tuple[dict[str, Term], dict]:
-    id_mask = rows.mask * rows.is_id
-    features = unit(rows.features)
-    projected = unit(mlp(own.params["projection"], rows.features))
+def _terms(own: Own, shown: Examples, options: Options) -> tuple[dict[str, Term], dict]:
+    id_mask = shown.mask * shown.is_id
+    features = unit(shown.features)
+    projected = unit(mlp(own.params["projection"], shown.features))
     all_features, all_projected, labels, mask = gather_rows(
-        (jax.lax.stop_gradient(features), projected, rows.labels, id_mask)
+        (jax.lax.stop_gradient(features), projected, shown.labels, id_mask)
     )
     prototypes = move_prototypes(
         own.state["prototypes"], all_projected, labels, mask, options["momentum"]
@@ -194,50 +177,43 @@ def _terms(own: Own, rows: Rows, options: Options) -> tuple[dict[str, Term], dic
     logits = cosine_logits(projected, prototypes, options["temperature"])
 
     queue = queues.push(own.state["queue"], all_features, labels, mask)
-    begun = queues.all_full(queue) & (rows.progress >= options["start"])
+    begun = queues.all_full(queue) & (shown.progress >= options["start"])
     # Each device draws the outliers of its share of the classes.
     classes, real = share_out(len(queue.seen))
     each, d = options["picks"] * options["keep"], features.shape[1]
 
     def draw():
         def of_class(number):
-            return synthesise(jax.random.fold_in(rows.key, number), queue.rows[number], options)
+            return synthesise(jax.random.fold_in(shown.key, number), queue.rows[number], options)
 
         return jax.lax.map(of_class, classes)
 
     outliers = jax.lax.cond(begun, draw, lambda: jnp.zeros((len(classes), each, d)))
     both = jnp.concatenate([features, outliers.reshape(-1, d)])
-    is_id = jnp.concatenate([rows.is_id, jnp.zeros(len(classes) * each)])
+    is_id = jnp.concatenate([shown.is_id, jnp.zeros(len(classes) * each)])
     open_mask = jnp.concatenate([id_mask, jnp.repeat(real, each)]) * begun
     loss = open_loss(mlp(own.params["phi"], both)[:, 0], is_id)
-    terms = classification_terms(logits, rows.labels, id_mask) | {
+    terms = classification_terms(logits, shown.labels, id_mask) | {
         "dispersion": Term(apart, jnp.ones(len(apart)), options["dispersion"]),
         "open": Term(loss, open_mask, options["weight"]),
     }
     return terms, {"prototypes": prototypes, "queue": queue}
 
 
-def _outputs(own: Own, logits: jax.Array, features: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cosines to the prototypes as logits, of temperature 1, and unit features."""
-    projected = unit(mlp(own.params["projection"], features))
-    return cosine_logits(projected, own.state["prototypes"], 1.0), unit(features)
+def _outputs(own: Own, outputs: Outputs, options: Options) -> Outputs:
+    """Returns cosines to the prototypes as logits, of temperature 1, and unit features."""
+    projected = unit(mlp(own.params["projection"], outputs.features))
+    logits = cosine_logits(projected, own.state["prototypes"], 1.0)
+    return outputs._replace(logits=logits, features=unit(outputs.features))
 
 
-def _fit(own: Own, evaluate: Evaluate, options: Options) -> dict:
-    return {"bank": evaluate(lambda inputs: inputs.features)}
-
-
-def _score(state: dict, inputs: Inputs, options: Options) -> jax.Array:
-    """Minus the distance to the k-th nearest training feature, as the published code has it."""
-    return knn_score(inputs.features, state["bank"], options["score_k"])
-
-
-METHOD = Method(
+TRAINING = Training(
     name="npos",
     title="NPOS",
     paper="Tao et al., Non-parametric Outlier Synthesis, ICLR 2023",
     terms=_terms,
-    score=_score,
+    detector="knn",
+    detector_options={"k": 300},
     options={  # defaults of the published code for CIFAR-10, trained from scratch
         "weight": number(0.1, 0.0, 1e3),  # of the open loss
         "start": number(0.4, 0.0, 1.0),  # share of the training before it, epochs 200 of 500
@@ -254,11 +230,10 @@ METHOD = Method(
         "temperature": number(0.1, 1e-3, 1e3),
         "momentum": number(0.95, 0.0, 1.0),  # of the prototypes; CIFAR-100: 0.5
         "dispersion": number(0.5, 0.0, 1e3),  # weight of the loss that drives prototypes apart
-        "score_k": whole(300, 1),  # the neighbour of the score
     },
     init=_init,
     outputs=_outputs,
+    linear=False,
     check=_check,
-    fit=_fit,
     optimizer=_optimizer,
 )

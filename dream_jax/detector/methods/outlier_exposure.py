@@ -1,37 +1,32 @@
-"""Outlier Exposure: real outliers are to have a uniform softmax (Hendrycks et al., ICLR 2019)."""
+"""Outlier Exposure: a uniform softmax on real outliers (Hendrycks et al., ICLR 2019)."""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from dream_jax.detector.inputs import Inputs
-from dream_jax.detector.methods.base import Method, Options, Own, Rows, classification_terms
-from dream_jax.detector.options import number
-from dream_jax.detector.scores import max_softmax
+from dream_jax.detector.methods.base import Examples, Own, Training, classification_terms
+from dream_jax.detector.options import Options, number
 from dream_jax.training.loop import Term
 
 
-def outlier_exposure_loss(logits: jax.Array) -> jax.Array:
-    """Cross-entropy from the uniform distribution to the softmax, per row: (n, c) → (n,)."""
+def outlier_exposure_loss(logits: Float[Array, "n classes"]) -> Float[Array, " n"]:
+    """Returns the cross-entropy from the uniform distribution to the softmax of each example."""
     return jax.nn.logsumexp(logits, axis=-1) - jnp.mean(logits, axis=-1)
 
 
-def _terms(own: Own, rows: Rows, options: Options) -> tuple[dict[str, Term], dict]:
-    outliers = rows.mask * (1 - rows.is_id)
-    exposure = Term(outlier_exposure_loss(rows.logits), outliers, options["weight"])
-    ce = classification_terms(rows.logits, rows.labels, rows.mask * rows.is_id)
+def _terms(own: Own, shown: Examples, options: Options) -> tuple[dict[str, Term], dict]:
+    outliers = shown.mask * (1 - shown.is_id)
+    exposure = Term(outlier_exposure_loss(shown.logits), outliers, options["weight"])
+    ce = classification_terms(shown.logits, shown.labels, shown.mask * shown.is_id)
     return ce | {"exposure": exposure}, own.state
 
 
-def _score(state: dict, inputs: Inputs, options: Options) -> jax.Array:
-    return max_softmax(inputs.logits)
-
-
-METHOD = Method(
+TRAINING = Training(
     name="outlier_exposure",
     title="Outlier Exposure",
     paper="Hendrycks et al., Deep Anomaly Detection with Outlier Exposure, ICLR 2019",
     terms=_terms,
-    score=_score,
+    detector="msp",
     extra="auxiliary",
     options={"weight": number(0.5, 0.0, 1e3), "zoom": number(1.0, 1.0, 100.0)},
 )

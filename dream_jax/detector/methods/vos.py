@@ -10,28 +10,22 @@ import numpy as np
 from jax.nn import logsumexp
 
 from dream_jax.detector import queues
-from dream_jax.detector.inputs import Inputs
+from dream_jax.detector.inputs import Outputs
 from dream_jax.detector.methods.base import (
-    Evaluate,
-    Method,
-    Options,
+    Examples,
     Own,
-    Rows,
     Shape,
+    Training,
     classification_terms,
 )
 from dream_jax.detector.methods.dream_ood import init_phi, level_set_loss, phi
-from dream_jax.detector.options import choice, number, whole
-from dream_jax.detector.scores import energy_score
+from dream_jax.detector.options import Options, choice, number, whole
 from dream_jax.errors import UserError
 from dream_jax.training.devices import gather_rows, share_out
 from dream_jax.training.loop import Term
 
 RIDGE = 1e-4  # added to the covariance's diagonal, as in the published code
 SLOPES = ("free", "rising")  # of φ, see `uncertainty_branch`
-# "phi" is the paper's text (section 3.3), "energy" what the published code tests classifiers by. A
-# weight that has fallen below 0 stays there and hides its class from φ, but not from the energy.
-SCORES = ("energy", "phi")
 
 
 def weighted_energy(logits: jax.Array, weights: jax.Array) -> jax.Array:
@@ -110,11 +104,11 @@ def _init(key: jax.Array, shape: Shape, options: Options) -> Own:
     return Own(params, queues.empty(shape.classes, options["queue"], shape.features))
 
 
-def _terms(own: Own, rows: Rows, options: Options) -> tuple[dict[str, Term], queues.Queues]:
-    id_mask = rows.mask * rows.is_id
-    gathered = gather_rows((jax.lax.stop_gradient(rows.features), rows.labels, id_mask))
+def _terms(own: Own, shown: Examples, options: Options) -> tuple[dict[str, Term], queues.Queues]:
+    id_mask = shown.mask * shown.is_id
+    gathered = gather_rows((jax.lax.stop_gradient(shown.features), shown.labels, id_mask))
     queue = queues.push(own.state, *gathered)
-    begun = queues.all_full(queue) & (rows.progress >= options["start"])
+    begun = queues.all_full(queue) & (shown.progress >= options["start"])
     # Each device draws the outliers of its share of the classes.
     classes, real = share_out(len(queue.seen))
 
@@ -122,44 +116,38 @@ def _terms(own: Own, rows: Rows, options: Options) -> tuple[dict[str, Term], que
         means, factor = fit_gaussians(queue.rows)
 
         def of_class(number):
-            key = jax.random.fold_in(rows.key, number)
+            key = jax.random.fold_in(shown.key, number)
             return virtual_outliers(
                 key, means[number], factor, options["candidates"], options["keep"]
             )
 
         return jax.lax.map(of_class, classes)
 
-    shape = (len(classes), options["keep"], rows.features.shape[1])
+    shape = (len(classes), options["keep"], shown.features.shape[1])
     outliers = jax.lax.cond(begun, draw, lambda: jnp.zeros(shape))
-    logits = jnp.concatenate([rows.logits, rows.head(outliers.reshape(-1, shape[-1]))])
-    is_id = jnp.concatenate([rows.is_id, jnp.zeros(shape[0] * shape[1])])
+    logits = jnp.concatenate([shown.logits, shown.head(outliers.reshape(-1, shape[-1]))])
+    is_id = jnp.concatenate([shown.is_id, jnp.zeros(shape[0] * shape[1])])
     mask = jnp.concatenate([id_mask, jnp.repeat(real, options["keep"])]) * begun
     energy = weighted_energy(logits, own.params["weights"])
     branch = uncertainty_branch(own.params["phi"], options["slope"])
     loss = level_set_loss(branch, energy, is_id)
-    ce = classification_terms(rows.logits, rows.labels, id_mask)
+    ce = classification_terms(shown.logits, shown.labels, id_mask)
     return ce | {"uncertainty": Term(loss, mask, options["weight"])}, queue
 
 
-def _fit(own: Own, evaluate: Evaluate, options: Options) -> dict:
-    return own.params
+def _outputs(own: Own, outputs: Outputs, options: Options) -> Outputs:
+    """Adds φ's logit of the weighted energy, as the paper scores images (section 3.3)."""
+    energy = weighted_energy(outputs.logits, own.params["weights"])
+    logits = phi(uncertainty_branch(own.params["phi"], options["slope"]), energy)
+    return outputs._replace(certainty=logits[:, 1] - logits[:, 0])
 
 
-def _score(state: dict, inputs: Inputs, options: Options) -> jax.Array:
-    """The energy of the logits, or φ's logit of their weighted energy; see `SCORES`."""
-    if options["score"] == "energy":
-        return energy_score(inputs.logits)
-    energy = weighted_energy(inputs.logits, state["weights"])
-    logits = phi(uncertainty_branch(state["phi"], options["slope"]), energy)
-    return logits[:, 1] - logits[:, 0]
-
-
-METHOD = Method(
+TRAINING = Training(
     name="vos",
     title="VOS",
     paper="Du et al., VOS: Learning What You Don't Know by Virtual Outlier Synthesis, ICLR 2022",
     terms=_terms,
-    score=_score,
+    detector="energy",  # as the published code has it
     options={  # defaults of the published code for CIFAR
         "weight": number(0.1, 0.0, 1e3),  # of the uncertainty loss
         "start": number(0.4, 0.0, 1.0),  # share of the training before it, epochs 40 of 100
@@ -168,9 +156,8 @@ METHOD = Method(
         "keep": whole(1, 1),  # ... and how many are kept as outliers
         "phi_hidden": whole(0, 0),  # 0: φ is linear; the paper's object detectors: 512
         "slope": choice("free", SLOPES),
-        "score": choice("energy", SCORES),
     },
     init=_init,
     check=_check,
-    fit=_fit,
+    outputs=_outputs,
 )

@@ -3,22 +3,20 @@
 import re
 import shutil
 
-import numpy as np
 import pytest
-import toy as toy_module
 from ml_collections import ConfigDict
 
+from configs import cifar10, cifar100, imagefolder, imagenet100, quickstart
 from dream_jax import pipeline
-from dream_jax.config import ROWS, RULES, check_class_sizes, check_config, spelt_out
-from dream_jax.config import candidates as tried
-from dream_jax.detector.detectors import DETECTORS
-from dream_jax.detector.methods import METHODS
+from dream_jax.checks import check
 from dream_jax.errors import UserError
+from dream_jax.rows import candidates as tried
+from dream_jax.settings import field_types
 
 
 def refusal(config: ConfigDict) -> str:
     with pytest.raises(UserError) as caught:
-        check_config(config)
+        check(config)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -35,11 +33,18 @@ def with_value(config: ConfigDict, field: str, value) -> ConfigDict:
     return config
 
 
-def test_quickstart_and_toy_pass(toy):
-    check_config(toy.config())
-    quickstart = toy_module.quickstart()
-    quickstart.generator.path = str(toy.generator)
-    check_config(quickstart)
+@pytest.mark.parametrize("file", [cifar10, cifar100, imagefolder, imagenet100, quickstart])
+def test_configurations_of_the_project_pass(toy, file):
+    for settings in (check(toy.config()), check(file.get_config())):
+        assert settings.sampling.k > 0
+    assert settings.name == file.__name__.removeprefix("configs.")
+
+
+def test_all_rows_can_be_asked_for_in_every_configuration():
+    for file in (cifar10, cifar100, imagefolder, imagenet100, quickstart):
+        config = file.get_config()
+        config.methods = ("all",)
+        assert check(config).methods == ("all",)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +57,11 @@ def test_quickstart_and_toy_pass(toy):
         ("seeds", (0, -1), "at least 0"),
         ("seeds", (1, 1), "each once"),
         ("seeds", 1, "whole numbers"),
-        ("methods", ("energy", "magic"), "all, or some of msp"),
-        ("methods", (), "dream_ood"),
+        ("methods", ("energy", "magic"), "allowed: all, or some of msp"),
+        ("methods", ("vos/energy", "vos"), "'vos' is there twice"),
+        ("methods", ("vos/godin",), "pairs training/detector"),
+        ("methods", ("energy/knn",), "'energy/knn' is no row"),
+        ("methods", (), "names of rows"),
         ("methods", ("msp", "msp"), "each once"),
         ("method_options", 3, "settings"),
         ("data.auxiliary", "noise", "names of sets"),
@@ -113,7 +121,7 @@ def test_bad_value_is_named_with_what_is_allowed(toy, field, value, allowed):
 def test_names_of_tfds_and_folders_pass_whether_they_are_here_or_not(toy):
     config = with_value(toy.config(), "data.id", "cifar100")
     ood = ("svhn_cropped", "cifar10_corrupted/gaussian_noise_1", "isun=no/such folder")
-    check_config(with_value(config, "data.ood", ood))
+    check(with_value(config, "data.ood", ood))
 
 
 @pytest.mark.parametrize(
@@ -121,10 +129,12 @@ def test_names_of_tfds_and_folders_pass_whether_they_are_here_or_not(toy):
     [
         ({"knn": {"k": 0}}, "config.method_options: knn: k is 0; it must be a whole"),
         ({"knn": {"n": 3}}, "config.method_options: knn has no setting 'n'; allowed: k"),
-        ({"knn": 3}, "config.method_options.knn is 3; allowed: settings of one of msp"),
+        ({"knn": 3}, "config.method_options is"),
         ({"vin": {}}, "config.method_options.vin is {}; allowed: settings of one of msp"),
         ({"dream_ood": {"weight": -1}}, "dream_ood: weight is -1; it must be a number of at least"),
-        ({"energy": {"weight": 1}}, "energy has no setting 'weight'; allowed: none"),
+        ({"energy": {"weight": 1}}, "energy has no setting 'weight'; allowed: temperature"),
+        ({"cross_entropy": {"weight": 1}}, "cross_entropy has no setting 'weight'; allowed: none"),
+        ({"npos/knn": {"n": 1}}, "knn has no setting 'n'; allowed: k"),
     ],
 )
 def test_settings_of_rows(toy, options, words):
@@ -132,19 +142,17 @@ def test_settings_of_rows(toy, options, words):
     config.methods = ("msp", "knn")
     config.method_options = ConfigDict(options)
     assert words in refusal(config)
-    config.method_options = ConfigDict({"knn": {"k": 7}})  # of vim too, which is no row here
-    check_config(config)
+    config.method_options = ConfigDict({"vim": {"dimension": 7}})  # is no row here
+    check(config)
 
 
-def test_all_rows_and_rows_in_one_text(toy):
+def test_rows_and_sets_in_one_text(toy):
     config = toy.config()
-    config.methods = ("all",)
-    assert spelt_out(config).methods == ROWS == tuple(dict.fromkeys([*DETECTORS, *METHODS]))
     config.methods = ("msp, dream_ood",)
-    assert spelt_out(config).methods == ("msp", "dream_ood")
+    assert check(config).methods == ("msp", "dream_ood")
     assert config.methods == ("msp, dream_ood",)
     config.data.ood = ("letters,faces", "mine=a,b")
-    assert spelt_out(config).data.ood == ("letters", "faces", "mine=a,b")
+    assert check(config).data.ood == ("letters", "faces", "mine=a,b")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +160,7 @@ def test_all_rows_and_rows_in_one_text(toy):
     [
         ({"knn": {"k": (0, 3)}}, "config.tuning.candidates.knn: knn: k is 0; it must be a whole"),
         ({"knn": {"n": (1,)}}, "config.tuning.candidates.knn: knn has no setting 'n'"),
-        ({"knn": {"k": 3}}, "it must be a list of values for each of some settings of one of msp"),
+        ({"knn": {"k": 3}}, "it must be a list of values for each of some settings of one of"),
         ({"knm": {"k": (3,)}}, "it must be a list of values for each of some settings of one of"),
     ],
 )
@@ -161,8 +169,8 @@ def test_candidates_for_tuning(toy, candidates, words):
     config.tuning.candidates = ConfigDict(candidates)
     assert words in refusal(config)
     config.tuning.candidates = ConfigDict({"dream_ood": {"weight": (1, 2), "zoom": (1, 4)}})
-    check_config(config)
-    assert len(tried(config, "dream_ood")) == 4
+    check(config)
+    assert len(tried(check(config), "dream_ood")) == 4
 
 
 def test_a_set_is_tested_or_tuned_or_trained_on(toy):
@@ -179,20 +187,38 @@ def test_record_of_tuning_that_is_not_there(toy):
 def test_outlier_exposure_needs_real_outliers(toy):
     config = with_value(toy.config(), "methods", ("outlier_exposure",))
     config.data.auxiliary = ()
-    assert refusal(config).startswith("config.data.auxiliary is (); with 'outlier_exposure'")
+    assert refusal(config).startswith("config.data.auxiliary is (); it must name sets of real outl")
 
 
-def test_neighbours_above_the_number_of_training_images(toy):
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"methods": ("knn",), "method_options": {"knn": {"k": 401}}},
+            r"detector knn: k is 401; it must be at most 400",
+        ),
+        ({"methods": ("vos",)}, r"method vos: queue is 400; it must be below 40, the images"),
+        (
+            {"sampling.k": 41, "latent_space.features_per_class": 50},
+            r"config.sampling.k is 41; it must be at most 40, the number of images of class 'zero'",
+        ),
+        (
+            {"data.class_tokens": {"eleven": "ten"}},
+            r"class_tokens names \['eleven'\]; allowed: zer",
+        ),
+        ({"decoding.name_suffixes": {"eleven": "x"}}, r"name_suffixes names \['eleven'\]; allowed"),
+    ],
+)
+def test_settings_that_the_data_do_not_allow_are_refused_before_any_work(
+    toy, tmp_path, changes, words
+):
     config = toy.config()
-    config.methods, config.method_options = ("knn",), ConfigDict({"knn": {"k": 401}})
-    with pytest.raises(UserError, match=r"detector knn: k is 401; it must be at most 400"):
-        check_class_sizes(config, np.repeat(np.arange(10), 40), [str(c) for c in range(10)])
-
-
-def test_queue_that_the_training_never_fills(toy):
-    config = with_value(toy.config(), "methods", ("vos",))
-    with pytest.raises(UserError, match=r"method vos: queue is 400; it must be below 40, the im"):
-        check_class_sizes(config, np.repeat(np.arange(10), 40), [str(c) for c in range(10)])
+    for field, value in changes.items():
+        value = ConfigDict(value) if isinstance(value, dict) else value
+        config = with_value(config, field, value)
+    with pytest.raises(UserError, match=words):
+        pipeline.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_image_folder_needs_a_folder(toy):
@@ -201,15 +227,15 @@ def test_image_folder_needs_a_folder(toy):
 
 
 def test_methods_without_outliers_stand_alone(toy):
-    check_config(with_value(toy.config(), "methods", ("energy",)))
+    check(with_value(toy.config(), "methods", ("energy",)))
 
 
 def test_no_images_by_name_are_needed_where_no_share_is(toy):
     config = with_value(toy.config(), "decoding.by_name", 0)
-    check_config(with_value(config, "classifier.by_name_share", 0.0))
+    check(with_value(config, "classifier.by_name_share", 0.0))
 
 
-@pytest.mark.parametrize("field", RULES)
+@pytest.mark.parametrize("field", field_types())
 def test_missing_field_is_named(toy, field):
     config = toy.config()
     section = config
@@ -252,7 +278,7 @@ def test_generator_by_name_needs_a_pinned_revision(toy):
     config = with_value(toy.config(), "generator.path", "someone/something")
     message = refusal(config)
     assert message.startswith("generator.revision is empty")
-    check_config(with_value(config, "generator.revision", "v1"))  # downloaded when it is run
+    check(with_value(config, "generator.revision", "v1"))  # downloaded when it is run
 
 
 def test_generator_whose_parts_do_not_fit(toy, tmp_path):
@@ -275,22 +301,3 @@ def test_unknown_stage(toy, tmp_path, stages):
     assert message.startswith("--stages names ")
     assert "learn, sample, decode, train, evaluate, report" in message
     assert not (tmp_path / "run").exists()
-
-
-def test_k_above_the_size_of_a_class(toy):
-    config = toy.config()
-    labels = np.repeat(np.arange(3), [40, 9, 40])
-    with pytest.raises(UserError, match=r"config.sampling.k is 10; .* at most 9, .*'b'"):
-        check_class_sizes(config, labels, ("a", "b", "c"))
-
-
-def test_no_class_names(toy):
-    with pytest.raises(UserError, match="no class names"):
-        check_class_sizes(toy.config(), np.zeros(0, int), ())
-
-
-def test_token_for_an_unknown_class(toy):
-    config = toy.config()
-    config.data.class_tokens = ConfigDict({"eleven": "ten"})
-    with pytest.raises(UserError, match=r"class_tokens names \['eleven'\]; allowed: zero, one"):
-        check_class_sizes(config, np.repeat([0, 1], 40), ("zero", "one"))

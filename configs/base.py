@@ -1,0 +1,182 @@
+"""Every setting once, with what it does. Other configurations change what differs.
+
+The values are those of the published code for CIFAR-100 unless a comment says otherwise.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns a configuration that lacks only its name and its data."""
+    config = ConfigDict()
+    config.name = "base"  # of the run; its folder is runs/<name> unless --workdir is given
+    config.seed = 0  # of everything that is drawn at random, but for the choice of test images
+    config.seeds = ()  # of the classifiers, e.g. (0, 1, 2), if not only `seed`
+    # Rows of the results: a training ("dream_ood", scored by the detector of its paper), a detector
+    # ("knn", fitted to the plain classifier), a pair ("outlier_exposure/knn"), or "all".
+    config.methods = ("energy", "dream_ood")
+    # Settings by the name of a training, a detector or a pair, in place of the defaults that
+    # dream_jax/detector/ gives: {"knn": {"k": 10}, "npos/knn": {"k": 50}}.
+    config.method_options = ConfigDict()
+    # What Dream-OOD starts its training from: "" fresh weights, "cross_entropy" the plain
+    # classifier of this run, or a folder classifier/<method>/checkpoints of another run.
+    config.init_from = ""
+    config.save_every = 2000  # training steps between checkpoints
+    config.eval_batch_size = 1000  # images at once over all devices, where nothing is trained
+    config.data = data()
+    config.model = model()
+    config.latent_space = latent_space()
+    config.sampling = sampling()
+    config.inliers = inliers()
+    config.generator = generator()
+    config.decoding = decoding()
+    config.classifier = classifier()
+    config.fine_tune = fine_tune()
+    config.tuning = tuning()
+    return config
+
+
+def data() -> ConfigDict:
+    data = ConfigDict()
+    data.id = ""  # the ID set: a name of dream_jax/data/sets/, a TFDS set, or "imagefolder"
+    data.ood = ()  # OOD sets to test on: such names, or name=folder
+    data.shifted = ()  # the ID classes with another look: corruptions, TFDS sets, name=folder
+    data.tuning = ()  # OOD sets by which launch/tune.py chooses settings; never reported
+    data.auxiliary = ()  # real outliers to train on, for Outlier Exposure
+    data.auxiliary_count = 50_000  # images of each such set, or all if it has fewer
+    data.image_size = 32  # height and width in pixels
+    data.channels = 3  # 3 RGB, 1 grey
+    data.ood_count = 2000  # images of each OOD set: a fifth of the ID test set
+    data.tfds_dir = ""  # folder of prepared TFDS sets; "" TFDS_DATA_DIR or ~/tensorflow_datasets
+    data.folder = ""  # of "imagefolder": holds train/<class>/* and test/<class>/*
+    data.class_names = ConfigDict()  # folder or label → class name; if not empty, selects classes
+    data.class_tokens = ConfigDict()  # class name → the word whose token stands for it
+    data.unreadable = "stop"  # what an image that cannot be read does, or "skip" it
+    data.hold_bytes = 2**30  # image sets up to this size are held in memory
+    data.workers = 8  # processes that read the images of larger sets for training; 0 threads
+    return data
+
+
+def model() -> ConfigDict:
+    """The network of the feature extractor and of the classifiers."""
+    model = ConfigDict()
+    model.arch = "resnet34"  # resnet8, resnet18, resnet34, resnet50
+    model.width = 64  # channels of the first stage
+    model.stem = "small"  # 3×3; "stride2" 3×3 with stride 2; "imagenet" 7×7 and max-pooling
+    # The published code computes in float32. bfloat16 halves the memory of activations, and TPU
+    # and GPU multiply it several times as fast.
+    model.precision = "bfloat16"
+    return model
+
+
+def sgd() -> ConfigDict:
+    """SGD with Nesterov momentum and a learning rate that follows a cosine, step by step."""
+    optimizer = ConfigDict()
+    optimizer.learning_rate = 0.1
+    optimizer.final_learning_rate = 1e-6
+    optimizer.warmup = 0.0  # share of the steps in which the learning rate rises linearly
+    optimizer.momentum = 0.9
+    optimizer.weight_decay = 5e-4
+    return optimizer
+
+
+def latent_space() -> ConfigDict:
+    """① The text-conditioned latent space."""
+    latent_space = ConfigDict()
+    latent_space.epochs = 200
+    latent_space.batch_size = 256
+    latent_space.temperature = 0.1  # t, which divides the cosines
+    latent_space.augment = "crop_flip"  # or none, affine, random_resized_crop
+    latent_space.features_per_class = 500  # features of each class that are stored, at most
+    latent_space.optimizer = sgd()
+    return latent_space
+
+
+def sampling() -> ConfigDict:
+    """② Outlier embeddings."""
+    sampling = ConfigDict()
+    sampling.k = 300  # the neighbour whose distance counts
+    sampling.boundary = 50  # m, features of a class with the largest k-NN distance
+    sampling.per_round = 50  # boundary features drawn in a round
+    sampling.candidates = 1500  # L, noise vectors in a round
+    sampling.scale = 0.07  # s, standard deviation of the noise around a unit feature
+    sampling.keep = 2  # candidates kept for each boundary feature and round
+    sampling.rounds = 100
+    sampling.selection = "paper"  # "published" repeats what the published code chooses
+    return sampling
+
+
+def inliers() -> ConfigDict:
+    """Inlier embeddings and images, for Dream-ID."""
+    inliers = ConfigDict()
+    inliers.k = 300
+    inliers.per_round = 100
+    inliers.candidates = 1500
+    inliers.scale = 0.01
+    inliers.keep = 1
+    inliers.rounds = 100
+    inliers.images = 100_000  # decoded images, spread evenly over the classes
+    inliers.confirmed = False  # True: train on those alone that the plain classifier reads as asked
+    return inliers
+
+
+def generator() -> ConfigDict:
+    """③ The text-to-image pipeline."""
+    generator = ConfigDict()
+    generator.path = "CompVis/stable-diffusion-v1-4"  # a folder, or owner/name on the hub
+    generator.revision = "133a221b8aa7292a167afc5127cb63fb5005638b"  # on the hub: commit or tag
+    generator.scheduler = "plms"  # or ddim, dpmsolver++
+    generator.precision = "bfloat16"  # the published code: mixed float16 on a GPU
+    return generator
+
+
+def decoding() -> ConfigDict:
+    """③ What is decoded."""
+    decoding = ConfigDict()
+    decoding.prompts = ("A high-quality image of the {name}",)  # of outliers, taken in turn
+    decoding.id_prompt = "A high-quality image of the {name}"  # of images of the plain classes
+    decoding.name_suffixes = ConfigDict()  # class name → what prompts say after it
+    decoding.image_size = 32  # of the files, to which the generator's pictures are resized
+    decoding.steps = 50  # denoising steps
+    decoding.guidance = 7.5  # scale of classifier-free guidance
+    decoding.batch_size = 32  # images at once over all devices
+    decoding.vae_batch_size = 8  # of these, images that the VAE decodes at once, for its memory
+    decoding.outliers = 100_000  # images, spread evenly over the classes
+    decoding.by_name = 0  # images of plain class names, to train on as ID images
+    decoding.by_name_test = 1000  # the same, to test that a detector takes them for ID images
+    return decoding
+
+
+def classifier() -> ConfigDict:
+    """④ Classifiers."""
+    classifier = ConfigDict()
+    classifier.epochs = 200
+    classifier.batch_size = 256
+    classifier.outlier_batch_size = 256  # outliers or inliers shown in a step, with the ID images
+    classifier.augment = "crop_flip"
+    classifier.degrade = 0.0  # share of images blurred, dimmed and made noisy, ID or not
+    classifier.round_trip_share = 0.0  # share of ID images shown after the autoencoder and back
+    classifier.by_name_share = 0.0  # share of ID images that were decoded from class names
+    # Outliers to which the plain classifier gives a class with at least this confidence are left
+    # out; 1 keeps all. Lower it if the training collapses.
+    classifier.filter_confidence = 1.0
+    classifier.collapse_below = 0.1  # ID accuracy that stops a training ...
+    classifier.collapse_after = 0.3  # ... after this share of its steps
+    classifier.optimizer = sgd()
+    return classifier
+
+
+def fine_tune() -> ConfigDict:
+    """What takes the place of the classifier's settings where `init_from` is set."""
+    return ConfigDict(
+        {"epochs": 20, "batch_size": 256, "outlier_batch_size": 256, "learning_rate": 0.001}
+    )
+
+
+def tuning() -> ConfigDict:
+    """What launch/tune.py tries."""
+    tuning = ConfigDict()
+    tuning.seed = 100  # of the classifiers that are tried
+    tuning.candidates = ConfigDict()  # row → setting → values; all combinations are tried
+    tuning.record = ""  # the tuning.json that settings were chosen by, for the report
+    return tuning

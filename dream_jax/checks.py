@@ -1,0 +1,157 @@
+"""The configuration checked as a whole, once, before any work, into typed settings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from ml_collections import ConfigDict
+
+from dream_jax.candidates import record_file
+from dream_jax.data.image_sets import DataOptions
+from dream_jax.data.registry import check_name, set_title
+from dream_jax.data.roles import check_roles
+from dream_jax.detector.methods import PLAIN, TRAININGS
+from dream_jax.errors import UserError
+from dream_jax.generator.load import check_generator
+from dream_jax.rows import candidates, make_rows
+from dream_jax.rules import Rule, one_of
+from dream_jax.settings import Settings, field_types, flatten
+
+S = TypeVar("S")
+# Lists of names, for which a flag may give one text: --config.methods=msp,vos
+LISTS = ("methods", "data.ood", "data.shifted", "data.tuning", "data.auxiliary")
+# What results call the other sets that they hold.
+RESERVED = ("id", "mean", "round_trips", "sampled_by_name", "file")
+
+
+def check(config: ConfigDict) -> Settings:
+    """Checks every field by itself, then those that must fit each other.
+
+    Raises:
+      UserError: one line with the first bad field, its value and what is allowed.
+    """
+    tree = config.to_dict()
+    for field in LISTS:
+        _split_at_commas(tree, field)
+    settings = _typed(Settings, tree, "")
+    known = field_types()
+    for field in flatten(tree):
+        if not any(field == name or field.startswith(f"{name}.") for name in known):
+            raise UserError(f"config.{field} is no setting; allowed: {', '.join(sorted(known))}")
+    make_rows(settings)
+    for name in settings.tuning.candidates:
+        candidates(settings, name)
+    record_file(settings.tuning.record)
+    _check_sets(settings)
+    _check_sizes(settings)
+    if settings.init_from in TRAININGS and settings.init_from != PLAIN:
+        raise UserError(
+            f"config.init_from is {settings.init_from!r}; allowed: empty, {PLAIN!r}, or a folder "
+            f"of checkpoints"
+        )
+    if settings.classifier.by_name_share > 0 and settings.decoding.by_name == 0:
+        raise UserError(
+            f"config.decoding.by_name is 0; with classifier.by_name_share = "
+            f"{settings.classifier.by_name_share} it must be above 0"
+        )
+    check_generator(settings.generator.path, settings.generator.revision)
+    return settings
+
+
+def _split_at_commas(tree: dict[str, Any], field: str) -> None:
+    """Divides texts of a list at their commas, unless they name a folder (`name=folder`)."""
+    *sections, last = field.split(".")
+    section = tree.get(sections[0]) if sections else tree
+    texts = section.get(last) if isinstance(section, dict) else None
+    texts = (texts,) if isinstance(texts, str) else texts
+    if isinstance(texts, tuple | list) and all(isinstance(text, str) for text in texts):
+        parts = [[text] if "=" in text else text.split(",") for text in texts]
+        section[last] = tuple(name.strip() for names in parts for name in names)
+
+
+def _typed(kind: type[S], tree: Any, prefix: str) -> S:
+    """Makes a section of the settings of a tree of values."""
+    values = {}
+    hints = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):  # type: ignore[arg-type]
+        hint, path = hints[field.name], f"{prefix}{field.name}"
+        section = tree if isinstance(tree, dict) else {}
+        if is_dataclass(hint):
+            values[field.name] = _typed(hint, section.get(field.name), f"{path}.")
+            continue
+        rule = rule_of(hint)
+        if field.name not in section:
+            raise UserError(f"config.{path} is missing; it must be {rule.allowed}")
+        value = section[field.name]
+        if not rule.holds(value):
+            raise UserError(f"config.{path} is {value!r}; it must be {rule.allowed}")
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
+
+
+def rule_of(hint: Any) -> Rule:
+    """Returns the rule in the type of a field."""
+    found = [part for part in get_args(hint) if isinstance(part, Rule)]
+    if found:
+        return found[0]
+    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if get_origin(kind) is Literal:
+        return one_of(get_args(kind))
+    assert kind is bool, f"{hint} has no rule"
+    return Rule(lambda value: isinstance(value, bool), "True or False")
+
+
+def _check_sizes(settings: Settings) -> None:
+    """Checks that the samplers can choose as many as they are told to."""
+    most = settings.latent_space.features_per_class
+    sampling, inliers = settings.sampling, settings.inliers
+    for field, value in (
+        ("sampling.k", sampling.k),
+        ("sampling.boundary", sampling.boundary),
+        ("inliers.k", inliers.k),
+    ):
+        if value > most:
+            raise UserError(
+                f"config.{field} is {value}; it must be at most the class size, "
+                f"latent_space.features_per_class = {most}"
+            )
+    for name, section in (("sampling", sampling), ("inliers", inliers)):
+        if section.keep > section.candidates:
+            raise UserError(
+                f"config.{name}.keep is {section.keep}; it must be at most {name}.candidates = "
+                f"{section.candidates}"
+            )
+
+
+def _check_sets(settings: Settings) -> None:
+    """Checks the names of the image sets; whether they are on this machine shows later."""
+    data = settings.data
+    options = DataOptions.of(data, count=data.ood_count)
+    uses: Mapping[str, Sequence[str]] = {
+        "id": (data.id,),
+        "ood": data.ood,
+        "tuning": data.tuning,
+        "auxiliary": data.auxiliary,
+    }
+    for field, names in uses.items():
+        for name in names:
+            try:
+                check_name(name, options, "ID" if field == "id" else "OOD")
+            except UserError as error:
+                found = getattr(data, field)
+                raise UserError(f"config.data.{field} is {found!r}; {error}") from None
+    if data.id == "imagefolder" and not data.folder:
+        raise UserError("config.data.folder is ''; with data.id = imagefolder it must be a folder")
+    # Other sets may lie in the same folder as its train and test folders.
+    own = f"={data.folder}/train" if data.id == "imagefolder" else ""
+    try:
+        check_roles(data.id + own, data.ood, data.tuning, data.auxiliary)
+    except UserError as error:
+        raise UserError(f"config.{error}") from None
+    set_titles = [set_title(name) for name in data.ood]
+    for title in set_titles:
+        if set_titles.count(title) > 1 or title in RESERVED:
+            raise UserError(
+                f"config.data.ood is {data.ood!r}; each set must have a name of its own, other "
+                f"than {', '.join(RESERVED)}, and {title!r} is not"
+            )

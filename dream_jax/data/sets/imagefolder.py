@@ -1,0 +1,65 @@
+"""`imagefolder`: an ID set of one's own images, a folder per class."""
+
+from pathlib import Path
+
+from dream_jax.data.folders import class_folders, load_classes
+from dream_jax.data.image_sets import DataOptions, IdSet, ImageSet
+from dream_jax.data.labels import select_classes
+from dream_jax.errors import DataUnavailable, UserError
+
+TEST_NAMES = ("test", "val")
+
+
+def _splits(options: DataOptions) -> tuple[Path, Path]:
+    """Returns the folders of the training and the test images.
+
+    Raises:
+      UserError: data.folder is not given.
+      DataUnavailable: one of them is not there.
+    """
+    if not options.folder:
+        raise UserError("data.folder is ''; with data.id = imagefolder it must be a folder")
+    root = Path(options.folder).expanduser()
+    train = root / "train"
+    test = next((root / name for name in TEST_NAMES if (root / name).is_dir()), None)
+    if not train.is_dir() or test is None:
+        missing = "train" if not train.is_dir() else " or ".join(TEST_NAMES)
+        raise DataUnavailable(
+            f"data.folder {options.folder}: there is no folder {missing} in it; it must hold "
+            "train/<class>/* and test/<class>/* (or val/<class>/*), as png, jpg or jpeg"
+        )
+    return train, test
+
+
+def _check(options: DataOptions) -> None:
+    _splits(options)
+
+
+def imagefolder(options: DataOptions) -> tuple[ImageSet, ImageSet]:
+    """Loads the images in `data.folder`: train/<class>/ and test/<class>/ (or val/<class>/).
+
+    A class is a folder with images anywhere below it; classes are in the order of the folders'
+    names. Their names are those of the folders with spaces for underscores, or as
+    `data.class_names` gives them; if that is not empty, it also selects the classes.
+
+    Raises:
+      UserError: a class lacks images, or one of them is unreadable (see `load_images`).
+    """
+    train, test = _splits(options)
+    folders = class_folders(train)
+    chosen, names = select_classes(folders, options.class_names, f"data.folder {train}")
+    folders = [folders[index] for index in chosen]
+    unknown = sorted(set(class_folders(test)) - set(folders)) if not options.class_names else []
+    if unknown:
+        raise UserError(f"data.folder {test / unknown[0]}: there is no such class in {train}")
+    return _split(train, folders, names, options), _split(test, folders, names, options)
+
+
+def _split(
+    split: Path, folders: list[str], names: tuple[str, ...], options: DataOptions
+) -> ImageSet:
+    classes = [(folder, label) for label, folder in enumerate(folders)]
+    return ImageSet("imagefolder", *load_classes(split, classes, options), names)
+
+
+SET = IdSet("imagefolder", imagefolder, _check)

@@ -1,0 +1,118 @@
+"""A trained classifier: its logits of images, and the scores of detectors fitted to it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from dream_jax.data.image_sets import ImageSet
+from dream_jax.data.images import Images
+from dream_jax.detector.detectors import DETECTORS, FitData
+from dream_jax.detector.detectors.base import nothing_to_fit
+from dream_jax.detector.inputs import Head, Inputs, Outputs, make_inputs
+from dream_jax.detector.methods import Training
+from dream_jax.detector.methods.base import NOTHING, Own
+from dream_jax.detector.options import Options
+from dream_jax.detector.scoring import Scorer, fit_detectors, fit_head, scorer
+from dream_jax.models.resnet import INPUT_SCALE, build_model
+from dream_jax.settings import ModelSettings
+from dream_jax.training.devices import MappedFunction
+
+
+class Variables(NamedTuple):
+    """The network's {"params", "batch_stats"}, and what the training has of its own."""
+
+    network: dict
+    own: Own = NOTHING
+
+
+class Classifier:
+    """A trained classifier, which runs batch by batch on all devices, in evaluation mode.
+
+    Args:
+      model: of the network.
+      training: by which it was trained.
+      options: all settings of the training.
+      variables: what was trained.
+      classes: how many there are.
+      batch_size: images at once over the devices of all processes.
+    """
+
+    def __init__(
+        self,
+        model: ModelSettings,
+        training: Training,
+        options: Options,
+        variables: Variables,
+        classes: int,
+        batch_size: int,
+    ):
+        self.training, self.variables, self.batch_size = training, variables, batch_size
+        network = build_model(model, classes)
+
+        def forward(variables: Variables, images: Float[Array, "n H W C"]) -> Outputs:
+            outputs = Outputs(*network.apply(variables.network, images))
+            return training.outputs(variables.own, outputs, options)
+
+        self.forward = forward
+        self._logits = MappedFunction(self._logits_of_batch, variables, batch_size)
+
+    def _logits_of_batch(self, variables: Variables, batch: dict) -> Float[Array, "n classes"]:
+        return self.forward(variables, batch["images"]).logits
+
+    def logits(self, images: Images) -> Float[np.ndarray, "n classes"]:
+        """Returns the logits of images."""
+        return self._logits({"images": images})
+
+    def fit(self, detectors: Mapping[str, tuple[str, Options]], train: ImageSet) -> Scorer:
+        """Fits detectors to this classifier, and returns the scores of all in one pass.
+
+        Args:
+          detectors: by any key, the name of a detector and all its settings.
+          train: ID training images. They are looked at only if a detector has something to fit.
+
+        Raises:
+          UserError: see `fit_detectors`.
+        """
+        names = {name for name, _ in detectors.values()}
+        data = None
+        if any(DETECTORS[name].fit is not nothing_to_fit for name in names):
+            data = self.fit_data(train)
+        fitted = fit_detectors(detectors, data)
+        return scorer(self.forward, self.variables, fitted, self.batch_size, INPUT_SCALE)
+
+    def fit_data(self, train: ImageSet) -> FitData:
+        """Returns what detectors are fitted to, from one pass over the images.
+
+        The head is the network's own; or, where the training's logits are no linear function of the
+        features, the linear one whose logits are nearest to them.
+        """
+
+        linear = self.training.linear
+
+        def outputs(variables: Variables, batch: dict) -> dict[str, jax.Array]:
+            made = self.forward(variables, batch["images"])
+            return {"features": made.features} | ({} if linear else {"logits": made.logits})
+
+        run = MappedFunction(outputs, self.variables, self.batch_size)
+        made = run({"images": train.images}, "features")
+        features, logits = made["features"], made.get("logits")
+        head = self.head if logits is None else fit_head(features, logits)
+        return FitData(features, train.labels, head, logits, self._evaluate(train))
+
+    @property
+    def head(self) -> Head:
+        """The network's last layer."""
+        return Head(**self.variables.network["params"]["head"])
+
+    def _evaluate(self, train: ImageSet) -> Callable[[Callable[[Inputs], Any]], Any]:
+        def evaluate(function: Callable[[Inputs], Any]) -> Any:
+            def program(variables: Variables, batch: dict) -> Any:
+                return function(make_inputs(self.forward, variables, batch["images"], INPUT_SCALE))
+
+            mapped = MappedFunction(program, self.variables, self.batch_size)
+            return mapped({"images": train.images}, "fitting")
+
+        return evaluate

@@ -1,0 +1,112 @@
+"""The settings of one training, and the fields of the configuration that they come from."""
+
+from dataclasses import dataclass
+
+from dream_jax.detector.methods import Training
+from dream_jax.settings import OptimizerSettings, Settings
+
+_PLAIN = (
+    *("save_every", "eval_batch_size", "data.workers", "classifier.augment", "classifier.degrade"),
+    *("classifier.optimizer.final_learning_rate", "classifier.optimizer.warmup"),
+    *("classifier.optimizer.momentum", "classifier.optimizer.weight_decay"),
+)
+_SCHEDULE = ("epochs", "batch_size")
+_COLLAPSE = ("classifier.collapse_below", "classifier.collapse_after")
+_OUTLIERS = (
+    *("init_from", "classifier.round_trip_share", "classifier.by_name_share"),
+    "classifier.filter_confidence",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training is made with; shares and sizes that it does not use are 0.
+
+    Attributes are those of `settings.classifier`, or of `settings.fine_tune` where the training
+    starts from a trained network, and
+
+      seed: of the training.
+      extra_batch_size: examples that a step shows in addition to the ID images.
+      keep_below: outliers that the plain classifier is surer of than this are left out.
+      watched: whether the training is stopped when ID accuracy collapses.
+    """
+
+    seed: int
+    epochs: int
+    batch_size: int
+    extra_batch_size: int
+    augment: str
+    degrade: float
+    optimizer: OptimizerSettings
+    save_every: int
+    eval_batch_size: int
+    workers: int
+    round_trip_share: float = 0.0
+    by_name_share: float = 0.0
+    keep_below: float = 1.0
+    watched: bool = False
+    collapse_below: float = 0.0
+    collapse_after: float = 0.0
+
+    def steps(self, images: int) -> int:
+        """Returns the steps of the training on so many ID images."""
+        return self.epochs * -(-images // self.batch_size)
+
+
+def fine_tunes(training: Training, init_from: str) -> bool:
+    """Returns whether a training starts from a trained network."""
+    return bool(init_from) and training.extra == "outliers"
+
+
+def fields(training: Training, init_from: str) -> tuple[str, ...]:
+    """Returns the fields of the configuration that `recipe` reads for a training."""
+    found = _PLAIN
+    if training.extra == "outliers":
+        found += _OUTLIERS
+    if training.extra in ("outliers", "auxiliary"):
+        found += _COLLAPSE
+    sizes = (*_SCHEDULE, *(["outlier_batch_size"] if training.extra else []))
+    if fine_tunes(training, init_from):
+        return found + tuple(f"fine_tune.{name}" for name in (*sizes, "learning_rate"))
+    rate = "classifier.optimizer.learning_rate"
+    return (*found, *(f"classifier.{name}" for name in sizes), rate)
+
+
+def recipe(settings: Settings, training: Training, seed: int) -> Recipe:
+    """Returns the settings of a training; reads the fields that it uses, and no others."""
+    own, optimizer = settings.classifier, settings.classifier.optimizer
+    sizes, rates = settings.classifier, settings.classifier.optimizer
+    more: dict[str, float] = {}
+    if training.extra == "outliers":
+        if settings.init_from:
+            sizes = rates = settings.fine_tune  # type: ignore[assignment]
+        more = {
+            "round_trip_share": own.round_trip_share,
+            "by_name_share": own.by_name_share,
+            "keep_below": own.filter_confidence,
+        }
+    if training.extra in ("outliers", "auxiliary"):
+        more |= {
+            "watched": True,
+            "collapse_below": own.collapse_below,
+            "collapse_after": own.collapse_after,
+        }
+    return Recipe(
+        seed=seed,
+        epochs=sizes.epochs,
+        batch_size=sizes.batch_size,
+        extra_batch_size=sizes.outlier_batch_size if training.extra else 0,
+        augment=own.augment,
+        degrade=own.degrade,
+        optimizer=OptimizerSettings(
+            learning_rate=rates.learning_rate,
+            final_learning_rate=optimizer.final_learning_rate,
+            warmup=optimizer.warmup,
+            momentum=optimizer.momentum,
+            weight_decay=optimizer.weight_decay,
+        ),
+        save_every=settings.save_every,
+        eval_batch_size=settings.eval_batch_size,
+        workers=settings.data.workers,
+        **more,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,80 @@
+"""What the stages need of a text-to-image pipeline, whichever it is."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from dream_jax.data.images import Images
+
+
+class Vocabulary(Protocol):
+    """The tokens of a text encoder and their embeddings, which stage ① aligns images with.
+
+    Attributes:
+      table: (vocabulary, width) token embeddings, float32.
+    """
+
+    table: Float[np.ndarray, "vocabulary width"]
+
+    def name_ids(self, text: str) -> list[int]:
+        """Returns the token ids of a text, without marks of its start and end."""
+        ...
+
+    def prompt_ids(self, ids: Sequence[int]) -> Int[np.ndarray, " positions"]:
+        """Returns token ids as a prompt: shortened to fit, with marks and padding, int32."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are sampled.
+
+    Attributes:
+      scheduler: "plms", "ddim" or "dpmsolver++".
+      steps: denoising steps.
+      guidance: scale of classifier-free guidance.
+      batch_size: images at once over the devices of all processes.
+      vae_batch_size: images of a batch that are decoded to pixels at once, over the same devices.
+    """
+
+    scheduler: str
+    steps: int
+    guidance: float
+    batch_size: int
+    vae_batch_size: int
+
+
+class Generator(Vocabulary, Protocol):
+    """A text-to-image pipeline whose prompts may hold embeddings of one's own."""
+
+    def decode(
+        self,
+        ids: Int[np.ndarray, "n positions"],
+        embeddings: Float[np.ndarray, "n width"] | None,
+        keys: jax.Array,
+        sampling: Sampling,
+        image_shape: tuple[int, int, int] | None = None,
+    ) -> Iterator[Float[np.ndarray, "batch H W C"]]:
+        """Yields images in [0, 1] of prompts in which an embedding stands for the class's token.
+
+        Args:
+          ids: token ids; the id `len(table)` marks the place of the embedding.
+          embeddings: one for each prompt, or None for prompts without a placeholder.
+          keys: (n,) random keys, one for each image.
+          image_shape: (H, W, C) to which pictures are brought; None leaves them as they are.
+        """
+        ...
+
+    def round_trip(
+        self, images: Images, batch_size: int, progress: str
+    ) -> Iterator[UInt8[np.ndarray, "batch H W C"]]:
+        """Yields images after the autoencoder and back; each process its share of them."""
+        ...
+
+    def release(self) -> None:
+        """Frees the memory that `decode` keeps on the devices for its next call."""
+        ...

@@ -1,0 +1,60 @@
+"""① Learns the text-conditioned latent space and stores the features of the training images."""
+
+import numpy as np
+
+from dream_jax.errors import UserError
+from dream_jax.files import write_npz
+from dream_jax.generator.load import generator_folder
+from dream_jax.run import ID_FIELDS, Row, Work
+from dream_jax.settings import Settings
+from dream_jax.stage import Stage
+from dream_jax.training import hosts
+
+READS = (
+    *ID_FIELDS,
+    *("seed", "model", "latent_space", "data.class_tokens"),
+    *("generator.path", "generator.revision", "save_every", "eval_batch_size", "data.workers"),
+)
+
+
+def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
+    """Returns the one stage "learn", which leaves `features.npz`."""
+    return [Stage("learn", "learn", "latent_space", READS, make, check=check)]
+
+
+def check(work: Work) -> None:
+    """Checks that the generator is here and that the classes are those of the settings."""
+    names = work.train.class_names
+    if not names:
+        raise UserError(
+            f"data.id {work.settings.data.id!r} gives no class names; at least one is needed"
+        )
+    work.check_classes("data.class_tokens", work.settings.data.class_tokens)
+    generator_folder(work.settings.generator.path, work.settings.generator.revision)
+
+
+def make(work: Work) -> None:
+    from dream_jax.generator.load import load_vocabulary  # diffusers: slow to import
+    from dream_jax.latent_space.anchors import compute_anchors
+    from dream_jax.latent_space.features import extract_features, select_per_class
+    from dream_jax.latent_space.learn import learn_latent_space
+
+    settings, train = work.settings, work.train
+    tokens = [settings.data.class_tokens.get(name, name) for name in train.class_names]
+    vocabulary = load_vocabulary(settings.generator.path, settings.generator.revision)
+    anchors = compute_anchors(vocabulary.table, [vocabulary.name_ids(word) for word in tokens])
+    variables = learn_latent_space(settings, train, anchors, work.folder)
+    count = settings.latent_space.features_per_class
+    chosen = select_per_class(train.labels, count, len(anchors), settings.seed)
+    images = train.images.take(chosen)
+    features = extract_features(
+        settings.model, variables, images, anchors.shape[1], settings.eval_batch_size
+    )
+    if hosts.is_main():
+        write_npz(
+            work.folder / "features.npz",
+            features=features,
+            labels=train.labels[chosen],
+            rows=chosen,
+            anchors=np.asarray(anchors),
+        )

@@ -1,0 +1,95 @@
+"""The report of a run: figures, tables and the page that holds them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dream_jax.files import read_json
+from dream_jax.run import Row, Run, Work, stage_of
+from dream_jax.settings import Settings, as_dict, field_types
+from dream_jax.stage import Stage
+from dream_jax.training import hosts
+
+if TYPE_CHECKING:
+    from dream_jax.report.page import RunResults
+
+
+def titles(rows: tuple[Row, ...]) -> dict[str, str]:
+    """Returns what tables call the rows."""
+    return {row.key: row.title for row in rows}
+
+
+def sections(rows: tuple[Row, ...]) -> dict[str, str] | None:
+    """Returns the titles of the groups of rows, where there are so many that groups help."""
+    return {row.key: row.section for row in rows} if len(rows) > 4 else None
+
+
+def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
+    """Returns the one stage "report", which shows the configuration and so reads all of it."""
+    inputs = ("sample", "round trips test", "metrics")
+    reads = tuple(field_types())
+    return [Stage("report", "report", "report", reads, make, inputs, derived=True)]
+
+
+def make(work: Work) -> None:
+    """Draws the report; process 0 alone, so nothing here may wait for the others."""
+    from dream_jax.report.page import make_page  # matplotlib and scikit-learn: slow to import
+
+    if hosts.is_main():
+        make_page(results(work), work.folder)
+
+
+def results(work: Work) -> RunResults:
+    """Returns what the page shows."""
+    from dream_jax.report.page import RunResults
+
+    run, settings = work.run, work.settings
+    metrics, known = run.metrics, run.features
+    seed = metrics["seed"]
+    judgements = {}
+    for row in run.rows:
+        if row.extra == "outliers" and row.main:
+            trained = run.folder(stage_of("train", row.training, seed, settings.seed))
+            judgements[row.title] = read_json(trained / "outliers.json")
+    legible = run.results("evaluate legible") if "evaluate legible" in run.stages else {}
+    return RunResults(
+        name=settings.name,
+        config_json=json.dumps(as_dict(settings), indent=2),
+        metrics=metrics,
+        class_names=work.train.class_names,
+        features=known.features,
+        feature_labels=known.labels,
+        anchors=known.anchors,
+        embeddings=run.embeddings("outliers"),
+        train=(work.train.images, work.train.labels),
+        test=(work.test.images, work.test.labels),
+        outliers=run.decoded("outliers"),
+        round_trips=run.round_trips("test"),
+        by_name=run.decoded("by_name_test"),
+        scores=run.scores(seed),
+        titles=titles(run.rows),
+        sections=sections(run.rows),
+        judgements=judgements,
+        legible=legible.get("legible"),
+        stages=[
+            {"stage": name, **{key: record[key] for key in ("seconds", "peak_memory_mb")}}
+            for name in run.stages
+            if run.record(name).exists and (record := run.record(name).read())["done"]
+        ],
+        seed=settings.seed,
+    )
+
+
+def show(run: Run) -> Path:
+    """Prints the table and where the report is; returns the page."""
+    from dream_jax.report.tables import text_table
+
+    page = run.folder("report") / "index.html"
+    if (run.workdir / "metrics.json").exists():
+        table = text_table(run.metrics, titles(run.rows), sections=sections(run.rows))
+        print(f"\n{table}\n")
+    if page.exists():
+        print(f"report: {page}")
+    return page

@@ -1,0 +1,58 @@
+"""What the figures of a report share: colours, fonts, and saving.
+
+Colours come from the palettes of Okabe and Ito and of Paul Tol, which stay apart for colour-blind
+readers.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#007A58", "#A8578B"
+INK, GREY = "#222222", "#8a8a8a"
+CLASS_COLOURS = (
+    "#332288", "#CC6677", "#117733", "#DDAA33", "#88CCEE",
+    "#882255", "#44AA99", "#999933", "#AA4499", "#777777",
+)  # fmt: skip
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+}
+DPI = 150
+
+
+def figure_of(width: float, height: float) -> Figure:
+    """Makes a figure, sizes in inches, that pyplot does not keep: long runs would collect them."""
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Writes a figure as a PNG and returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI)
+    return path
+
+
+def shortened(text: str, most: int) -> str:
+    """Cuts a text to at most so many characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def subset(n: int, most: int, seed: int) -> Int[np.ndarray, " chosen"]:
+    """Draws at most `most` of `n` indices."""
+    return np.random.default_rng(seed).permutation(n)[:most]

@@ -1,0 +1,187 @@
+"""Which rows the results have: names of trainings and detectors as pairs with their settings."""
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+from dream_jax.data.image_sets import ImageSet
+from dream_jax.detector.detectors import DETECTORS
+from dream_jax.detector.methods import PLAIN, TRAININGS
+from dream_jax.detector.options import resolve
+from dream_jax.errors import UserError
+from dream_jax.run import Row
+from dream_jax.settings import Settings
+
+# The rows of `methods = "all"`: every detector of the plain classifier, then every other training.
+# Detectors that only fit one training's network say so and stand in its row.
+ALL = (
+    *(name for name, detector in DETECTORS.items() if not detector.made_for),
+    *(name for name in TRAININGS if name != PLAIN),
+)
+SECTIONS = {
+    "": "Trained on the ID images alone",
+    "outliers": "Trained with imagined images",
+    "inliers": "Trained with imagined images",
+    "auxiliary": "Trained with real outliers",
+}
+
+
+def pair(name: str) -> tuple[str, str] | None:
+    """Returns the training and the detector that the name of a row stands for; None if none.
+
+    A training alone means the detector that its paper uses, a detector alone the plain classifier.
+    """
+    training, _, detector = name.partition("/")
+    if "/" not in name:
+        if name in DETECTORS:
+            return PLAIN, name
+        return (name, TRAININGS[name].detector) if name in TRAININGS else None
+    return (training, detector) if training in TRAININGS and detector in DETECTORS else None
+
+
+def key_of(training: str, detector: str) -> str:
+    """Returns the shortest name of a row, by which results call it."""
+    if training == PLAIN:
+        return detector
+    return training if TRAININGS[training].detector == detector else f"{training}/{detector}"
+
+
+def names_of(settings: Settings) -> dict[str, tuple[str, str]]:
+    """Returns the pairs that `config.methods` asks for, by the keys of their rows.
+
+    Raises:
+      UserError: a name stands for no row, or two stand for one.
+    """
+    if settings.methods == ("all",):
+        return {key_of(*found): found for name in ALL if (found := pair(name))}
+    pairs: dict[str, tuple[str, str]] = {}
+    for name in settings.methods:
+        found = pair(name)
+        if found is None or key_of(*found) in pairs:
+            fault = "is no row" if found is None else "is there twice"
+            raise UserError(
+                f"config.methods is {settings.methods!r}; {name!r} {fault}; allowed: all, or some "
+                f"of {', '.join(ALL)} and pairs training/detector, each once"
+            )
+        pairs[key_of(*found)] = found
+    return pairs
+
+
+def make_rows(settings: Settings) -> tuple[Row, ...]:
+    """Returns the rows of `config.methods` with all their settings.
+
+    Raises:
+      UserError: `config.methods` or `config.method_options` names what is not there, a setting is
+        not allowed, or a training lacks the sets of real outliers that it needs.
+    """
+    _check_option_names(settings)
+    pairs = names_of(settings)
+    rows = [make_row(settings, *found) for found in pairs.values()]
+    without = lacking(settings)
+    if without and settings.methods != ("all",):
+        raise UserError(f"{next(iter(without.values()))}, of which config.methods has {[*without]}")
+    return tuple(row for row in rows if row.key not in without)
+
+
+def lacking(settings: Settings) -> dict[str, str]:
+    """Returns the rows of `config.methods` that lack images by the settings, with the reason."""
+    reason = "config.data.auxiliary is (); it must name sets of real outliers for some rows"
+    pairs = {} if settings.data.auxiliary else names_of(settings)
+    return {key: reason for key, (name, _) in pairs.items() if TRAININGS[name].extra == "auxiliary"}
+
+
+def make_row(settings: Settings, training: str, detector: str) -> Row:
+    """Returns the row of a pair; see `make_rows`."""
+    key = key_of(training, detector)
+    trained, scored = TRAININGS[training], DETECTORS[detector]
+    given = settings.method_options
+    paper = dict(trained.detector_options) if trained.detector == detector else {}
+    own = given.get(detector, {}) | paper | given.get(f"{training}/{detector}", {})
+    section = SECTIONS[trained.extra] if training != PLAIN else "Scores of the plain classifier"
+    title = scored.title if training == PLAIN else trained.title
+    return Row(
+        key=key,
+        title=f"{title} / {scored.title}" if "/" in key else title,
+        section=section,
+        training=training,
+        detector=detector,
+        options=_resolved(detector, scored.options, own),
+        training_options=_resolved(training, trained.options, given.get(training, {})),
+        extra=trained.extra,
+        main=trained.detector == detector,
+    )
+
+
+def _resolved(name: str, known: Mapping, given: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return resolve(name, known, given)
+    except UserError as error:
+        raise UserError(f"config.method_options: {error}") from None
+
+
+def _check_option_names(settings: Settings) -> None:
+    for name, given in settings.method_options.items():
+        found = pair(name)
+        if found is None:
+            raise UserError(
+                f"config.method_options.{name} is {given!r}; allowed: settings of one of "
+                f"{', '.join((*DETECTORS, *TRAININGS))}, or of a pair training/detector"
+            )
+        known = DETECTORS[found[1]] if "/" in name or name in DETECTORS else TRAININGS[name]
+        _resolved(name, known.options, given)
+
+
+def impossible(settings: Settings, row: Row, train: ImageSet) -> str:
+    """Returns why a row cannot be made from the ID training images; "" if it can."""
+    try:
+        check_row(settings, row, train)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def check_row(settings: Settings, row: Row, train: ImageSet) -> None:
+    """Raises UserError if the settings of a row do not go with the ID training images."""
+    shape, labels = train.images.shape[1:], train.labels
+    TRAININGS[row.training].check(row.training_options, shape, labels, settings.classifier.epochs)
+    DETECTORS[row.detector].check(row.options, len(labels))
+
+
+def candidates(settings: Settings, name: str) -> list[dict[str, Any]]:
+    """Returns the settings to try for a row: all combinations of `config.tuning.candidates`.
+
+    Raises:
+      UserError: there is no such row or setting, or a value is not allowed.
+    """
+    lists, field = settings.tuning.candidates[name], f"config.tuning.candidates.{name}"
+    found = pair(name)
+    if not found or not lists or not all(isinstance(v, tuple | list) for v in lists.values()):
+        raise UserError(
+            f"{field} is {lists!r}; it must be a list of values for each of some settings of one "
+            f"of {', '.join(ALL)}"
+        )
+    training, detector = found
+    known = dict(DETECTORS[detector].options)
+    known |= {} if name in DETECTORS else TRAININGS[training].options
+    tried = [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
+    try:
+        for own in tried:
+            resolve(name, known, own)
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from None
+    return tried
+
+
+def with_options(
+    given: Mapping[str, Mapping[str, Any]], name: str, options: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Returns `config.method_options` with some settings of a row replaced."""
+    training, detector = pair(name) or ("", "")
+    changed = {key: dict(own) for key, own in given.items()}
+    for option, value in options.items():
+        of_training = name not in DETECTORS and option in TRAININGS[training].options
+        key = (
+            training if of_training else detector if training == PLAIN else f"{training}/{detector}"
+        )
+        changed.setdefault(key, {})[option] = value
+    return changed

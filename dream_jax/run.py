@@ -1,0 +1,279 @@
+"""A run: its configuration, its folder, its images, and readers of what its stages have made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dream_jax.data.image_sets import DataOptions, ImageSet
+from dream_jax.data.images import Images
+from dream_jax.data.parts import read_decoded
+from dream_jax.data.registry import load_id
+from dream_jax.data.sources import Stored
+from dream_jax.errors import DataUnavailable, UserError
+from dream_jax.files import read_json, read_npz
+from dream_jax.settings import Settings, expand, is_neutral, value_of, view
+from dream_jax.stage import Record, Stage
+from dream_jax.training import hosts
+
+T = TypeVar("T")
+# The fields that are read where the images of the ID set are.
+ID_FIELDS = (
+    *("data.id", "data.folder", "data.image_size", "data.channels", "data.class_names"),
+    *("data.unreadable", "data.hold_bytes", "data.tfds_dir"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the results: a detector, fitted to the classifier that a training made.
+
+    Attributes:
+      key: in metrics.json: "knn", "dream_ood" or "outlier_exposure/knn".
+      title: in tables.
+      section: the title of the rows that it stands with.
+      training, detector: their names.
+      options: all settings of the detector.
+      training_options: all settings of the training.
+      extra: what the training shows beside the ID images: "outliers", "inliers", "auxiliary" or "".
+      main: whether the detector is the one of the training's paper.
+    """
+
+    key: str
+    title: str
+    section: str
+    training: str
+    detector: str
+    options: Mapping[str, Any]
+    training_options: Mapping[str, Any]
+    extra: str
+    main: bool
+
+
+@dataclass(frozen=True)
+class Features:
+    """What stage ① leaves: the features h(x) of ID training images, and the anchors T(y)."""
+
+    features: Float[np.ndarray, "n d"]
+    labels: Int[np.ndarray, " n"]
+    anchors: Float[np.ndarray, "classes d"]
+
+
+class Cache:
+    """What the runs of one process share: image sets and the generator, each loaded once."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[Hashable, Any] = {}
+
+    def get(self, key: Hashable, load: Callable[[], T]) -> T:
+        """Returns what `load` gave when `key` was first asked for."""
+        if key not in self._loaded:
+            self._loaded[key] = load()
+        return self._loaded[key]
+
+
+class Run:
+    """A configuration with its folder. Reads results and never writes any.
+
+    Args:
+      settings: checked, see `checks.check`.
+      workdir: the run's folder.
+      rows: of its results.
+      stages: all that it has, in order.
+      cache: shared with other runs of the process.
+      root_of: stage → the folder of the run that its folder lies in; this run's if not given.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        workdir: Path,
+        rows: Sequence[Row],
+        stages: Sequence[Stage],
+        cache: Cache | None = None,
+        root_of: Callable[[Stage], Path] | None = None,
+    ):
+        self.settings, self.workdir, self.rows = settings, workdir, tuple(rows)
+        self.stages = {stage.name: stage for stage in stages}
+        self.cache = cache or Cache()
+        self._root_of = root_of or (lambda stage: workdir)
+        self._records: dict[str, Record] = {}
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the classifiers; what they share has the seed of the run."""
+        return self.settings.seeds or (self.settings.seed,)
+
+    def record(self, name: str) -> Record:
+        """Returns the record of a stage, with those of all stages upstream of it."""
+        if name not in self._records:
+            stage = self.stages[name]
+            upstream: dict[str, Record] = {}
+            for source in stage.inputs:
+                above = self.record(source)
+                upstream |= {**above.upstream, source: above}
+            settings = {
+                field: value_of(self.settings, field)
+                for field in expand(stage.reads)
+                if not is_neutral(field)
+            }
+            root = self._root_of(stage)
+            self._records[name] = Record(stage, root, settings | dict(stage.parameters), upstream)
+        return self._records[name]
+
+    def folder(self, name: str) -> Path:
+        return self.record(name).folder
+
+    def done(self, name: str) -> bool:
+        """Returns whether a stage is done: the same in all processes."""
+        work = self.work(name)
+        return hosts.from_main(lambda: self.record(name).done and work.stage.current(work))
+
+    def work(self, name: str, read: set[str] | None = None) -> Work:
+        """Returns what a stage works with; `read` collects the fields that it reads."""
+        stage = self.stages[name]
+        return Work(stage, view(self.settings, stage.reads, read), self.folder(name), self)
+
+    # Results, each read from the files of its stage.
+
+    @property
+    def features(self) -> Features:
+        found = read_npz(self.folder("learn") / "features.npz")
+        return Features(found["features"], found["labels"], found["anchors"])
+
+    def embeddings(self, kind: str = "outliers") -> Float[np.ndarray, "classes n d"]:
+        """Returns the sampled "outliers" or "inliers"."""
+        stage = "sample" if kind == "outliers" else f"sample {kind}"
+        return read_npz(self.folder(stage) / f"{kind}.npz")["embeddings"]
+
+    def decoded(self, kind: str) -> tuple[Images, Int[np.ndarray, " n"]]:
+        """Returns decoded images at the size of the data, and the labels of their classes.
+
+        Args:
+          kind: "outliers", "inliers", "by_name" or "by_name_test".
+        """
+        data = self.settings.data
+        count = images_of_kind(self.settings, kind)
+        folder = self.folder(decode_stage(kind))
+        images, listed = read_decoded(
+            folder, count, data.image_size, data.channels, data.hold_bytes
+        )
+        return images, np.asarray([entry["label"] for entry in listed])
+
+    def round_trips(self, part: str) -> Images:
+        """Returns the "train" or "test" images of the ID set after the autoencoder and back."""
+        path = self.folder(f"round trips {part}") / "images.npy"
+        data, source = self.settings.data, Stored(str(path))
+        images = Images(source, np.arange(len(source)), data.image_size, data.channels, crop=False)
+        return images.hold(data.hold_bytes)
+
+    def classifier(self, training: str, seed: int) -> Any:
+        """Returns a trained classifier, as the stage that trained it gives it."""
+        stage = self.stages[stage_of("train", training, seed, self.settings.seed)]
+        assert stage.open is not None
+        return stage.open(self)
+
+    def results(self, name: str) -> dict[str, Any]:
+        """Returns the results.json of an evaluation, by the name of its stage."""
+        return read_json(self.folder(name) / "results.json")
+
+    def scores(self, seed: int) -> dict[str, dict[str, Float[np.ndarray, " n"]]]:
+        """Returns row → set → the scores of its images, of one seed."""
+
+        def read(row: Row) -> dict[str, np.ndarray]:
+            stage = stage_of("evaluate", row.training, seed, self.settings.seed)
+            return read_npz(self.folder(stage) / f"scores_{row.detector}.npz")
+
+        return {row.key: read(row) for row in self.rows}
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The content of metrics.json."""
+        return read_json(self.workdir / "metrics.json")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage works with.
+
+    Attributes:
+      stage: its declaration.
+      settings: the fields that it declares, and no others.
+      folder: for its results.
+      run: for the results of the stages before it.
+    """
+
+    stage: Stage
+    settings: Settings
+    folder: Path
+    run: Run
+
+    @property
+    def train(self) -> ImageSet:
+        """The ID training images."""
+        return self._id_sets[0]
+
+    @property
+    def test(self) -> ImageSet:
+        """The ID test images."""
+        return self._id_sets[1]
+
+    @property
+    def _id_sets(self) -> tuple[ImageSet, ImageSet]:
+        data = self.settings.data
+        name, options = data.id, DataOptions.of(data, count=1)
+        return self.run.cache.get(("ID", name, options), lambda: load_id(name, options))
+
+    def check_classes(self, field: str, given: Mapping[str, str]) -> None:
+        """Raises UserError if a field names a class that the ID set does not have."""
+        names = self.train.class_names
+        if unknown := sorted(set(given) - set(names)):
+            raise UserError(f"config.{field} names {unknown}; allowed: {', '.join(names)}")
+
+    def available(
+        self, kind: str, names: Sequence[str], check: Callable[[str], None]
+    ) -> tuple[str, ...]:
+        """Returns the image sets that are on this machine; the others are named once.
+
+        Args:
+          kind: what messages call such a set.
+          check: raises DataUnavailable where a set is not here.
+        """
+
+        def here() -> list[str]:
+            found = []
+            for name in names:
+                try:
+                    check(name)
+                    found.append(name)
+                except DataUnavailable as error:
+                    print(f"skipped {kind} set: {error}", flush=True)
+            return found
+
+        key = ("available", kind, tuple(names))
+        return tuple(self.run.cache.get(key, lambda: hosts.from_main(here)))
+
+
+def stage_of(step: str, training: str, seed: int, run_seed: int) -> str:
+    """Returns the name of a classifier's stage in a step; the run's own seed goes unnamed."""
+    return f"{step} {training}" + (f", seed {seed}" if seed != run_seed else "")
+
+
+def place(training: str, seed: int, run_seed: int) -> str:
+    """Returns the name of a classifier's folders."""
+    return training + (f"-seed{seed}" if seed != run_seed else "")
+
+
+def decode_stage(kind: str) -> str:
+    """Returns the name of the stage that decodes images of a kind."""
+    return "decode" if kind == "outliers" else f"decode {kind}"
+
+
+def images_of_kind(settings: Settings, kind: str) -> int:
+    """Returns how many images of a kind are decoded."""
+    return settings.inliers.images if kind == "inliers" else getattr(settings.decoding, kind)

@@ -1,0 +1,73 @@
+"""② Samples outlier embeddings at the edge of each class, and inlier embeddings where used."""
+
+import json
+from functools import partial
+
+import numpy as np
+
+from dream_jax.errors import UserError
+from dream_jax.files import write_npz
+from dream_jax.run import ID_FIELDS, Row, Work
+from dream_jax.settings import Settings
+from dream_jax.stage import Stage
+from dream_jax.training import hosts
+
+OUTLIERS = (*ID_FIELDS, "seed", "sampling")
+INLIERS = (
+    *(*ID_FIELDS, "seed", "sampling.selection", "inliers.k", "inliers.per_round"),
+    *("inliers.candidates", "inliers.scale", "inliers.keep", "inliers.rounds"),
+)
+
+
+def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
+    """Returns "sample", and "sample inliers" if a training uses inliers."""
+    found = [_stage("sample", "embeddings", OUTLIERS, "outliers")]
+    if any(row.extra == "inliers" for row in rows):
+        found.append(_stage("sample inliers", "embeddings/inliers", INLIERS, "inliers"))
+    return found
+
+
+def _stage(name: str, folder: str, reads: tuple[str, ...], kind: str) -> Stage:
+    made = partial(make, kind=kind)
+    return Stage(name, "sample", folder, reads, made, ("learn",), check=partial(check, kind=kind))
+
+
+def check(work: Work, kind: str) -> None:
+    """Checks that the smallest class has as many images as the sampler needs."""
+    sizes = np.bincount(work.train.labels, minlength=len(work.train.class_names))
+    smallest = int(sizes.argmin())
+    needed = (
+        {"inliers.k": work.settings.inliers.k}
+        if kind == "inliers"
+        else {
+            "sampling.k": work.settings.sampling.k,
+            "sampling.boundary": work.settings.sampling.boundary,
+        }
+    )
+    for field, value in needed.items():
+        if value > sizes[smallest]:
+            raise UserError(
+                f"config.{field} is {value}; it must be at most {sizes[smallest]}, the number of "
+                f"images of class {work.train.class_names[smallest]!r}"
+            )
+
+
+def make(work: Work, kind: str) -> None:
+    """Writes `<kind>.npz`: (classes, n, d) embeddings with the settings and the seed."""
+    from dream_jax.sampling.classes import sample_classes  # compiles with JAX: slow to import
+    from dream_jax.sampling.rounds import SamplerSettings
+
+    settings = work.settings
+    if kind == "inliers":
+        sampler = SamplerSettings.of_inliers(settings.inliers, settings.sampling.selection)
+    else:
+        sampler = SamplerSettings.of_outliers(settings.sampling)
+    embeddings = sample_classes(settings.seed, sampler, work.run.features, work.folder, kind)
+    if hosts.is_main():
+        parameters = work.run.record(work.stage.name).settings
+        write_npz(
+            work.folder / f"{kind}.npz",
+            embeddings=embeddings,
+            parameters=np.array(json.dumps(parameters)),
+            seed=np.array(settings.seed),
+        )

@@ -1,0 +1,244 @@
+"""What every stage declares: the fields that it reads, and which stages a field outdates."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toy as toy_module
+from ml_collections import ConfigDict
+
+from dream_jax import pipeline
+from dream_jax.checks import check
+from dream_jax.run import Run
+from dream_jax.settings import expand, field_types, is_neutral
+
+ROWS = ("energy", "vos", "outlier_exposure", "dream_id", "dream_ood", "outlier_exposure/knn")
+END = {"metrics", "report"}
+SCORED = {"cross_entropy", "vos", "outlier_exposure", "dream_id", "dream_ood"}
+TRAIN = {f"train {name}" for name in SCORED}
+SCORES = {f"evaluate {name}" for name in SCORED}
+BY_NAME = {"decode by_name", "decode by_name_test"}
+ROUND_TRIPS = {"round trips test", "round trips train"}
+ALL = {
+    *("learn", "sample", "sample inliers", "decode", "decode inliers", *BY_NAME, *ROUND_TRIPS),
+    *(*TRAIN, *SCORES, "evaluate shifted", "evaluate legible", *END),
+}
+
+
+def of(*trainings: str) -> set[str]:
+    """Returns the stages that change with the classifiers of some trainings."""
+    names = {f"{step} {name}" for name in trainings for step in ("train", "evaluate")}
+    return names | {"evaluate shifted", *END}
+
+
+IMAGINED = of("dream_id", "dream_ood")
+OF_OOD = SCORES | END
+OF_SAMPLE = {"sample", "decode", *of("dream_ood")}
+OF_INLIERS = {"sample inliers", "decode inliers", *of("dream_id")}
+OF_LEARN = {"learn", *OF_SAMPLE, *OF_INLIERS}
+OF_BY_NAME_TEST = {"decode by_name_test", "evaluate legible", *OF_OOD}
+OF_DECODING = {"decode", "decode inliers", "decode by_name", *IMAGINED, *OF_BY_NAME_TEST}
+OF_TRAINING = {*TRAIN, *SCORES, "evaluate shifted", "evaluate legible", *END}
+NOTHING: set[str] = set()
+
+
+def each(section: str, names: str, outdated: set[str]) -> dict[str, set[str]]:
+    return {f"{section}.{name}": outdated for name in names.split()}
+
+
+# Field → what is outdated when it changes. Fields that outdate nothing leave results as they are,
+# or are read by no stage of this run.
+OUTDATED: dict[str, set[str]] = {
+    "name": END,
+    "seed": ALL - ROUND_TRIPS,
+    "init_from": of("dream_ood"),
+    "save_every": NOTHING,
+    "eval_batch_size": NOTHING,
+    **each("data", "id image_size channels folder class_names", ALL),
+    **each("data", "tfds_dir unreadable hold_bytes workers", NOTHING),
+    **each("data", "ood ood_count", OF_OOD),
+    **each("data", "auxiliary auxiliary_count", of("outlier_exposure")),
+    "data.shifted": {"evaluate shifted", *END},
+    "data.tuning": {"report"},
+    "data.class_tokens": OF_LEARN,
+    **each("model", "arch width stem precision", ALL - BY_NAME - ROUND_TRIPS),
+    **each("latent_space", "epochs batch_size temperature augment features_per_class", OF_LEARN),
+    **each("latent_space.optimizer", "learning_rate final_learning_rate warmup", OF_LEARN),
+    **each("latent_space.optimizer", "momentum weight_decay", OF_LEARN),
+    **each("sampling", "k boundary per_round candidates scale keep rounds", OF_SAMPLE),
+    "sampling.selection": OF_SAMPLE | OF_INLIERS,
+    **each("inliers", "k per_round candidates scale keep rounds", OF_INLIERS),
+    "inliers.images": {"decode inliers", *of("dream_id")},
+    "inliers.confirmed": of("dream_id"),
+    **each("generator", "path revision", ALL - {"train vos", "train outlier_exposure"} - {""}),
+    "generator.precision": OF_DECODING | ROUND_TRIPS,
+    "generator.scheduler": OF_DECODING,
+    "decoding.prompts": {"decode", *of("dream_ood")},
+    "decoding.id_prompt": OF_DECODING - {"decode"},
+    **each("decoding", "name_suffixes image_size steps guidance", OF_DECODING),
+    **each("decoding", "batch_size vae_batch_size", NOTHING),
+    "decoding.outliers": {"decode", *of("dream_ood")},
+    "decoding.by_name": {"decode by_name", *of("dream_ood")},
+    "decoding.by_name_test": OF_BY_NAME_TEST,
+    **each("classifier", "epochs batch_size augment degrade", OF_TRAINING),
+    **each("classifier.optimizer", "learning_rate final_learning_rate warmup", OF_TRAINING),
+    **each("classifier.optimizer", "momentum weight_decay", OF_TRAINING),
+    "classifier.outlier_batch_size": of("outlier_exposure", "dream_id", "dream_ood"),
+    **each("classifier", "round_trip_share by_name_share filter_confidence", of("dream_ood")),
+    **each("classifier", "collapse_below collapse_after", NOTHING),
+    **each("fine_tune", "epochs batch_size outlier_batch_size learning_rate", {"report"}),
+    **each("tuning", "seed candidates", {"report"}),
+    "tuning.record": END,
+}
+# These change which stages there are: tests/test_rows.py.
+STRUCTURE = {"seeds", "methods", "method_options"}
+OTHER: dict[str, Any] = {
+    "name": "other",
+    "init_from": "cross_entropy",
+    "data.id": "digits",
+    "data.folder": "folder",
+    "data.ood": ("letters",),
+    "data.shifted": ("blur",),
+    "data.tuning": ("alphabets",),
+    "data.auxiliary": ("scenes",),
+    "data.channels": 3,
+    "data.unreadable": "skip",
+    "data.tfds_dir": "folder",
+    "data.class_names": ConfigDict({"0": "zero"}),
+    "data.class_tokens": ConfigDict({"zero": "null"}),
+    "model.arch": "resnet18",
+    "model.stem": "small",
+    "model.precision": "bfloat16",
+    "latent_space.augment": "none",
+    "classifier.augment": "none",
+    "sampling.selection": "published",
+    "inliers.confirmed": True,
+    "generator.path": "dream_jax/miniature/weights/glyphs",
+    "generator.revision": "v1",
+    "generator.scheduler": "ddim",
+    "generator.precision": "bfloat16",
+    "decoding.prompts": ("the {name}",),
+    "decoding.id_prompt": "the {name}",
+    "decoding.name_suffixes": ConfigDict({"zero": "digit"}),
+    "tuning.candidates": ConfigDict({"knn": {"k": (1, 2)}}),
+    "tuning.record": str(toy_module.REPOSITORY / "configs" / "quickstart_tuning.json"),
+}
+
+
+@pytest.fixture
+def config(toy) -> ConfigDict:
+    config = toy.config()
+    config.methods, config.data.shifted = ROWS, ("noise",)
+    return config
+
+
+def of_config(config: ConfigDict) -> Run:
+    return pipeline.make_run(check(config), Path("run"))
+
+
+def with_value(config: ConfigDict, field: str, value: Any) -> ConfigDict:
+    config = config.copy_and_resolve_references()
+    section = config
+    *parents, last = field.split(".")
+    for part in parents:
+        section = section[part]
+    with section.ignore_type():
+        section[last] = value
+    return config
+
+
+def outdated(one: Run, other: Run) -> set[str]:
+    """Returns the stages of both that depend on other settings in one than in the other."""
+
+    def depends(run: Run, name: str) -> list[dict]:
+        record = run.record(name)
+        return [record.settings, {n: r.settings for n, r in record.upstream.items()}]
+
+    common = one.stages.keys() & other.stages.keys()
+    return {name for name in common if depends(one, name) != depends(other, name)}
+
+
+def test_every_stage_is_in_the_table(config):
+    assert set(of_config(config).stages) == ALL
+    assert set(OUTDATED) | STRUCTURE == set(field_types())
+
+
+@pytest.mark.parametrize("field", OUTDATED)
+def test_a_field_outdates_the_stages_that_depend_on_it_and_no_others(config, field):
+    value: Any = config
+    for part in field.split("."):
+        value = value[part]
+    changed = OTHER.get(field)
+    if changed is None:
+        changed = value + 1 if isinstance(value, int) else value * 0.5 + 0.1
+    found = outdated(of_config(config), of_config(with_value(config, field, changed)))
+    assert found == OUTDATED[field]
+    if is_neutral(field):
+        assert not found
+
+
+@pytest.mark.parametrize("field", [field for field in OUTDATED if field.startswith("fine_tune")])
+def test_fine_tuning_takes_the_place_of_the_classifiers_settings(config, field):
+    config.init_from = "cross_entropy"
+    config = with_value(config, "fine_tune.epochs", 3)
+    before = of_config(config)
+    name = field.removeprefix("fine_tune.")
+    changed = with_value(config, field, 0.5 if name == "learning_rate" else 7)
+    assert outdated(before, of_config(changed)) == of("dream_ood")
+    instead = "classifier.optimizer." if name == "learning_rate" else "classifier."
+    changed = with_value(config, instead + name, 0.5 if name == "learning_rate" else 7)
+    assert "train dream_ood" not in {
+        stage for stage in outdated(before, of_config(changed)) if name == "outlier_batch_size"
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "expected"),
+    [
+        ("dream_ood", "weight", 3.0, of("dream_ood")),
+        ("knn", "k", 7, {"evaluate outlier_exposure", *END}),
+        ("outlier_exposure/knn", "k", 7, {"evaluate outlier_exposure", *END}),
+        ("energy", "temperature", 2.0, OF_OOD - {"evaluate outlier_exposure"}),
+        ("msp", "k", None, None),
+    ],
+)
+def test_an_option_outdates_what_uses_it(config, name, option, value, expected):
+    if expected is None:
+        return
+    before = of_config(config)
+    with config.unlocked():
+        own = config.method_options.get(name, ConfigDict()).to_dict() | {option: value}
+        config.method_options[name] = ConfigDict(own)
+    assert outdated(before, of_config(config)) - {"report"} == expected - {"report"}
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "all": {"methods": "all", "data.shifted": ("contrast",)},
+    "fine-tuned, without additions": {
+        "methods": ("dream_ood",),
+        "init_from": "cross_entropy",
+        "decoding.by_name": 0,
+        "classifier.by_name_share": 0.0,
+        "classifier.round_trip_share": 0.0,
+        "fine_tune.epochs": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_stages_read_the_fields_that_they_declare(toy, tmp_path, variant):
+    """Every stage is made with settings that record what is read."""
+    config = toy.config()
+    for field, value in VARIANTS[variant].items():
+        config = with_value(config, field, value)
+    run = pipeline.make_run(check(config), tmp_path / "run")
+    declared, found = {}, {}
+    for name, stage in run.stages.items():
+        read: set[str] = set()
+        work = run.work(name, read)
+        stage.check(work)
+        with run.record(name).running():
+            stage.make(work)
+        stage.current(work)
+        declared[name], found[name] = set(expand(stage.reads)), read
+    assert found == declared
