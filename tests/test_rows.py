@@ -40,8 +40,8 @@ def of_step(run: Run, step: str) -> list[str]:
         (("godin",), "", ["godin"], ["godin"]),
         (("knn", "msp"), "", ["cross_entropy"], ["cross_entropy"]),
         (("dream_ood",), "", ["cross_entropy", "dream_ood"], ["dream_ood"]),
-        (("dream_id", "vos"), "", ["cross_entropy", "vos", "dream_id"], ["vos", "dream_id"]),
-        (("vos/knn", "vos", "gan/vim"), "", ["gan", "vos"], ["gan", "vos"]),
+        (("dream_id", "vos"), "", ["cross_entropy", "vos", "dream_id"], ["dream_id", "vos"]),
+        (("vos/knn", "vos", "gan/vim"), "", ["gan", "vos"], ["vos", "gan"]),
         (("knn", "dream_ood"), "other", ["cross_entropy", "dream_ood"], None),
     ],
 )
@@ -120,7 +120,7 @@ def test_options_of_a_candidate_go_where_the_row_reads_them():
 def test_stages_and_folders_of_other_seeds(made):
     run = made(methods=("knn", "energy"), seeds=(0, 3))
     assert of_step(run, "train") == ["cross_entropy", "cross_entropy, seed 3"]
-    assert of_step(run, "evaluate") == ["cross_entropy", "cross_entropy, seed 3", "legible"]
+    assert of_step(run, "evaluate") == ["legible", "cross_entropy", "cross_entropy, seed 3"]
     assert run.folder("train cross_entropy") == WORKDIR / "classifier" / "cross_entropy"
     folder = WORKDIR / "evaluation" / "cross_entropy-seed3"
     assert run.folder("evaluate cross_entropy, seed 3") == folder

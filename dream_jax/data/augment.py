@@ -63,9 +63,11 @@ def augment(
 def to_float(image: UInt8[Array, "..."]) -> Float[Array, "..."]:
     """Returns bytes as floats in [0, 1], to the bit as NumPy divides them by 255.
 
-    XLA would replace the division by a constant by a product, which rounds otherwise.
+    XLA replaces a division by a constant by a product, which rounds otherwise, so the divisor is made
+    to look as if it depended on the image.
     """
-    return image.astype(jnp.float32) / jax.lax.optimization_barrier(jnp.float32(255))
+    divisor = jnp.maximum(image.astype(jnp.int32), 255)
+    return image.astype(jnp.float32) / divisor.astype(jnp.float32)
 
 
 def zoom(key: jax.Array, image: Float[Array, "H W C"], most: float) -> Float[Array, "H W C"]:

@@ -262,6 +262,9 @@ def _progress(items: Iterable, count: int) -> Iterable:
 def _in_threads(read: Callable[[int, int], Any], indices: Int[np.ndarray, " n"]) -> Iterator[Any]:
     """Yields `read(place, index)` in order; each thread takes some images at a time."""
     numbers = indices.tolist()
+    if len(numbers) == 1:  # perhaps from one of the threads, which must not wait for another
+        yield read(0, numbers[0])
+        return
     threads = _threads()
     size = max(1, min(64, len(numbers) // _cores()))
     parts = [

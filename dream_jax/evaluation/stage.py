@@ -32,10 +32,10 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
         "metrics",
         "evaluate",
         "evaluation/metrics",
-        ("name", "seed", "tuning.record"),
+        ("name", "tuning.record"),
         make,
         tuple(stage.name for stage in found),
-        {"rows": [row.key for row in rows], "seeds": list(settings.seeds)},
+        {"rows": [row.key for row in rows], "seeds": list(settings.seeds or (settings.seed,))},
         derived=True,
         products=("metrics.json",),
     )

@@ -31,6 +31,7 @@ def root(tmp_path):
 
 
 def options(folder, **more) -> DataOptions:
+    more["classes"] = tuple(more.pop("class_names", {}).items())
     return DataOptions(**{"image_size": 32, "channels": 3, "folder": str(folder)} | more)
 
 

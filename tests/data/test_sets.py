@@ -5,16 +5,17 @@ import subprocess
 import sys
 import time
 import unicodedata
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dream_jax.data import glyphs, tfds
+from dream_jax.data import glyphs, photographs, tfds
 from dream_jax.data.image_sets import DataOptions, IdSet, ImageSet, OodSet, Role
 from dream_jax.data.images import Images
 from dream_jax.data.registry import add, check_available, id_sets, load_id, load_ood, ood_sets
-from dream_jax.data.sets import letters, photographs
+from dream_jax.data.sets import alphabets, faces, letters, scenes, textures
 from dream_jax.errors import DataUnavailable, UserError
 
 SMALL = DataOptions(count=60)
@@ -118,7 +119,8 @@ def test_default_count(name):
 def test_sets_differ_between_processes_in_nothing():
     """No set depends on Python's hash seed, as one built from set or str hashes would."""
     code = (
-        "import hashlib; from dream_jax.data.registry import *; from dream_jax.data.image_sets import *; import numpy as np;"
+        "import hashlib, numpy as np; from dream_jax.data.registry import load_ood;"
+        "from dream_jax.data.image_sets import DataOptions;"
         "o = DataOptions(count=40);"
         "names = 'letters', 'alphabets', 'symbols', 'noise', 'textures', 'scenes';"
         "i = [load_ood(n, o).images for n in names];"
@@ -161,7 +163,7 @@ def test_letters_are_centred_and_whole():
 
 
 def test_alphabets_share_no_glyph_with_letters_or_the_generators_world():
-    chars = {char for char, _ in letters.alphabet_glyphs()}
+    chars = {char for char, _ in alphabets.alphabet_glyphs()}
     assert len(chars) > 100
     assert {unicodedata.name(char).split()[0] for char in chars} == {"ARMENIAN", "GEORGIAN"}
     assert not any(glyphs.looks_latin(char) for char in chars)
@@ -177,7 +179,7 @@ def test_symbols_share_no_character_with_the_other_sets_or_the_generators_world(
     assert all(char in glyphs.characters(face) for char, face in pairs)
     plain = {c for char in symbols for c in unicodedata.normalize("NFKD", char)}
     assert plain.isdisjoint(glyphs.LATIN + glyphs.DIGITS)
-    assert plain.isdisjoint(char for char, _ in letters.alphabet_glyphs())
+    assert plain.isdisjoint(char for char, _ in alphabets.alphabet_glyphs())
     # All that the generator's world draws is among the characters of these faces.
     assert plain.isdisjoint(char for face in glyphs.FACES for char in glyphs.characters(face))
 
@@ -221,15 +223,15 @@ def test_roles():
 
 def test_scenes_share_no_picture_with_textures_and_faces():
     paths = {
-        name: [photographs._path(file) for file in files]
+        name: [photographs.path_of(file) for file in files]
         for name, files in {
-            "tested": photographs._skimage(*photographs.PHOTOGRAPHS, photographs.FACES),
-            "trained": photographs.SCENES,
+            "tested": photographs.skimage(*textures.PHOTOGRAPHS, faces.FACES),
+            "trained": scenes.SCENES,
         }.items()
     }
     names = {key: {path.name for path in found} for key, found in paths.items()}
     contents = {key: {path.read_bytes() for path in found} for key, found in paths.items()}
-    assert len(contents["trained"]) == len(photographs.SCENES)
+    assert len(contents["trained"]) == len(scenes.SCENES)
     for both in (names, contents):
         assert both["trained"].isdisjoint(both["tested"])
     # The right image of the stereo pair shows what `textures` tests on.
@@ -247,12 +249,12 @@ def test_photographs_come_with_the_wheel():
     from importlib.metadata import files
 
     shipped = {str(f) for package in photographs.PACKAGES.values() for f in files(package)}
-    tested = photographs._skimage(*photographs.PHOTOGRAPHS, photographs.FACES)
-    assert {*tested, *photographs.SCENES} <= shipped
+    tested = photographs.skimage(*textures.PHOTOGRAPHS, faces.FACES)
+    assert {*tested, *scenes.SCENES} <= shipped
 
 
 def test_missing_photograph_is_one_line(monkeypatch):
-    monkeypatch.setattr(photographs, "_path", lambda file: None)
+    monkeypatch.setattr(photographs, "path_of", lambda file: None)
     for name in ("textures", "faces", "scenes"):
         with pytest.raises(DataUnavailable, match="pip install") as caught:
             load_ood(name, SMALL)

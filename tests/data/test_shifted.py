@@ -102,7 +102,9 @@ def test_folders_of_classes_with_some_missing_and_some_unknown(tmp_path):
 def test_wnids_are_renamed_as_the_id_sets_are(tmp_path):
     chosen = {"n01440764": "tench", "n01514859": "hen", "n02077923": "sea lion"}
     folder(tmp_path, {"n01514859": 80, "n01440764": 40, "n01443537": 120})
-    ((_, _, found),) = load_shifted(f"a={tmp_path}", ID_TEST, options(class_names=chosen))
+    ((_, _, found),) = load_shifted(
+        f"a={tmp_path}", ID_TEST, options(classes=tuple(chosen.items()))
+    )
     assert found.labels.tolist() == [0, 0, 1, 1]
 
 
@@ -110,7 +112,9 @@ def test_folders_named_by_imagenets_class_indices(tmp_path):
     """As in torchvision and Keras: tench is 0, goldfish 1, hen 8 and sea lion 150."""
     chosen = {"n01440764": "tench", "n01514859": "hen", "n02077923": "sea lion"}
     folder(tmp_path, {"0": 40, "1": 120, "8": 80, "10": 160, "150": 200, "999": 240})
-    ((_, _, found),) = load_shifted(f"v2={tmp_path}", ID_TEST, options(class_names=chosen))
+    ((_, _, found),) = load_shifted(
+        f"v2={tmp_path}", ID_TEST, options(classes=tuple(chosen.items()))
+    )
     assert found.labels.tolist() == [0, 0, 2, 2, 1, 1]  # folders in the order of their names
     greys = np.rint(found.images[:][:, 9, 9, 0] * 255)
     np.testing.assert_allclose(greys, [40, 40, 200, 200, 80, 80], atol=1)
@@ -164,13 +168,13 @@ def test_families_that_are_not_prepared_say_so(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """TFDS sets: `tiny_pets`, and `tiny_pets_corrupted`, which names no labels, as CIFAR-10-C."""
-    import tensorflow_datasets as tfds
+    import tensorflow_datasets as real
 
-    core, folder = tfds.core, tmp_path_factory.mktemp("tfds")
+    core, folder = real.core, tmp_path_factory.mktemp("tfds")
 
     def info(builder, label):
-        features = {"image": tfds.features.Image(shape=(32, 32, 3)), "label": label}
-        return core.DatasetInfo(builder=builder, features=tfds.features.FeaturesDict(features))
+        features = {"image": real.features.Image(shape=(32, 32, 3)), "label": label}
+        return core.DatasetInfo(builder=builder, features=real.features.FeaturesDict(features))
 
     def examples(greys):
         for label, grey in enumerate(greys):
@@ -182,7 +186,7 @@ def prepared(tmp_path_factory):
         VERSION = core.Version("1.0.0")
 
         def _info(self):
-            return info(self, tfds.features.ClassLabel(names=["hen", "tench", "sea_lion"]))
+            return info(self, real.features.ClassLabel(names=["hen", "tench", "sea_lion"]))
 
         def _split_generators(self, downloads):
             return {"train": examples([10, 20, 30]), "test": examples([10, 20, 30])}
@@ -195,7 +199,7 @@ def prepared(tmp_path_factory):
         BUILDER_CONFIGS = [core.BuilderConfig(name=f"dim_{s}") for s in (1, 2)]  # noqa: RUF012
 
         def _info(self):
-            return info(self, tfds.features.ClassLabel(num_classes=3))
+            return info(self, real.features.ClassLabel(num_classes=3))
 
         def _split_generators(self, downloads):
             strength = int(self.builder_config.name[-1])
@@ -210,7 +214,9 @@ def prepared(tmp_path_factory):
 
 
 def test_tfds_family_has_the_labels_of_its_id_set(prepared):
-    chosen = options(tfds_dir=str(prepared), class_names={"sea_lion": "sea lion", "hen": "hen"})
+    chosen = options(
+        tfds_dir=str(prepared), classes=tuple({"sea_lion": "sea lion", "hen": "hen"}.items())
+    )
     _, id_test = load_id("tiny_pets", chosen)
     assert id_test.class_names == ("hen", "sea lion")
     check_shifted("tiny_pets_corrupted/dim", chosen)

@@ -25,18 +25,18 @@ def picture(split: str, index: int) -> np.ndarray:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
     """A folder with the set `tiny_shapes` as TFDS prepares it; without network or tensorflow."""
-    import tensorflow_datasets as tfds
+    import tensorflow_datasets as real
 
-    class TinyShapes(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.2.0")
+    class TinyShapes(real.core.GeneratorBasedBuilder):
+        VERSION = real.core.Version("1.2.0")
 
         def _info(self):
             features = {
-                "image": tfds.features.Image(shape=(None, None, 3)),
-                "label": tfds.features.ClassLabel(names=["red_disc", "square"]),
+                "image": real.features.Image(shape=(None, None, 3)),
+                "label": real.features.ClassLabel(names=["red_disc", "square"]),
             }
-            return tfds.core.DatasetInfo(
-                builder=self, features=tfds.features.FeaturesDict(features)
+            return real.core.DatasetInfo(
+                builder=self, features=real.features.FeaturesDict(features)
             )
 
         def _split_generators(self, downloads):
@@ -75,7 +75,7 @@ def test_id_set_with_names_and_the_split_that_has_labels(prepared):
 
 
 def test_class_names_rename_and_select(prepared):
-    chosen = options(prepared, class_names={"square": "box"})
+    chosen = options(prepared, classes=tuple({"square": "box"}.items()))
     train, test = load_id("tiny_shapes", chosen)
     assert train.class_names == ("box",) and (len(train), len(test)) == (6, 2)
     assert not train.labels.any()
@@ -150,7 +150,9 @@ def tfds_dir():
 
 
 def test_cifar10(tfds_dir):
-    train, test = load_id("cifar10", options(tfds_dir, hold_bytes=0, class_names={"cat": "cat"}))
+    train, test = load_id(
+        "cifar10", options(tfds_dir, hold_bytes=0, classes=tuple({"cat": "cat"}.items()))
+    )
     assert train.images.shape == (5000, 32, 32, 3) and test.images.shape == (1000, 32, 32, 3)
     assert train.class_names == ("cat",)
     sample = train.images[:50]
