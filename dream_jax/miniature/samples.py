@@ -8,9 +8,9 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
-from dream_jax.decoding.prompts import prompt_ids
+from dream_jax.decoding.prompts import plain_prompt
+from dream_jax.generator.interface import Sampling
 from dream_jax.generator.load import load_generator
-from dream_jax.generator.stable_diffusion import decode
 from dream_jax.keys import stage_key
 
 SYMBOLS = (
@@ -37,15 +37,14 @@ def sample_sheet(
       world: with `digit_prompt` and `glyph_prompt`.
       names: the classes' names.
     """
-    generator = load_generator(str(folder), "dpmsolver++")
+    generator = load_generator(str(folder))
     prompts = [(world.digit_prompt, name) for name in names]
     prompts += [(world.glyph_prompt, name) for name in SYMBOLS]
     ids = np.repeat(
-        [prompt_ids(generator.tokenizer, prompt, name) for prompt, name in prompts], per_prompt, 0
+        [plain_prompt(generator, prompt, name) for prompt, name in prompts], per_prompt, 0
     )
     keys = jax.random.split(stage_key(0, "samples"), len(ids))
-    settings = {"steps": 20, "guidance": 3.0, "batch_size": 60, "vae_batch_size": 60}
-    batches = decode(generator, ids, None, keys, **settings)
+    batches = generator.decode(ids, None, keys, Sampling("dpmsolver++", 20, 3.0, 60, 60))
     images = np.concatenate(list(batches))[..., 0].reshape(len(prompts), per_prompt, 32, 32)
     scale, label, rows = 2, 190, len(names)
     cell = 32 * scale + 4

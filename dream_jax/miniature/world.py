@@ -9,7 +9,7 @@ from tqdm import tqdm
 from dream_jax.data import glyphs
 from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.registry import load_id
-from dream_jax.training.loop import epoch_index
+from dream_jax.training.batches import epoch_index
 
 
 class World(NamedTuple):
@@ -32,7 +32,7 @@ def build_world(config: ConfigDict) -> World:
     digits, _ = load_id("digits", DataOptions(image_size=config.image_size))
     pictures, captions = [], []
     for _ in range(config.digit_versions):
-        for image, label in zip(digits.images[..., 0], digits.labels, strict=True):
+        for image, label in zip(digits.images[:][..., 0], digits.labels, strict=True):
             pixels = (image * 255).round().astype(np.uint8)
             pictures.append(glyphs.random_affine(pixels, rng))
             captions.append(config.digit_prompt.format(name=digits.class_names[label]))

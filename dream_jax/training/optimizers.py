@@ -3,9 +3,11 @@
 import optax
 from ml_collections import ConfigDict
 
+from dream_jax.settings import OptimizerSettings
 
-def sgd(config: ConfigDict, steps: int) -> optax.GradientTransformation:
-    """SGD with Nesterov momentum and L2 decay on every parameter, as in the original.
+
+def sgd(config: OptimizerSettings, steps: int) -> optax.GradientTransformation:
+    """Returns SGD with Nesterov momentum and L2 decay on every parameter, as in the original.
 
     The learning rate follows a cosine per step from `learning_rate` to `final_learning_rate`,
     after a linear warm-up over the first `warmup` (fraction) of the steps.

@@ -5,18 +5,22 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
+from dream_jax.checks import check
 from dream_jax.data.image_sets import ImageSet
+from dream_jax.data.images import Images
+from dream_jax.detector.batches import make_batches
+from dream_jax.detector.extra_images import ExtraImages
 from dream_jax.detector.inputs import Head
 from dream_jax.detector.judge import judge_outliers
-from dream_jax.detector.methods import METHODS
-from dream_jax.detector.methods.base import Own, Rows
+from dream_jax.detector.methods import TRAININGS
+from dream_jax.detector.methods.base import Examples, Own
 from dream_jax.detector.methods.dream_ood import init_phi, level_set_loss, phi
 from dream_jax.detector.methods.outlier_exposure import outlier_exposure_loss
+from dream_jax.detector.recipe import Recipe, fields, recipe
 from dream_jax.detector.scores import energy_score
-from dream_jax.detector.train import ExtraImages, make_batches
 from dream_jax.errors import UserError
+from dream_jax.settings import view
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "losses.npz"))
 LINEAR = {"layer0": {"kernel": GOLDEN["phi_weight"].T, "bias": GOLDEN["phi_bias"]}}
@@ -24,18 +28,20 @@ LOGITS = np.concatenate([GOLDEN["id_logits"], GOLDEN["ood_logits"]])
 IS_ID = np.repeat(np.float32([1, 0]), 32)
 
 
-def rows(labels, mask) -> Rows:
+def examples(labels, mask) -> Examples:
     """The golden logits, ID rows and then outliers, as a training step's rows."""
     unused = dict.fromkeys(("images", "features", "keys", "key", "progress"))
     head = Head(None, None)
-    return Rows(logits=LOGITS, labels=labels, is_id=IS_ID, mask=mask, head=head, **unused)
+    return Examples(logits=LOGITS, labels=labels, is_id=IS_ID, mask=mask, head=head, **unused)
 
 
 def test_outlier_exposure_loss_is_the_originals():
     loss = outlier_exposure_loss(GOLDEN["ood_logits"])
     np.testing.assert_allclose(loss.mean(), GOLDEN["outlier_exposure_loss"], rtol=1e-5)
     own, mask = Own({}, {}), np.ones(64, np.float32)
-    terms, _ = METHODS["outlier_exposure"].terms(own, rows(np.zeros(64, int), mask), {"weight": 3})
+    terms, _ = TRAININGS["outlier_exposure"].terms(
+        own, examples(np.zeros(64, int), mask), {"weight": 3}
+    )
     exposure = terms["exposure"]
     assert exposure.weight == 3 and np.array_equal(exposure.mask, 1 - IS_ID)
     np.testing.assert_allclose(exposure.values[32:].mean(), loss.mean(), rtol=1e-5)
@@ -51,7 +57,9 @@ def test_terms_of_dream_ood_leave_outliers_out_of_the_cross_entropy():
     labels = np.random.default_rng(0).integers(100, size=64)
     mask = np.ones(64, np.float32)
     mask[-4:] = 0
-    terms, _ = METHODS["dream_ood"].terms(Own(LINEAR, {}), rows(labels, mask), {"weight": 2.5})
+    terms, _ = TRAININGS["dream_ood"].terms(
+        Own(LINEAR, {}), examples(labels, mask), {"weight": 2.5}
+    )
     mean = {
         k: np.average(np.float64(t.values), weights=np.float64(t.mask)) for k, t in terms.items()
     }
@@ -119,35 +127,29 @@ def test_judge_refuses_to_keep_nothing():
 
 
 # Every image is a constant that tells where it comes from: real images 0 to 29, their round trips
-# 100 to 129, images by name 200 to 208, outliers 300 to 306.
-def constants(start: int, count: int) -> np.ndarray:
-    values = np.arange(start, start + count, dtype=np.float32)
-    return np.broadcast_to(values[:, None, None, None], (count, 2, 2, 1))
+# 50 to 79, images by name 100 to 108, outliers 150 to 156, inliers 200 to 207.
+def constants(start: int, count: int) -> Images:
+    values = np.arange(start, start + count, dtype=np.uint8)
+    return Images.of(np.broadcast_to(values[:, None, None, None], (count, 2, 2, 1)))
 
 
 TRAIN = ImageSet("toy", constants(0, 30), np.arange(30) % 3, ("a", "b", "c"))
 DECODED = ExtraImages(
-    [constants(300, 3), constants(303, 4)],
-    round_trips=constants(100, 30),
-    by_name=constants(200, 9),
+    [constants(150, 3), constants(153, 4)],
+    round_trips=constants(50, 30),
+    by_name=constants(100, 9),
     by_name_labels=np.arange(9) % 3,
 )
 
 
-def settings(seed: int = 0, **changes) -> ConfigDict:
-    classifier = {
-        "batch_size": 20,
-        "outlier_batch_size": 6,
-        "by_name_share": 0.25,
-        "round_trip_share": 0.4,
-        "augment": "none",
-    }
-    data = {"workers": 0}
-    return ConfigDict({"seed": seed, "data": data, "classifier": classifier | changes})
+def settings(seed: int = 0, **changes) -> Recipe:
+    own = {"epochs": 1, "batch_size": 20, "extra_batch_size": 6, "augment": "none", "degrade": 0.0}
+    own |= {"by_name_share": 0.25, "round_trip_share": 0.4, "optimizer": None, "workers": 0}
+    return Recipe(seed=seed, save_every=1, eval_batch_size=1, **own | changes)
 
 
 def sources(batch) -> np.ndarray:
-    return batch["images"][:, 0, 0, 0]
+    return batch["images"][:, 0, 0, 0].astype(int)
 
 
 def test_plain_batches_are_epochs_of_real_images():
@@ -165,11 +167,11 @@ def test_batches_with_outliers_have_the_shares_asked_for():
     for step in range(60):
         batch = batches.at(step)
         source = sources(batch)
-        kind = source // 100
+        kind = source // 50
         assert np.array_equal(batch["is_id"], [1] * 20 + [0] * 6)
         assert np.all(kind[:15] <= 1) and np.all(kind[15:20] == 2) and np.all(kind[20:] == 3)
-        assert np.array_equal(batch["labels"][:15], source[:15] % 100 % 3)  # a round trip keeps it
-        assert np.array_equal(batch["labels"][15:20], (source[15:20] - 200) % 3)
+        assert np.array_equal(batch["labels"][:15], source[:15] % 50 % 3)  # a round trip keeps it
+        assert np.array_equal(batch["labels"][15:20], (source[15:20] - 100) % 3)
         assert np.all(np.isin(batch["labels"], range(3)))
         round_trips += np.sum(kind == 1)
     # 900 draws with probability 0.4: five standard deviations are 0.08
@@ -179,26 +181,26 @@ def test_batches_with_outliers_have_the_shares_asked_for():
 @pytest.mark.parametrize(("share", "kind"), [(0.0, 0), (1.0, 1)])
 def test_round_trip_share_none_and_all(share, kind):
     batch = make_batches(settings(round_trip_share=share), TRAIN, DECODED).at(0)
-    assert np.all(sources(batch)[:15] // 100 == kind)
+    assert np.all(sources(batch)[:15] // 50 == kind)
 
 
 def test_batches_without_round_trips_and_names():
-    batch = make_batches(settings(), TRAIN, ExtraImages([constants(300, 7)])).at(0)
-    assert np.array_equal(sources(batch) // 100, [0] * 20 + [3] * 6)
+    batch = make_batches(settings(), TRAIN, ExtraImages([constants(150, 7)])).at(0)
+    assert np.array_equal(sources(batch) // 50, [0] * 20 + [3] * 6)
 
 
 def test_inliers_are_id_rows_with_their_labels():
-    extra = ExtraImages([constants(400, 4), constants(404, 4)], labels=np.arange(8) % 3)
+    extra = ExtraImages([constants(200, 4), constants(204, 4)], labels=np.arange(8) % 3)
     batch = make_batches(settings(), TRAIN, extra).at(1)
     assert np.array_equal(batch["is_id"], np.ones(26))
-    assert np.array_equal(sources(batch) // 100, [0] * 20 + [4] * 6)
-    assert np.array_equal(batch["labels"][20:], (sources(batch)[20:] - 400) % 3)
+    assert np.array_equal(sources(batch) // 50, [0] * 20 + [4] * 6)
+    assert np.array_equal(batch["labels"][20:], (sources(batch)[20:] - 200) % 3)
 
 
 def test_every_outlier_and_image_by_name_comes_up():
     batches = make_batches(settings(), TRAIN, DECODED)
     seen = set(np.concatenate([sources(batches.at(step)) for step in range(9)]))
-    assert set(range(200, 209)) | set(range(300, 307)) <= seen
+    assert set(range(100, 109)) | set(range(150, 157)) <= seen
 
 
 def test_batches_depend_on_step_and_seed_only():
@@ -216,3 +218,18 @@ def test_phi_starts_with_higher_energies_as_more_id(hidden, seed):
     layers = init_phi(jax.random.key(seed), hidden)
     logits = np.asarray(phi(layers, np.linspace(-20, 20, 41)))
     assert np.all(np.diff(logits[:, 1] - logits[:, 0]) > 0)
+
+
+@pytest.mark.parametrize("init_from", ["", "cross_entropy"])
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_recipe_reads_the_fields_that_it_declares(toy, name, init_from):
+    config = toy.config()
+    config.init_from = init_from
+    config.fine_tune.epochs = 7
+    settings, read = check(config), set()
+    declared = fields(TRAININGS[name], init_from)
+    made = recipe(view(settings, declared, read), TRAININGS[name], seed=3)
+    assert read == set(declared)
+    assert made.epochs == (7 if init_from and name == "dream_ood" else 1)
+    assert made.seed == 3 and bool(made.extra_batch_size) == bool(TRAININGS[name].extra)
+    assert made.watched == (name in ("dream_ood", "outlier_exposure"))

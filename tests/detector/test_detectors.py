@@ -6,35 +6,36 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from dream_jax.detector.detectors.activations import shape_activations
-from ml_collections import ConfigDict
 from scipy.special import logsumexp
 from scipy.stats import rankdata
 
-from dream_jax.detector.detectors import DETECTORS, FitData, Head, Inputs, base
+from dream_jax.data.image_sets import ImageSet
+from dream_jax.data.images import Images
+from dream_jax.detector.classifier import Classifier, Variables
+from dream_jax.detector.detectors import DETECTORS, FitData, base
+from dream_jax.detector.detectors.ash import shape_activations
 from dream_jax.detector.detectors.odin import perturb
 from dream_jax.detector.detectors.statistics import quantile, scatter, whitening
-from dream_jax.detector.inputs import NEEDS, visible
-from dream_jax.detector.methods import METHODS
+from dream_jax.detector.inputs import NEEDS, Head, Inputs, Outputs, visible
+from dream_jax.detector.methods import TRAININGS
+from dream_jax.detector.methods.base import Shape
+from dream_jax.detector.options import resolve
 from dream_jax.detector.scores import max_softmax
-from dream_jax.detector.scoring import (
-    extract_features,
-    fit_detectors,
-    fit_to_images,
-    resolve_options,
-    scorer,
-)
-from dream_jax.detector.train import Classifier, forward_of
+from dream_jax.detector.scoring import fit_detectors, fit_head, scorer
 from dream_jax.errors import UserError
 from dream_jax.evaluation.metrics import ood_metrics
-from dream_jax.models.resnet import INPUT_SCALE, build_model, init_model
+from dream_jax.models.resnet import build_model, init_model
+from dream_jax.settings import ModelSettings
+from dream_jax.training.devices import MappedFunction
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "detectors.npz"))
 HEAD = Head(GOLDEN["w2"], GOLDEN["b2"])
 WEIGHTS = {name: GOLDEN[name] for name in ("w0", "b0", "w1", "b1", "w2", "b2")}
+# Those that are fitted to images alone are tested with the trainings that they were made for.
+OF_FEATURES = {name: d for name, d in DETECTORS.items() if not d.made_for}
 # The settings of the golden file.
 SETTINGS = {
-    **{name: {} for name in DETECTORS},
+    **{name: {} for name in OF_FEATURES},
     "odin": {"epsilon": 0.0014, "temperature": 1000.0},
     "knn": {"k": 50},
     "vim": {"dimension": 24},
@@ -45,23 +46,33 @@ SETTINGS = {
 }
 
 
-def network(weights, x):
+def chosen(settings: dict) -> dict:
+    """Settings by the name of a detector, as `fit_detectors` takes them."""
+    return {name: (name, own) for name, own in settings.items()}
+
+
+def network(weights, x) -> Outputs:
     """The golden file's encoder and head; vectors in the place of images."""
     x = jax.nn.relu(x @ weights["w0"] + weights["b0"])
     features = jax.nn.relu(x @ weights["w1"] + weights["b1"])
-    return features @ weights["w2"] + weights["b2"], features
+    return Outputs(features @ weights["w2"] + weights["b2"], features)
+
+
+def features_of(images) -> np.ndarray:
+    run = MappedFunction(lambda v, batch: network(v, batch["images"]).features, WEIGHTS, 1000)
+    return run({"images": images})
 
 
 def scores_of_all(batch_size=600, rows=slice(None)) -> dict[str, np.ndarray]:
-    features = extract_features(network, WEIGHTS, GOLDEN["train_x"], 1000)
-    fitted = fit_detectors(SETTINGS, FitData(features, GOLDEN["train_y"], HEAD))
+    data = FitData(features_of(GOLDEN["train_x"]), GOLDEN["train_y"], HEAD)
+    fitted = fit_detectors(chosen(SETTINGS), data)
     logits, scores = scorer(network, WEIGHTS, fitted, batch_size)(GOLDEN["test_x"][rows])
     return scores | {"logits": logits}
 
 
 @pytest.fixture(scope="module")
 def features():
-    return extract_features(network, WEIGHTS, GOLDEN["train_x"], 1000)
+    return features_of(GOLDEN["train_x"])
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +125,12 @@ def test_every_golden_score_is_compared():
     stored = {name for name in GOLDEN if name.startswith("score_")}
     compared = {*VALUES, "mahalanobis", "rmd"}
     assert len(stored) == len(compared)
-    assert compared == set(DETECTORS) - {"ash_s"}
+    assert compared == set(OF_FEATURES) - {"ash_s"}
 
 
 def test_higher_is_more_id(scores):
     ids = int(GOLDEN["n_id"])
-    for name in DETECTORS:
+    for name in OF_FEATURES:
         assert scores[name].shape == (600,)
         measured = ood_metrics(scores[name][:ids], scores[name][ids:])
         assert measured["auroc"] > (0.65 if name == "ash_s" else 0.95), name
@@ -130,23 +141,30 @@ def test_every_detector_says_what_it_is():
         assert detector.name == name
         assert detector.title and detector.paper
         assert detector.needs and detector.needs <= set(NEEDS)
-        assert all(option.holds(option.default) for option in detector.options.values())
+        assert all(option.rule.holds(option.default) for option in detector.options.values())
 
 
 def test_a_score_sees_only_what_its_detector_needs():
-    inputs = Inputs("logits", "features", "images", "forward", 2.0)
-    assert visible(inputs, frozenset({"logits"})) == ("logits", None, None, None, 2.0)
-    assert visible(inputs, frozenset({"features", "head"})) == (None, "features", None, None, 2.0)
-    assert visible(inputs, frozenset({"gradients"})) == (None, None, "images", "forward", 2.0)
+    inputs = Inputs("logits", "features", "numerators", "certainty", "images", "forward", 2.0)
+
+    def seen(*needs: str) -> set[str]:
+        found = visible(inputs, frozenset(needs))
+        assert found.image_scale == 2.0
+        return {name for name, value in found._asdict().items() if value == name}
+
+    assert seen("logits") == {"logits"}
+    assert seen("features", "head") == {"features"}
+    assert seen("gradients") == {"images", "forward"}
+    assert seen("certainty", "numerators") == {"certainty", "numerators"}
 
 
 def test_fitting_in_parts_is_fitting_at_once(data, monkeypatch):
-    whole = fit_detectors(SETTINGS, data)
+    whole = fit_detectors(chosen(SETTINGS), data)
     monkeypatch.setattr(base, "ROWS_AT_ONCE", 333)
-    parts = fit_detectors(SETTINGS, data)
+    parts = fit_detectors(chosen(SETTINGS), data)
     # Eigenvectors have no sign: what is made of them is compared by scores.
     eigen = ("mahalanobis", "rmd", "vim")
-    for name in set(DETECTORS) - set(eigen):
+    for name in set(OF_FEATURES) - set(eigen):
         both = (jax.tree.leaves(fitted[name].state) for fitted in (whole, parts))
         for a, b in zip(*both, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7, err_msg=name)
@@ -161,9 +179,9 @@ def test_fitting_in_parts_is_fitting_at_once(data, monkeypatch):
 def test_features_may_lie_in_a_file(features, data, tmp_path):
     np.save(tmp_path / "features.npy", features)
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
-    chosen = {"react": {}, "knn": {}}
-    here = fit_detectors(chosen, data)
-    there = fit_detectors(chosen, FitData(mapped, data.labels, HEAD))
+    both = chosen({"react": {}, "knn": {}})
+    here = fit_detectors(both, data)
+    there = fit_detectors(both, FitData(mapped, data.labels, HEAD))
     assert here["react"].state["threshold"] == there["react"].state["threshold"]
     np.testing.assert_array_equal(here["knn"].state, there["knn"].state)
 
@@ -190,7 +208,7 @@ def test_quantile_is_numpys(q):
 
 
 def test_react_threshold_is_the_exact_quantile(features, data):
-    threshold = fit_detectors({"react": {}}, data)["react"].state["threshold"]
+    threshold = fit_detectors(chosen({"react": {}}), data)["react"].state["threshold"]
     np.testing.assert_allclose(threshold, np.quantile(features, 0.9), rtol=1e-6)
 
 
@@ -228,7 +246,7 @@ def test_ash_keeps_the_largest_and_scales_them():
 
 
 def test_ash_score(features, scores):
-    test = extract_features(network, WEIGHTS, GOLDEN["test_x"], 600)
+    test = features_of(GOLDEN["test_x"])
     shaped = np.asarray(shape_activations(test, 0.9), np.float64)
     assert np.all(np.count_nonzero(shaped, axis=1) <= 6)
     energies = logsumexp(shaped @ HEAD.kernel + HEAD.bias, axis=1)
@@ -241,63 +259,135 @@ def test_odin_steps_in_the_space_of_normalised_images():
     def forward(images):
         return network(WEIGHTS, 2 * images - 1)
 
-    moved = perturb(Inputs(None, None, x, forward, image_scale=2.0), 0.02, 1000.0)
+    moved = perturb(Inputs(None, None, None, None, x, forward, image_scale=2.0), 0.02, 1000.0)
     step = (2 * np.asarray(moved) - 1) - (2 * x - 1)
     np.testing.assert_allclose(np.abs(step), 0.02, atol=1e-6)
     before, after = (max_softmax(forward(images)[0], 1000.0) for images in (x, moved))
     assert np.all(after > before)
 
 
-def test_scores_of_a_resnet_in_one_pass():
-    """Of a network as it is trained here: its head, its normalisation, its gradients."""
-    settings = {"arch": "resnet8", "width": 4, "stem": "stride2", "precision": "float32"}
-    config = ConfigDict({"model": settings})
-    model = build_model(config.model, 3)
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda key: init_model(model, key, (16, 16, 1)), jax.random.key(0))
+MODEL = ModelSettings(arch="resnet8", width=4, stem="stride2", precision="float32")
+IMAGES = Images.of(np.random.default_rng(0).random((30, 16, 16, 1)).astype(np.float32))
+TRAIN = ImageSet("toy", IMAGES, np.arange(30) % 3, ("a", "b", "c"))
+
+
+def weights_of(shapes, seed: int = 0):
+    """Values of parameters; the network's own initialisation takes seconds to compile."""
+    rng = np.random.default_rng(seed)
 
     def weights(leaf):
-        """Values of a parameter; the network's own initialisation takes seconds to compile."""
         if len(leaf.shape) == 1:  # of batch norm, and the head's bias
             return rng.random(leaf.shape).astype(np.float32) + 0.5
         fan_in = np.prod(leaf.shape[:-1])
         return (rng.normal(size=leaf.shape) / np.sqrt(fan_in)).astype(np.float32)
 
-    network = jax.tree.map(weights, shapes)
-    images = rng.random((30, 16, 16, 1)).astype(np.float32)
-    forward, labels = forward_of(config, METHODS["energy"], 3), np.arange(30) % 3
-    chosen = {"max_logit": {}, "odin": {"epsilon": 0.01}, "mahalanobis": {}, "react": {}}
-    head = Head(**network["params"]["head"])
-    classifier = Classifier(network)
-    fitted = fit_to_images(chosen, forward, classifier, head, images, labels, 10)
-    logits, found = scorer(forward, classifier, fitted, 8, INPUT_SCALE)(images)
-    expected, z = jax.jit(forward)(classifier, images)
+    return jax.tree.map(weights, shapes)
+
+
+def resnet() -> dict:
+    model, key = build_model(MODEL, 3), jax.random.key(0)
+    return weights_of(jax.eval_shape(lambda key: init_model(model, key, (16, 16, 1)), key))
+
+
+def test_scores_of_a_resnet_in_one_pass():
+    """Of a network as it is trained here: its head, its normalisation, its gradients."""
+    training = TRAININGS["cross_entropy"]
+    classifier = Classifier(MODEL, training, {}, Variables(resnet()), 3, 8)
+    settings = {"max_logit": {}, "odin": {"epsilon": 0.01}, "mahalanobis": {}, "react": {}}
+    logits, found = classifier.fit(chosen(settings), TRAIN)(IMAGES)
+    np.testing.assert_array_equal(logits, classifier.logits(IMAGES))
+    expected, z, *_ = jax.jit(classifier.forward)(classifier.variables, IMAGES[:])
     np.testing.assert_allclose(logits, expected, atol=1e-5)
     np.testing.assert_allclose(found["max_logit"], np.max(expected, axis=1), atol=1e-5)
+    head = classifier.head
     cut = np.minimum(z, np.quantile(z, 0.9)) @ head.kernel + head.bias
     np.testing.assert_allclose(found["react"], logsumexp(cut, axis=1), atol=1e-5)
     plain = max_softmax(expected, 1000.0)
     assert np.all(found["odin"] >= plain) and np.any(found["odin"] > plain)
 
 
-def test_images_are_not_looked_at_where_nothing_is_fitted():
-    def forward(variables, images):
+def trained(name: str) -> Classifier:
+    """A classifier of random weights with what its training has of its own."""
+    training, variables = TRAININGS[name], resnet()
+    options = resolve(name, training.options, {"queue": 5} if "queue" in training.options else {})
+    features = variables["params"]["head"]["kernel"].shape[0]
+    own = training.init(jax.random.key(1), Shape((16, 16, 1), features, 3), options)
+    if name == "npos":
+        own = own._replace(state=own.state | {"prototypes": np.eye(3, 128, dtype=np.float32)})
+    return Classifier(MODEL, training, options, Variables(variables, own), 3, 10)
+
+
+@pytest.mark.parametrize("name", sorted(set(TRAININGS) - {"gan"}))  # whose image sizes are larger
+def test_every_detector_fits_every_training(name):
+    classifier = trained(name)
+    settings = {key: {} for key in DETECTORS} | {"knn": {"k": 3}, "vim": {"dimension": 2}}
+    # Of random weights it may be that no image of a class is classified correctly.
+    labels = classifier.logits(IMAGES).argmax(-1)
+    classes = np.unique(labels)
+    settings.pop("she" if len(classes) < 3 else "", None)
+    rows = chosen(settings)
+    _, found = classifier.fit(rows, TRAIN)(IMAGES.take(np.arange(7)))
+    assert found.keys() == rows.keys()
+    for key, scores in found.items():
+        assert scores.shape == (7,) and np.all(np.isfinite(scores)), key
+
+
+def test_what_a_training_has_of_its_own_reaches_the_detectors():
+    godin, vos = trained("godin"), trained("vos")
+    outputs = jax.jit(godin.forward)(godin.variables, IMAGES[:])
+    assert not np.allclose(outputs.logits, outputs.numerators)
+    _, found = godin.fit({"a": ("deconf", {}), "b": ("max_logit", {})}, TRAIN)(IMAGES)
+    assert np.all(found["a"] >= np.max(outputs.numerators, axis=1) - 1e-4)
+    np.testing.assert_allclose(found["b"], np.max(outputs.logits, axis=1), atol=1e-4)
+    outputs = jax.jit(vos.forward)(vos.variables, IMAGES[:])
+    _, found = vos.fit({"phi": ("phi", {}), "energy": ("energy", {})}, TRAIN)(IMAGES)
+    np.testing.assert_allclose(found["phi"], outputs.certainty, atol=1e-5)
+    assert not np.allclose(found["phi"], found["energy"])
+    plain = Classifier(MODEL, TRAININGS["cross_entropy"], {}, Variables(resnet()), 3, 10)
+    _, found = plain.fit({"phi": ("phi", {}), "energy": ("energy", {})}, TRAIN)(IMAGES)
+    np.testing.assert_allclose(found["phi"], found["energy"], rtol=1e-6)
+
+
+def test_the_head_of_logits_that_are_not_linear_is_the_nearest_linear_one():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(50, 4)).astype(np.float32)
+    kernel, bias = rng.normal(size=(4, 3)), rng.normal(size=3)
+    head = fit_head(features, features @ kernel + bias)
+    np.testing.assert_allclose(head.kernel, kernel, atol=1e-5)
+    np.testing.assert_allclose(head.bias, bias, atol=1e-5)
+    bent = features @ kernel + bias + np.sin(9 * features[:, :3])
+    head, inputs = fit_head(features, bent), np.column_stack([features, np.ones(50)])
+    error = inputs.T @ (features @ head.kernel + head.bias - bent)  # orthogonal to the inputs
+    np.testing.assert_allclose(error, 0, atol=1e-4)
+    godin = trained("godin")
+    data = godin.fit_data(TRAIN)
+    np.testing.assert_allclose(next(data.parts()).logits, godin.logits(IMAGES), rtol=1e-5)
+
+
+def test_images_are_not_looked_at_where_nothing_is_fitted(monkeypatch):
+    plain = Classifier(MODEL, TRAININGS["cross_entropy"], {}, Variables({}), 3, 10)
+
+    def fails(train):
         raise AssertionError("called")
 
-    chosen = {"msp": {}, "odin": {}, "gen": {}}
-    fitted = fit_to_images(chosen, forward, WEIGHTS, HEAD, GOLDEN["train_x"], GOLDEN["train_y"], 9)
-    assert all(own.state == {} for own in fitted.values()) and fitted.keys() == chosen.keys()
+    monkeypatch.setattr(plain, "fit_data", fails)
+    plain.fit(chosen({"msp": {}, "odin": {}, "gen": {}, "phi": {}}), TRAIN)
     with pytest.raises(AssertionError, match="called"):
-        fit_to_images({"knn": {}}, forward, WEIGHTS, HEAD, GOLDEN["train_x"], np.zeros(2000), 9)
+        plain.fit(chosen({"knn": {}}), TRAIN)
+
+
+def test_what_is_fitted_to_images_needs_images(data):
+    with pytest.raises(ValueError, match="there are only their features"):
+        fit_detectors(chosen({"deconf": {}}), data)
 
 
 def test_kl_matching_with_a_class_that_is_never_given():
     head = Head(np.eye(3, dtype=np.float32), np.array([0, 0, -50], np.float32))
     z = np.random.default_rng(0).random((40, 3)).astype(np.float32)
-    fitted = fit_detectors({"kl_matching": {}}, FitData(z, np.zeros(40, int), head))
+    fitted = fit_detectors(chosen({"kl_matching": {}}), FitData(z, np.zeros(40, int), head))
 
     def identity(variables, x):
-        return head(x), x
+        return Outputs(head(x), x)
 
     _, found = scorer(identity, {}, fitted, 40)(z)
     assert np.all(np.isfinite(found["kl_matching"])) and np.all(found["kl_matching"] < 1e-5)
@@ -306,7 +396,7 @@ def test_kl_matching_with_a_class_that_is_never_given():
 @pytest.mark.parametrize(
     ("name", "given", "words"),
     [
-        ("msq", {}, "there is no detector 'msq'; allowed: ash_s, dice"),
+        ("msq", {}, "there is no detector 'msq'; allowed: ash_s, deconf"),
         ("msp", {"k": 1}, "detector msp has no setting 'k'; allowed: none"),
         ("knn", {"n": 1}, "detector knn has no setting 'n'; allowed: k"),
         ("knn", {"k": 0}, "detector knn: k is 0; it must be a whole number of at least 1"),
@@ -317,7 +407,7 @@ def test_kl_matching_with_a_class_that_is_never_given():
 )
 def test_bad_options_are_one_line(name, given, words):
     with pytest.raises(UserError, match=re.escape(words)) as error:
-        resolve_options(name, given)
+        fit_detectors({name: (name, given)}, None)
     assert "\n" not in str(error.value)
 
 
@@ -337,7 +427,7 @@ def test_options_that_do_not_fit_the_data(features, name, given, words):
     rows = np.concatenate([np.flatnonzero(labels == c)[: 2 + (c < 2)] for c in range(9)])
     few = FitData(features[rows], labels[rows], HEAD)
     with pytest.raises(UserError, match=re.escape(words)):
-        fit_detectors({name: given}, few)
+        fit_detectors({name: (name, given)}, few)
 
 
 def test_fit_data_that_does_not_fit_together(features):

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ml_collections import ConfigDict
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from dream_jax.detector.methods import METHODS
+from dream_jax.detector.methods import TRAININGS
 from dream_jax.detector.methods.base import Own, Shape
 from dream_jax.detector.methods.gan import (
     Discriminator,
@@ -22,19 +21,23 @@ from dream_jax.detector.methods.gan import (
     stages,
     uniform_divergence,
 )
-from dream_jax.detector.train import make_objective
+from dream_jax.detector.objective import make_objective
+from dream_jax.detector.recipe import Recipe
 from dream_jax.errors import UserError
 from dream_jax.models.norm import BatchNorm
+from dream_jax.settings import OptimizerSettings
+from dream_jax.training.batches import Batches, epoch_index
 from dream_jax.training.checkpoints import Checkpoints
 from dream_jax.training.devices import masked_mean, pmap, shard, unreplicate
-from dream_jax.training.loop import Batches, create_state, epoch_index, fit
+from dream_jax.training.loop import create_state, fit
 from dream_jax.training.optimizers import sgd
 
-METHOD = METHODS["gan"]
+TRAINING = TRAININGS["gan"]
 OPTIONS = {"beta": 0.7, "width": 2, "noise": 5, "learning_rate": 2e-3}
 SIZE, CLASSES, COUNT = 16, 3, 60
 SCHEDULE = 150  # the same of all trainings, which then share compiled programs
-CONFIG = ConfigDict({"classifier": {"augment": "none", "degrade": 0.0}})
+OPTIMIZER = OptimizerSettings(0.05, 0.0, 0.0, 0.9, 0.0)
+RECIPE = Recipe(0, 1, 1, 0, "none", 0.0, OPTIMIZER, 1, 1, 0)
 
 
 def bars() -> dict[str, np.ndarray]:
@@ -59,7 +62,7 @@ class Tiny(nn.Module):
 def variables(options) -> dict:
     key = jax.random.key(0)
     network = Tiny().init(key, jnp.zeros((1, SIZE, SIZE, 1)), train=True, mask=jnp.ones(1))
-    own = METHOD.init(key, Shape((SIZE, SIZE, 1), 64, CLASSES), options)
+    own = TRAINING.init(key, Shape((SIZE, SIZE, 1), 64, CLASSES), options)
     return {
         "params": {"network": network["params"], "method": own.params},
         "batch_stats": network["batch_stats"],
@@ -75,16 +78,15 @@ def train(steps, beta=0.7, still=False, folder=None) -> dict[str, np.ndarray]:
     """
     steps, options = int(steps), OPTIONS | {"beta": float(beta)}
     state = variables(options)
-    settings = ConfigDict({"learning_rate": 0.05, "final_learning_rate": 0.0, "warmup": 0.0})
-    settings.update({"momentum": 0.9, "weight_decay": 0.0})
+    settings = OPTIMIZER
     optimizer = sgd(settings, SCHEDULE)
     if still:
         optimizer = optax.set_to_zero()
         state["params"]["network"]["head"]["kernel"] *= 5.0
-    optimizer = METHOD.optimizer(optimizer, settings, SCHEDULE, options)
+    optimizer = TRAINING.optimizer(optimizer, settings, SCHEDULE, options)
     with Checkpoints(Path(folder or tempfile.mkdtemp())) as checkpoints:
         state = fit(
-            make_objective(Tiny(), METHOD, options, CONFIG, SCHEDULE),
+            make_objective(Tiny(), TRAINING, options, RECIPE, SCHEDULE),
             create_state(state, optimizer, jax.random.key(1)),
             Batches(bars(), lambda step: epoch_index(COUNT, step, 18, 0)),
             optimizer,
@@ -97,7 +99,7 @@ def train(steps, beta=0.7, still=False, folder=None) -> dict[str, np.ndarray]:
 
     def sample(batch):
         keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(2), row))(batch["position"])
-        made, _ = METHOD.generate(own, batch["images"], batch["mask"], keys, options)
+        made, _ = TRAINING.generate(own, batch["images"], batch["mask"], keys, options)
         network = {"params": state.params["network"]}
         network["batch_stats"] = state.model_state["batch_stats"]
         images = jnp.concatenate([batch["images"], made])
@@ -146,12 +148,12 @@ def test_networks_fit_the_images(size, first, widths, channels):
 @pytest.mark.parametrize("size", [8, 30, 33, 36])
 def test_other_sizes_are_refused(size):
     with pytest.raises(UserError, match=f"config.data.image_size is {size}; .* such as 28, 32"):
-        METHOD.init(jax.random.key(0), Shape((size, size, 1), 8, 3), OPTIONS)
+        TRAINING.init(jax.random.key(0), Shape((size, size, 1), 8, 3), OPTIONS)
 
 
 def test_each_network_has_its_own_gradient_alone():
     state = variables(OPTIONS)
-    whole = make_objective(Tiny(), METHOD, OPTIONS, CONFIG, 10)
+    whole = make_objective(Tiny(), TRAINING, OPTIONS, RECIPE, 10)
     model_state = {name: state[name] for name in ("batch_stats", "method")}
     padded = 18  # rows, and two more that are padding
     data = {name: a[:20] for name, a in bars().items()}
@@ -168,7 +170,7 @@ def test_each_network_has_its_own_gradient_alone():
 
         def make(params):
             own = Own({"generator": params, "discriminator": {}}, state["method"])
-            return METHOD.generate(own, batch["images"], mask, keys, OPTIONS)[0]
+            return TRAINING.generate(own, batch["images"], mask, keys, OPTIONS)[0]
 
         def classify(params, made):
             tree = {"params": params, "batch_stats": state["batch_stats"]}

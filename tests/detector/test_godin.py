@@ -1,45 +1,41 @@
 """GODIN against NumPy: its similarities, its divisor, the choice of ε, and a toy training."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from scipy.spatial.distance import cdist
 
-from dream_jax.detector.inputs import Head
-from dream_jax.detector.methods import METHODS
-from dream_jax.detector.methods.base import Own, Rows, Shape
-from dream_jax.detector.methods.godin import EPSILONS, SIMILARITIES
-from dream_jax.detector.scoring import fit_method, scorer
-from dream_jax.detector.train import Classifier
+from dream_jax.detector.classifier import Variables
+from dream_jax.detector.detectors import FitData
+from dream_jax.detector.detectors.deconf import EPSILONS
+from dream_jax.detector.inputs import Head, Outputs, make_inputs
+from dream_jax.detector.methods import TRAININGS
+from dream_jax.detector.methods.base import Examples, Own, Shape
+from dream_jax.detector.methods.godin import SIMILARITIES
+from dream_jax.detector.scoring import fit_detectors, scorer
 from dream_jax.errors import UserError
+from dream_jax.settings import OptimizerSettings
+from dream_jax.training.batches import Batches, epoch_index
 from dream_jax.training.checkpoints import Checkpoints
-from dream_jax.training.devices import pmap, shard, unreplicate
-from dream_jax.training.loop import Batches, create_state, epoch_index, fit
+from dream_jax.training.devices import MappedFunction, pmap, shard, unreplicate
+from dream_jax.training.loop import create_state, fit
 from dream_jax.training.optimizers import sgd
 
-METHOD = METHODS["godin"]
+TRAINING = TRAININGS["godin"]
 FEATURES = np.random.default_rng(0).normal(size=(23, 6)).astype(np.float32) + 0.5
 LABELS = np.arange(23) % 4
 REAL = 20  # the rows behind are padding
-SETTINGS = ConfigDict(
-    {
-        "learning_rate": 0.1,
-        "final_learning_rate": 0.0,
-        "warmup": 0.0,
-        "momentum": 0.9,
-        "weight_decay": 0.01,
-    }
-)
+SETTINGS = OptimizerSettings(0.1, 0.0, 0.0, 0.9, 0.01)
 
 
 def fresh(similarity: str, features: int = 6) -> Own:
     options = {"similarity": similarity}
-    return METHOD.init(jax.random.key(3), Shape((8, 8, 1), features, 4), options)
+    return TRAINING.init(jax.random.key(3), Shape((8, 8, 1), features, 4), options)
 
 
 def numpy_h(own: Own, similarity: str, features) -> np.ndarray:
@@ -61,10 +57,10 @@ def numpy_g(own: Own, features, mean=None, var=None):
     return 1 / (1 + np.exp(-normal)), x
 
 
-def rows(features, labels, mask) -> Rows:
+def rows(features, labels, mask) -> Examples:
     n = len(features)
     nothing = jnp.zeros(n)
-    return Rows(
+    return Examples(
         images=nothing,
         logits=nothing,
         features=features,
@@ -106,7 +102,7 @@ def test_loss_statistics_and_logits_are_numpys(similarity):
     def program(batch):
         def loss(params):
             shown = rows(batch["features"], batch["labels"], batch["real"])
-            terms, state = METHOD.terms(own._replace(params=params), shown, {})
+            terms, state = TRAINING.terms(own._replace(params=params), shown, {})
             ce = terms["ce"]
             return jnp.sum(ce.values * ce.mask) / REAL, (terms["accuracy"], state)
 
@@ -128,7 +124,7 @@ def test_loss_statistics_and_logits_are_numpys(similarity):
     np.testing.assert_allclose(running["var"][0], 0.9 * 2.0 + 0.1 * x.var(), rtol=1e-4)
 
     own = own._replace(state=state)
-    logits, features = METHOD.outputs(own, None, FEATURES)
+    logits, features, *_ = TRAINING.outputs(own, Outputs(FEATURES, FEATURES), {})
     g, _ = numpy_g(own, FEATURES, running["mean"], running["var"])
     expected = numpy_h(own, similarity, FEATURES) / g[:, None]
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
@@ -137,7 +133,7 @@ def test_loss_statistics_and_logits_are_numpys(similarity):
 
 def test_h_alone_has_no_weight_decay():
     params = {"network": {"kernel": jnp.ones(3)}, "method": fresh("cosine").params}
-    optimizer = METHOD.optimizer(sgd(SETTINGS, 10), SETTINGS, 10, {})
+    optimizer = TRAINING.optimizer(sgd(SETTINGS, 10), SETTINGS, 10, {})
     still = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(still, optimizer.init(params), params)
     # lr · decay · (1 + momentum), as the momentum is Nesterov's
@@ -153,7 +149,21 @@ IMAGES = np.random.default_rng(2).random((45, 5)).astype(np.float32)
 
 def waves(classifier, images):
     features = jnp.sin(20 * (images @ WAVES)) + 1.5
-    return METHOD.outputs(classifier.own, features, features)
+    return TRAINING.outputs(classifier.own, Outputs(features, features), {})
+
+
+def fit_deconf(forward, classifier, images, batch_size, image_scale=1.0):
+    """The detector of the paper, fitted to images."""
+
+    def evaluate(function):
+        def program(variables, batch):
+            return function(make_inputs(forward, variables, batch["images"], image_scale))
+
+        return MappedFunction(program, classifier, batch_size)({"images": images})
+
+    head = Head(np.zeros((1, 1)), np.zeros(1))
+    data = FitData(np.zeros((1, 1)), np.zeros(1, int), head, evaluate=evaluate)
+    return fit_detectors({"godin": ("deconf", {})}, data)["godin"]
 
 
 def numpy_score(own: Own, similarity: str, images) -> np.ndarray:
@@ -173,8 +183,8 @@ def numpy_moved(own: Own, similarity: str, epsilon: float, scale: float) -> np.n
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_epsilon_is_the_best_of_the_list_on_id_images(similarity):
     own = fresh(similarity)
-    classifier = Classifier({}, own)
-    fitted = fit_method(METHOD, {}, waves, classifier, IMAGES, 20, image_scale=2.0)
+    classifier = Variables({}, own)
+    fitted = fit_deconf(waves, classifier, IMAGES, 20, image_scale=2.0)
     means = [
         numpy_score(own, similarity, numpy_moved(own, similarity, epsilon, 2.0)).mean()
         for epsilon in EPSILONS
@@ -190,9 +200,9 @@ def test_epsilon_is_the_best_of_the_list_on_id_images(similarity):
 
 def test_a_small_step_raises_the_score():
     own = fresh("cosine")
-    fitted = fit_method(METHOD, {}, waves, Classifier({}, own), IMAGES, 45, image_scale=2.0)
+    fitted = fit_deconf(waves, Variables({}, own), IMAGES, 45, image_scale=2.0)
     fitted.state["epsilon"][:] = EPSILONS[0]
-    _, scores = scorer(waves, Classifier({}, own), {"godin": fitted}, 45, 2.0)(IMAGES)
+    _, scores = scorer(waves, Variables({}, own), {"godin": fitted}, 45, 2.0)(IMAGES)
     assert np.all(scores["godin"] >= numpy_score(own, "cosine", IMAGES) - 1e-5)
 
 
@@ -217,11 +227,11 @@ def train(similarity: str, folder: str | None = None) -> dict[str, np.ndarray]:
     def objective(params, model_state, batch, keys):
         features = encode(params["network"], batch["images"])
         shown = rows(features, batch["labels"], batch["mask"])
-        terms, state = METHOD.terms(Own(params["method"], model_state["method"]), shown, {})
+        terms, state = TRAINING.terms(Own(params["method"], model_state["method"]), shown, {})
         return terms, {"method": state}
 
-    settings = ConfigDict({**SETTINGS, "learning_rate": 0.05, "weight_decay": 1e-4})
-    optimizer = METHOD.optimizer(sgd(settings, STEPS), settings, STEPS, {})
+    settings = replace(SETTINGS, learning_rate=0.05, weight_decay=1e-4)
+    optimizer = TRAINING.optimizer(sgd(settings, STEPS), settings, STEPS, {})
     with Checkpoints(Path(folder or tempfile.mkdtemp())) as checkpoints:
         state = fit(
             objective,
@@ -234,12 +244,13 @@ def train(similarity: str, folder: str | None = None) -> dict[str, np.ndarray]:
             progress="toy",
         )
     own = Own(state.params["method"], state.model_state["method"])
-    classifier = Classifier(state.params["network"], own)
+    classifier = Variables(state.params["network"], own)
 
     def forward(classifier, images):
-        return METHOD.outputs(classifier.own, None, encode(classifier.network, images))
+        features = encode(classifier.network, images)
+        return TRAINING.outputs(classifier.own, Outputs(features, features), {})
 
-    fitted = fit_method(METHOD, {}, forward, classifier, CLOUDS["images"], 50)
+    fitted = fit_deconf(forward, classifier, CLOUDS["images"], 50)
     logits, scores = scorer(forward, classifier, {"godin": fitted}, 50)(CLOUDS["images"])
     return {"logits": logits, "scores": scores["godin"], "epsilon": fitted.state["epsilon"]}
 

@@ -5,8 +5,8 @@ import numpy as np
 import optax
 import pytest
 
-from dream_jax.detector.inputs import Inputs
-from dream_jax.detector.methods import METHODS
+from dream_jax.detector.inputs import Outputs
+from dream_jax.detector.methods import TRAININGS
 from dream_jax.detector.methods.base import Own
 from dream_jax.detector.methods.npos import (
     cosine_logits,
@@ -22,7 +22,7 @@ from dream_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
 IMAGE = (32, 32, 1)
-METHOD = METHODS["npos"]
+TRAINING = TRAININGS["npos"]
 
 
 def unit_rows(*shape: int) -> np.ndarray:
@@ -104,19 +104,11 @@ def test_losses():
     np.testing.assert_allclose(loss[np.array([0, 4])], 40, rtol=1e-5)
 
 
-def test_unit_vectors():
-    vectors = RNG.normal(size=(5, 3)).astype(np.float32)
-    vectors[2] = 0
-    expected = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
-    np.testing.assert_allclose(unit(vectors), expected, rtol=1e-5)
-    assert np.all(np.isfinite(jax.grad(lambda v: unit(v).sum())(vectors)))
-
-
-def test_classifies_by_the_nearest_prototype_and_scores_by_the_nearest_features():
+def test_classifies_by_the_nearest_prototype_and_gives_unit_features():
     layers = init_mlp(jax.random.key(0), (6, 5, 4))
     features, prototypes = RNG.normal(size=(7, 6)).astype(np.float32), unit_rows(3, 4)
     own = Own({"projection": layers}, {"prototypes": prototypes})
-    logits, z = METHOD.outputs(own, None, features)
+    logits, z, *_ = TRAINING.outputs(own, Outputs(features, features), {})
     hidden = np.maximum(features @ layers["layer0"]["kernel"] + layers["layer0"]["bias"], 0)
     projected = hidden @ layers["layer1"]["kernel"] + layers["layer1"]["bias"]
     projected /= np.linalg.norm(projected, axis=1, keepdims=True)
@@ -125,18 +117,13 @@ def test_classifies_by_the_nearest_prototype_and_scores_by_the_nearest_features(
     np.testing.assert_allclose(logits, projected @ prototypes.T, atol=1e-5)
     np.testing.assert_allclose(z, unit(features), rtol=1e-5)
 
-    bank = unit_rows(40, 6)
-    state = METHOD.fit(own, lambda function: function(Inputs(None, bank, None, None)), {})
-    score = METHOD.score(state, Inputs(logits, z, None, None), {"score_k": 9})
-    np.testing.assert_allclose(score, -kth_distance(np.asarray(z), bank, 9), atol=1e-4)
-
 
 def test_phi_learns_slower():
     params = {
         "network": {"phi": np.ones(2, np.float32)},
         "method": {"phi": np.ones(2, np.float32), "projection": np.ones(2, np.float32)},
     }
-    optimizer = METHOD.optimizer(optax.sgd(0.5, momentum=0.9), None, 1, {"phi_rate": 0.1})
+    optimizer = TRAINING.optimizer(optax.sgd(0.5, momentum=0.9), None, 1, {"phi_rate": 0.1})
     state = optimizer.init(params)
     for gradient_sum in (1.0, 1.9):  # what momentum makes of two gradients of 1
         updates, state = optimizer.update(jax.tree.map(np.ones_like, params), state, params)
@@ -152,13 +139,12 @@ def test_phi_learns_slower():
         ({"boundary": 40}, "boundary is 40; it must be at most queue = 30"),
         ({"boundary": 1}, "picks is 2; it must be at most boundary = 1"),
         ({"candidates": 9}, "keep is 20; it must be at most candidates = 9"),
-        ({"score_k": 121}, "score_k is 121; it must be at most 120, the number of training images"),
         ({"queue": 40}, "queue is 40; it must be below 40, the images of the rarest class"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(given, message):
-    fitting = {"queue": 30, "k": 5, "boundary": 10, "keep": 20, "score_k": 100}
+    fitting = {"queue": 30, "k": 5, "boundary": 10, "keep": 20}
     labels = np.repeat(np.arange(3), 40)
-    METHOD.check(resolve("npos", METHOD.options, fitting), IMAGE, labels, 1)
+    TRAINING.check(resolve("npos", TRAINING.options, fitting), IMAGE, labels, 1)
     with pytest.raises(UserError, match=f"^method npos: {message}"):
-        METHOD.check(resolve("npos", METHOD.options, fitting | given), IMAGE, labels, 1)
+        TRAINING.check(resolve("npos", TRAINING.options, fitting | given), IMAGE, labels, 1)

@@ -6,43 +6,35 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from dream_jax.data.image_sets import ImageSet
-from dream_jax.detector.inputs import Inputs
-from dream_jax.detector.methods import METHODS
+from dream_jax.data.images import Images
+from dream_jax.detector.batches import make_batches
+from dream_jax.detector.detectors import DETECTORS, FitData
+from dream_jax.detector.inputs import Head, Outputs, make_inputs
+from dream_jax.detector.methods import TRAININGS
 from dream_jax.detector.methods.base import Own, Shape
+from dream_jax.detector.objective import make_objective
 from dream_jax.detector.options import resolve
-from dream_jax.detector.train import make_batches, make_objective
+from dream_jax.detector.recipe import Recipe
+from dream_jax.settings import OptimizerSettings
 from dream_jax.training import devices
 from dream_jax.training.loop import create_state, make_steps, transfer_calls
 from dream_jax.training.optimizers import sgd
 
 STEPS = 100
 OPTIONS = {
-    "vos": {"queue": 20, "candidates": 200, "weight": 1.0, "start": 0.02, "score": "phi"},
+    "vos": {"queue": 20, "candidates": 200, "weight": 1.0, "start": 0.02},
     "npos": {
         **{"queue": 20, "k": 5, "boundary": 8, "candidates": 40, "keep": 5, "scale": 0.3},
-        **{"phi_hidden": 16, "projection": 8, "score_k": 5, "start": 0.02},
+        **{"phi_hidden": 16, "projection": 8, "start": 0.02},
     },
 }
 CENTRES = 0.5 + 0.25 * np.array([[1, 0, 0, 0], [-0.5, 0.87, 0, 0], [-0.5, -0.87, 0, 0]])
-SETTINGS = ConfigDict(
-    {
-        "seed": 0,
-        "data": {"workers": 0},
-        "classifier": {"batch_size": 31, "augment": "none", "degrade": 0.0},
-    }
-)
-OPTIMIZER = ConfigDict(
-    {
-        "learning_rate": 0.05,
-        "final_learning_rate": 1e-6,
-        "warmup": 0.0,
-        "momentum": 0.9,
-        "weight_decay": 5e-4,
-    }
-)
+OPTIMIZER = OptimizerSettings(0.05, 1e-6, 0.0, 0.9, 5e-4)
+SETTINGS = Recipe(0, 1, 31, 0, "none", 0.0, OPTIMIZER, 1, 1, 0)
+# Detectors that use what a training has of its own.
+SCORED_BY = {"vos": ("phi", {}), "npos": ("knn", {"k": 5})}
 
 
 class Network(nn.Module):
@@ -66,8 +58,8 @@ def train(name: str, until: Sequence[int]) -> list:
     """The state of a training, on the host, after each of so many steps."""
     rng = np.random.default_rng(0)
     labels = np.arange(120) % 3
-    data = ImageSet("toy", points(rng, labels), labels, ("a", "b", "c"))
-    method, model = METHODS[name], Network()
+    data = ImageSet("toy", Images.of(points(rng, labels)), labels, ("a", "b", "c"))
+    method, model = TRAININGS[name], Network()
     options = resolve(f"method {name}", method.options, OPTIONS[name])
     variables = model.init(jax.random.key(0), data.images[:1])
     own = method.init(jax.random.key(1), Shape((2, 2, 1), 16, 3), options)
@@ -121,19 +113,26 @@ def test_the_number_of_devices_does_not_matter(on_devices, trained):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_training_tells_outliers_by_their_score(name, trained):
     state = trained[name][1]
-    method = METHODS[name]
+    method = TRAININGS[name]
     options = resolve(f"method {name}", method.options, OPTIONS[name])
     own = Own(state.params["method"], state.model_state["method"])
     rng = np.random.default_rng(1)
     labels = np.arange(60) % 3
 
-    def inputs(images) -> Inputs:
-        network = Network().apply({"params": state.params["network"]}, images)
-        return Inputs(*method.outputs(own, *network), None, None)
+    def forward(_, images) -> Outputs:
+        outputs = Outputs(*Network().apply({"params": state.params["network"]}, images))
+        return method.outputs(own, outputs, options)
 
-    known = inputs(points(rng, labels))
-    unknown = inputs(np.float32(0.5 + 0.03 * rng.normal(size=(60, 2, 2, 1))))  # between the classes
-    fitted = method.fit(own, lambda function: function(known), options)
+    known, unknown = (
+        make_inputs(forward, None, images)
+        for images in (
+            points(rng, labels),
+            np.float32(0.5 + 0.03 * rng.normal(size=(60, 2, 2, 1))),  # between the classes
+        )
+    )
     assert np.mean(np.argmax(known.logits, 1) == labels) > 0.95
-    score = [np.asarray(method.score(fitted, x, options)) for x in (known, unknown)]
+    key, settings = SCORED_BY[name]
+    head = Head(*(np.zeros(shape) for shape in ((16, 3), 3)))
+    fitted = DETECTORS[key].fit(FitData(np.asarray(known.features), labels, head), settings)
+    score = [np.asarray(DETECTORS[key].score(fitted, x, settings)) for x in (known, unknown)]
     assert np.mean(score[0][:, None] > score[1][None]) > 0.95  # AUROC

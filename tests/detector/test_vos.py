@@ -6,8 +6,9 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import chi2, multivariate_normal
 
-from dream_jax.detector.inputs import Inputs
-from dream_jax.detector.methods import METHODS
+from dream_jax.detector.inputs import Outputs
+from dream_jax.detector.methods import TRAININGS
+from dream_jax.detector.methods.base import Own
 from dream_jax.detector.methods.dream_ood import phi
 from dream_jax.detector.methods.vos import (
     RIDGE,
@@ -87,19 +88,15 @@ def test_weighted_energy():
     np.testing.assert_allclose(gradient, np.where(weights > 0, share.sum(0), 0), rtol=1e-4)
 
 
-def test_scores():
+def test_the_certainty_is_phis_logit_of_the_weighted_energy():
     logits = RNG.normal(size=(9, 3)).astype(np.float32)
     kernel, bias = np.float32([[-0.4, 0.7]]), np.float32([0.2, -0.1])
-    weights = np.float32([2, 2, 2])
-    state = {"phi": {"layer0": {"kernel": kernel, "bias": bias}}, "weights": weights}
-
-    def score(name: str):
-        options = {"score": name, "slope": "free"}
-        return METHODS["vos"].score(state, Inputs(logits, None, None, None), options)
-
+    params = {"phi": {"layer0": {"kernel": kernel, "bias": bias}}, "weights": np.float32([2] * 3)}
+    outputs = Outputs(logits, logits)
+    found = TRAININGS["vos"].outputs(Own(params, {}), outputs, {"slope": "free"})
     energy = logsumexp(logits, axis=1)
-    np.testing.assert_allclose(score("energy"), energy, rtol=1e-4)
-    np.testing.assert_allclose(score("phi"), 1.1 * (energy + np.log(2)) - 0.3, rtol=1e-4)
+    np.testing.assert_allclose(found.certainty, 1.1 * (energy + np.log(2)) - 0.3, rtol=1e-4)
+    assert found._replace(certainty=None) == outputs
 
 
 @pytest.mark.parametrize("hidden", [0, 4])
@@ -120,7 +117,7 @@ def test_a_rising_slope_whatever_is_trained(hidden):
 
 
 def test_settings_that_do_not_go_together_are_refused():
-    method = METHODS["vos"]
+    method = TRAININGS["vos"]
     labels = np.repeat(np.arange(3), 40)
     options = resolve("method vos", method.options, {"queue": 30})
     method.check(options, IMAGE, labels, 1)

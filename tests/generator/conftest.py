@@ -1,21 +1,11 @@
 """One untrained miniature pipeline for all tests of the generator."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-CAPTIONS = ["a picture of the dog", "a picture of the black cat", "a picture of the seven"]
 POSITIONS = 12
-
-
-@pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory):
-    from dream_jax.miniature.networks import train_tokenizer
-
-    return train_tokenizer(CAPTIONS, POSITIONS, tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture(scope="session")
@@ -57,17 +47,19 @@ def toy_folder(tokenizer, tmp_path_factory):
 def toy(toy_folder):
     from dream_jax.generator.load import load_generator
 
-    return load_generator(str(toy_folder), "dpmsolver++")
+    return load_generator(str(toy_folder))
 
 
 @pytest.fixture(scope="session")
 def with_table(toy):
     """`with_table(table)`: the pipeline with another token-embedding table."""
 
+    from dream_jax.generator.stable_diffusion import StableDiffusion
+
     def replace(table: np.ndarray):
         params = jax.tree.map(lambda leaf: leaf, toy.params)
         embeddings = params["text_encoder"]["text_model"]["embeddings"]
         embeddings["token_embedding"]["embedding"] = jax.numpy.asarray(table)
-        return dataclasses.replace(toy, params=params, table=table)
+        return StableDiffusion(toy.pipeline, params, table, toy.noise)
 
     return replace

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dream_jax.decoding.prompts import name_ids, placeholder_ids, prompt_ids
+from dream_jax.decoding.prompts import plain_prompt, prompt_with_placeholder
 from dream_jax.generator import stable_diffusion as decoding
+from dream_jax.generator.interface import Sampling
 from dream_jax.generator.load import load_generator
-from dream_jax.generator.stable_diffusion import decode, encode_prompts
+from dream_jax.generator.stable_diffusion import encode_prompts
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SHARED = os.environ.get("DREAM_JAX_SHARED")
@@ -27,28 +28,19 @@ def given_noise(monkeypatch, latents: np.ndarray) -> jax.Array:
 @pytest.mark.parametrize("scheduler", ["plms", "ddim"])
 def test_golden_files(monkeypatch, scheduler):
     folder = Path(SHARED) / "golden" / "tiny-stable-diffusion"
-    generator = load_generator(str(folder), scheduler)
+    generator = load_generator(str(folder))
     with np.load(GOLDEN / f"decode_{scheduler}.npz") as file:
         golden = dict(file)
     prompt, embeddings = str(golden["prompt"]).replace("{}", "{name}"), golden["outlier_embeddings"]
-    tokenizer, vocabulary = generator.tokenizer, len(generator.table)
-    ids = [placeholder_ids(tokenizer, prompt, n, n, vocabulary) for n in golden["names"]]
-    ids = np.stack(ids)
-    assert [len(name_ids(tokenizer, name)) for name in golden["names"]] == [1, 1, 1, 1]
+    ids = np.stack([prompt_with_placeholder(generator, prompt, n) for n in golden["names"]])
+    assert [len(generator.name_ids(name)) for name in golden["names"]] == [1, 1, 1, 1]
 
     text = generator.params["text_encoder"]
     states = encode_prompts(generator.pipeline, text, ids, embeddings)
     np.testing.assert_allclose(states, golden["hidden_states"], atol=1e-5)
-    images = decode(
-        generator,
-        ids,
-        embeddings,
-        given_noise(monkeypatch, golden["latents"]),
-        steps=int(golden["steps"]),
-        guidance=float(golden["guidance_scale"]),
-        batch_size=4,
-        vae_batch_size=2,
-    )
+    steps, guidance = int(golden["steps"]), float(golden["guidance_scale"])
+    keys = given_noise(monkeypatch, golden["latents"])
+    images = generator.decode(ids, embeddings, keys, Sampling(scheduler, steps, guidance, 4, 2))
     difference = np.abs(np.concatenate(list(images)) - golden["images"]).max()
     print(f"{scheduler}: largest difference {difference:.1e}")
     assert difference < 2e-4  # the issue asks for 1e-3
@@ -115,10 +107,9 @@ def test_pipeline_that_pytorch_wrote(monkeypatch, tmp_path, tokenizer, linear):
         output_type="np",
     ).images
 
-    generator = load_generator(str(tmp_path / "pipeline"), "plms")
-    ids = np.stack([prompt_ids(tokenizer, "{name}", prompt) for prompt in prompts])
+    generator = load_generator(str(tmp_path / "pipeline"))
+    ids = np.stack([plain_prompt(generator, "{name}", prompt) for prompt in prompts])
     keys = given_noise(monkeypatch, latents)
-    sizes = {"batch_size": 2, "vae_batch_size": 2}
-    images = decode(generator, ids, None, keys, steps=7, guidance=6.0, **sizes)
+    images = generator.decode(ids, None, keys, Sampling("plms", 7, 6.0, 2, 2))
     np.testing.assert_allclose(np.concatenate(list(images)), expected, atol=5e-4)
     assert expected.std() > 0.05

@@ -8,16 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from dream_jax.decoding.prompts import name_ids, placeholder_ids, prompt_ids
+from dream_jax.decoding.prompts import plain_prompt, prompt_with_placeholder
 from dream_jax.errors import UserError
 from dream_jax.generator import stable_diffusion as decoding
-from dream_jax.generator.load import (
-    SCHEDULERS,
-    generator_folder,
-    load_generator,
-    make_scheduler,
-)
-from dream_jax.generator.stable_diffusion import decode, encode_prompts, round_trip
+from dream_jax.generator.interface import Sampling
+from dream_jax.generator.load import SCHEDULERS, generator_folder, load_generator, load_vocabulary
+from dream_jax.generator.schedulers import make_scheduler
+from dream_jax.generator.stable_diffusion import StableDiffusion, encode_prompts
 from dream_jax.training import devices
 
 PROMPT = "a picture of the {name}"
@@ -26,18 +23,18 @@ NAMES = ("dog", "seven", "black cat", "dog", "dog")
 
 def pictures(toy) -> tuple[np.ndarray, np.ndarray, jax.Array]:
     """(ids, embeddings, keys): the first two embeddings are the names' own rows."""
-    vocabulary = len(toy.table)
-    ids = [placeholder_ids(toy.tokenizer, PROMPT, n, n, vocabulary) for n in NAMES]
-    own = [toy.table[name_ids(toy.tokenizer, n)[0]] for n in NAMES[:2]]
+    ids = [prompt_with_placeholder(toy, PROMPT, n) for n in NAMES]
+    own = [toy.table[toy.name_ids(n)[0]] for n in NAMES[:2]]
     drawn = np.random.default_rng(5).normal(0, 0.5, (3, toy.table.shape[1]))
     return np.stack(ids), np.float32([*own, *drawn]), jax.random.split(jax.random.key(2), 5)
 
 
-SETTINGS = {"steps": 2, "guidance": 4.0, "batch_size": 3, "vae_batch_size": 2}
+SAMPLING = Sampling("dpmsolver++", steps=2, guidance=4.0, batch_size=3, vae_batch_size=2)
 
 
-def images(toy, ids, embeddings, keys, **settings) -> np.ndarray:
-    return np.concatenate(list(decode(toy, ids, embeddings, keys, **SETTINGS | settings)))
+def images(toy, ids, embeddings, keys, image_shape=None, **settings) -> np.ndarray:
+    sampling = dataclasses.replace(SAMPLING, **settings)
+    return np.concatenate(list(toy.decode(ids, embeddings, keys, sampling, image_shape)))
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +53,8 @@ def test_images_are_in_range_and_differ(decoded):
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_images_are_those_of_the_stock_pipeline(toy, toy_folder, scheduler, monkeypatch):
     """Of `pipeline(...)` itself, from the same noise, at all the timesteps of the scheduler."""
-    generator = load_generator(str(toy_folder), scheduler)
+    generator = load_generator(str(toy_folder))
+    generator.pipeline.scheduler, state = make_scheduler(scheduler, generator.noise)
     stock, loops = generator.pipeline.scheduler.set_timesteps, 6
     if scheduler == "plms":  # 7 timesteps for 6 steps: the stock pipeline takes as many as steps
         loops = 7
@@ -66,18 +64,18 @@ def test_images_are_those_of_the_stock_pipeline(toy, toy_folder, scheduler, monk
             lambda state, num_inference_steps, shape: stock(state, 6, shape),
         )
     _, _, keys = pictures(toy)
-    plain = np.stack([prompt_ids(toy.tokenizer, PROMPT, name) for name in NAMES[:3]])
+    plain = np.stack([plain_prompt(toy, PROMPT, name) for name in NAMES[:3]])
     noise = [jax.random.normal(key, generator.latent_shape) for key in keys[:3]]
     expected = generator.pipeline(
         plain[None],
-        devices.replicate(generator.params),
+        devices.replicate({**generator.params, "scheduler": state}),
         jax.random.split(jax.random.key(0), 1),  # unused: the latents are given
         num_inference_steps=loops,
         guidance_scale=4.0,
         latents=np.stack(noise)[None],
         jit=True,
     ).images[0]
-    out = images(generator, plain, None, keys[:3], steps=6)
+    out = images(generator, plain, None, keys[:3], steps=6, scheduler=scheduler)
     np.testing.assert_allclose(out, expected, atol=1e-4)  # convolutions round otherwise on CPU
 
 
@@ -86,8 +84,8 @@ def test_hidden_states_are_those_of_a_replaced_row(toy, with_table):
     hidden = encode_prompts(toy.pipeline, toy.params["text_encoder"], ids[2:], embeddings[2:])[1]
 
     table = toy.table.copy()
-    table[name_ids(toy.tokenizer, "dog")] = embeddings[3]
-    plain = prompt_ids(toy.tokenizer, PROMPT, "dog")[None]
+    table[toy.name_ids("dog")] = embeddings[3]
+    plain = plain_prompt(toy, PROMPT, "dog")[None]
     stock = toy.pipeline.text_encoder
     expected = stock(plain, params=with_table(table).params["text_encoder"])[0][0]
     np.testing.assert_allclose(hidden, expected, rtol=1e-5, atol=1e-6)
@@ -107,10 +105,10 @@ def test_text_encoder_runs_once_per_batch_and_once_for_no_text(toy, monkeypatch)
             return stock(ids, params=params)
 
     monkeypatch.setattr(toy.pipeline, "text_encoder", Counting())
-    generator = dataclasses.replace(toy)  # not the one that another test has decoded with
+    generator = StableDiffusion(toy.pipeline, toy.params, toy.table, toy.noise)
     ids, embeddings, keys = pictures(toy)
     images(generator, ids, embeddings, keys)  # 5 images in batches of 3
-    plain = np.stack([prompt_ids(toy.tokenizer, PROMPT, name) for name in NAMES])
+    plain = np.stack([plain_prompt(toy, PROMPT, name) for name in NAMES])
     images(generator, plain, None, keys)
     jax.effects_barrier()
     empty = np.asarray(toy.tokenizer("", padding="max_length").input_ids)
@@ -125,15 +123,16 @@ def test_next_batch_is_started_before_one_is_given(toy, monkeypatch):
             started.append(len(ids))
             return super().__call__(ids, *arrays)
 
-    monkeypatch.setattr(decoding, "_decoder", Recording)
-    batches = decode(toy, *pictures(toy), **SETTINGS | {"batch_size": 2})
+    monkeypatch.setattr(decoding, "Decoder", Recording)
+    generator = StableDiffusion(toy.pipeline, toy.params, toy.table, toy.noise)
+    batches = generator.decode(*pictures(toy), dataclasses.replace(SAMPLING, batch_size=2))
     assert [(len(next(batches)), len(started)) for _ in range(3)] == [(2, 2), (2, 3), (1, 3)]
     assert next(batches, None) is None
 
 
 def test_own_row_gives_the_image_of_the_plain_prompt(toy, decoded):
     _, _, keys = pictures(toy)
-    plain = np.stack([prompt_ids(toy.tokenizer, PROMPT, name) for name in NAMES[:3]])
+    plain = np.stack([plain_prompt(toy, PROMPT, name) for name in NAMES[:3]])
     by_name = images(toy, plain, None, keys[:3])
     np.testing.assert_allclose(by_name[:2], decoded[:2], atol=1e-5)
     assert np.abs(by_name[2] - decoded[2]).max() > 0.01
@@ -143,8 +142,8 @@ def test_images_are_those_of_the_table_with_the_row_replaced(toy, decoded, with_
     """Image 3, decoded among others, against a pipeline whose row for "dog" is its embedding."""
     _, embeddings, keys = pictures(toy)
     table = toy.table.copy()
-    table[name_ids(toy.tokenizer, "dog")] = embeddings[3]
-    plain = prompt_ids(toy.tokenizer, PROMPT, "dog")[None]
+    table[toy.name_ids("dog")] = embeddings[3]
+    plain = plain_prompt(toy, PROMPT, "dog")[None]
     (image,) = images(with_table(table), plain, None, keys[3:4])
     np.testing.assert_allclose(image, decoded[3], atol=1e-5)
 
@@ -168,7 +167,7 @@ def test_images_of_another_shape(toy, decoded):
 
 
 def decode_folder(folder: str) -> dict[str, np.ndarray]:
-    toy = load_generator(folder, "dpmsolver++")
+    toy = load_generator(folder)
     return {"images": images(toy, *pictures(toy), vae_batch_size=4)}
 
 
@@ -180,7 +179,7 @@ def test_four_devices_give_the_images_of_one(toy_folder, decoded, on_devices):
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.1), ("float16", 0.01)])
 def test_half_precision_is_near_float32(toy_folder, toy, precision, tolerance):
-    generator = load_generator(str(toy_folder), "ddim", precision)
+    generator = load_generator(str(toy_folder), precision=precision)
     held = [
         leaf
         for part in ("unet", "vae", "text_encoder")
@@ -188,9 +187,8 @@ def test_half_precision_is_near_float32(toy_folder, toy, precision, tolerance):
     ]
     assert {leaf.dtype.name for leaf in held} == {precision}
     assert generator.table.dtype == np.float32
-    full = load_generator(str(toy_folder), "ddim")
-    expected = images(full, *pictures(toy), steps=5)
-    out = images(generator, *pictures(toy), steps=5)
+    expected = images(toy, *pictures(toy), steps=5, scheduler="ddim")
+    out = images(generator, *pictures(toy), steps=5, scheduler="ddim")
     assert out.dtype == np.float32
     np.testing.assert_allclose(out, expected, atol=tolerance)
     assert np.abs(out - expected).max() > 1e-5  # computed otherwise
@@ -213,19 +211,25 @@ def test_round_trip_is_the_autoencoders(toy):
         return vae.apply(params, mean.transpose(0, 3, 1, 2), method=vae.decode).sample
 
     expected = np.clip(direct(2 * pixels.transpose(0, 3, 1, 2) - 1) / 2 + 0.5, 0, 1)
-    out = np.concatenate(list(round_trip(toy, pixels, batch_size=3, progress=None)))
+    out = np.concatenate(list(toy.round_trip(pixels, batch_size=3, progress=None)))
     assert out.dtype == np.uint8
     np.testing.assert_allclose(out, 255 * expected.transpose(0, 2, 3, 1), atol=0.51)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_schedulers_keep_the_folders_noise(toy, name):
-    scheduler, state = make_scheduler(name, dict(toy.pipeline.scheduler.config))
+    scheduler, state = make_scheduler(name, toy.noise)
     assert scheduler.config.prediction_type == "v_prediction"
     betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     alphas = np.cumprod(1 - betas)
     np.testing.assert_allclose(state.common.alphas_cumprod, alphas, rtol=1e-4)
     assert scheduler.config.get("clip_sample", False) is False
+
+
+def test_the_vocabulary_alone(toy, toy_folder):
+    vocabulary = load_vocabulary(str(toy_folder))
+    np.testing.assert_array_equal(vocabulary.table, toy.table)
+    assert vocabulary.name_ids("dog") == toy.name_ids("dog")
 
 
 def test_loaded_generator(toy):
@@ -237,7 +241,7 @@ def test_loaded_generator(toy):
 def assert_refused(folder, *parts):
     """In one line, that holds `parts`."""
     with pytest.raises(UserError) as caught:
-        load_generator(str(folder), "dpmsolver++")
+        load_generator(str(folder))
     message = str(caught.value)
     assert message.startswith("generator.path: ") and "\n" not in message
     for part in parts:

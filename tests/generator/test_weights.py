@@ -61,7 +61,7 @@ def rewrite(folder: Path, part: str, change) -> None:
 
 
 def load(folder: Path):
-    return load_generator(str(folder), "ddim")
+    return load_generator(str(folder))
 
 
 def assert_same(generator, toy):
@@ -235,7 +235,7 @@ WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = None  # `import torch` fails
 from dream_jax.generator.load import load_generator
-generator = load_generator(sys.argv[1], "plms")
+generator = load_generator(sys.argv[1])
 print(generator.table.shape[1], [name for name in sys.modules if name.startswith("torch.")])
 """
 

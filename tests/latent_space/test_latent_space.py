@@ -9,10 +9,17 @@ import pytest
 
 from dream_jax.errors import UserError
 from dream_jax.latent_space.anchors import compute_anchors
-from dream_jax.latent_space.learn import cosine_logits, select_per_class
+from dream_jax.latent_space.features import select_per_class
+from dream_jax.vectors import cosine_logits as cosines_of_units
+from dream_jax.vectors import unit
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "losses.npz"))
 TABLE = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+
+
+def cosine_logits(features, anchors, temperature):
+    """As stage ① computes them."""
+    return cosines_of_units(unit(features), unit(anchors), temperature)
 
 
 def test_cosine_logits_are_the_originals():

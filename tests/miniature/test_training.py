@@ -62,7 +62,7 @@ def test_interrupted_training_goes_on_and_writes_a_pipeline(tmp_path, monkeypatc
     assert names >= {"model_index.json", "unet", "vae", "text_encoder", "samples.png"}
     assert (tmp_path / "diffusion" / "4").exists()
     assert (folder / "tokenizer" / "merges.txt").read_bytes() == tokenizer
-    generator = load_generator(str(folder), "ddim")
+    generator = load_generator(str(folder))
     assert generator.table.shape[1] == 32
     # Velocity prediction and the scaling of the latents must survive the way through the files.
     assert generator.pipeline.scheduler.config.prediction_type == "v_prediction"

@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from dream_jax.models.norm import BatchNorm
-from dream_jax.models.resnet import STAGES, STEMS, build_model, init_model
+from dream_jax.models.resnet import ARCHITECTURES, STEMS, build_model, init_model
 from dream_jax.training import devices
 
 
@@ -103,13 +103,13 @@ def shapes(model, channels=3):
 
 
 @pytest.mark.parametrize("stem", STEMS)
-@pytest.mark.parametrize("arch", STAGES)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_resnet_shapes(arch, stem):
     model = network(arch, stem)
     made = shapes(model)
     batch = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     outputs, pooled = jax.eval_shape(model.apply, made, batch)
-    stages, expansion = STAGES[arch], 4 if arch == "resnet50" else 1
+    stages, expansion = ARCHITECTURES[arch], 4 if arch == "resnet50" else 1
     assert outputs.shape == (2, 7)
     assert pooled.shape == (2, expansion * 8 * 2 ** (len(stages) - 1))
     kernel = 7 if stem == "imagenet" else 3

@@ -8,14 +8,16 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from dream_jax.evaluation.evaluate import measure
 from PIL import Image
 from scipy import ndimage
 
+from dream_jax.data.images import Images
 from dream_jax.errors import UserError
 from dream_jax.evaluation.bootstrap import paired_bootstrap
+from dream_jax.evaluation.evaluators.ood import measure
 from dream_jax.evaluation.seeds import summarise
-from dream_jax.report import figures, page
+from dream_jax.report import comparison, embeddings, image_sheets, page, write
+from dream_jax.report import scores as histograms
 from dream_jax.report.write import write_report
 
 NAMES = ["zero", "one", "two"]
@@ -44,23 +46,23 @@ def test_image_grid_places_images_by_class(tmp_path, classes):
     names = [f"class {i}" for i in range(classes)]
     id_images = np.concatenate([flat(4, (200, 0, 0)), flat(4, (0, 0, 200), size=8)])
     labels = np.array([0] * 4 + [1] * 4)
-    path = figures.image_grid_by_class(
+    path = image_sheets.image_grid_by_class(
         id_images, labels, flat(5, 100, size=128), np.full(5, 2), names, tmp_path / "a" / "g.png",
         per_class=4,
     )  # fmt: skip
     image = pixels(path)
-    tall = figures.TILE + figures.GAP
-    assert abs(image.shape[0] - tall * min(classes, figures.MAX_ROWS)) < 60
+    tall = image_sheets.TILE + image_sheets.GAP
+    assert abs(image.shape[0] - tall * min(classes, image_sheets.MAX_ROWS)) < 60
     where = {}
     for name, colour in {"red": (200, 0, 0), "blue": (0, 0, 200), "grey": (100,) * 3}.items():
         rows, columns = np.nonzero(np.all(image == colour, axis=-1))
         # Four tiles each, whole and at their exact colour.
-        assert abs(len(rows) - 4 * figures.TILE**2) < 0.02 * 4 * figures.TILE**2, name
+        assert abs(len(rows) - 4 * image_sheets.TILE**2) < 0.02 * 4 * image_sheets.TILE**2, name
         where[name] = rows.mean(), columns.mean()
     assert where["blue"][0] - where["red"][0] == pytest.approx(tall, abs=1)
     assert where["grey"][0] - where["blue"][0] == pytest.approx(tall, abs=1)
     assert where["red"][1] == pytest.approx(where["blue"][1], abs=1)
-    assert where["grey"][1] > where["red"][1] + 4 * figures.TILE
+    assert where["grey"][1] > where["red"][1] + 4 * image_sheets.TILE
 
 
 def test_decoded_id_sheet_has_a_column_for_each_class(tmp_path):
@@ -68,7 +70,7 @@ def test_decoded_id_sheet_has_a_column_for_each_class(tmp_path):
     labels, of_sampled = np.array([2, 0, 1, 0]), np.array([1, 0, 1])
     greys = np.array([40, 60, 80])
     images = lambda labels, add: np.concatenate([flat(1, greys[y] + add) for y in labels])  # noqa: E731
-    path = figures.decoded_id_sheet(
+    path = image_sheets.decoded_id_sheet(
         images(labels, 0),
         labels,
         images(labels, 5),
@@ -84,9 +86,9 @@ def test_decoded_id_sheet_has_a_column_for_each_class(tmp_path):
         for add in (0, 5, 10):
             rows, across = np.nonzero(np.all(image == greys[label] + add, axis=-1))
             if label == 2 and add == 10:
-                assert len(rows) < 0.1 * figures.TILE**2  # none was sampled
+                assert len(rows) < 0.1 * image_sheets.TILE**2  # none was sampled
                 continue
-            assert abs(len(rows) / figures.TILE**2 - 1) < 0.2
+            assert abs(len(rows) / image_sheets.TILE**2 - 1) < 0.2
             places.append((np.median(rows), np.median(across)))
         assert places == sorted(places)
         assert len({across for _, across in places}) == 1
@@ -100,15 +102,17 @@ def test_tsne_anchors(tmp_path, classes):
     labels = np.arange(160) % classes
     features = anchors[labels] * 20 + RNG.normal(size=(160, 16))
     names = [f"class {i}" for i in range(classes)]
-    path = figures.tsne_anchors(features, labels, anchors, names, tmp_path / "t.png", seed=0)
+    path = embeddings.tsne_anchors(features, labels, anchors, names, tmp_path / "t.png", seed=0)
     assert np.count_nonzero(pixels(path).min(axis=-1) < 200) > 2000
 
 
 def test_tsne_is_of_directions_and_repeats(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "MAX_OUTLIERS", 80)
+    monkeypatch.setattr(embeddings, "MAX_OUTLIERS", 80)
     features, outliers = RNG.normal(size=(40, 8)), RNG.normal(size=(200, 8))
-    first = figures.tsne_outliers(features, outliers, "seven", tmp_path / "1.png", seed=3)
-    scaled = figures.tsne_outliers(features * 4, outliers / 4, "seven", tmp_path / "2.png", seed=3)
+    first = embeddings.tsne_outliers(features, outliers, "seven", tmp_path / "1.png", seed=3)
+    scaled = embeddings.tsne_outliers(
+        features * 4, outliers / 4, "seven", tmp_path / "2.png", seed=3
+    )
     image = pixels(first)
     # Powers of two leave directions exact: a map of unit vectors cannot change.
     np.testing.assert_array_equal(image, pixels(scaled))
@@ -121,15 +125,15 @@ def test_score_histograms(tmp_path):
     id_scores = RNG.normal(8, 1, 300)
     sets = {"letters": RNG.normal(3, 1, 200), "faces": RNG.normal(5, 1, 50)}
     kept = {"round_trips": id_scores - 0.1, "sampled_by_name": id_scores - 1}
-    with_kept = figures.score_histograms(id_scores, sets, kept, "Energy", tmp_path / "k.png")
-    without = figures.score_histograms(id_scores, sets, {}, "Energy", tmp_path / "n.png")
+    with_kept = histograms.score_histograms(id_scores, sets, kept, "Energy", tmp_path / "k.png")
+    without = histograms.score_histograms(id_scores, sets, {}, "Energy", tmp_path / "n.png")
     green = (0, 122, 88)
     assert has_colour(pixels(with_kept), green) and not has_colour(pixels(without), green)
     assert pixels(with_kept).shape[1] > pixels(without).shape[1]
     constant = {"black": np.zeros(4)}
-    assert figures.score_histograms(np.zeros(9), constant, {}, "x", tmp_path / "c.png").is_file()
+    assert histograms.score_histograms(np.zeros(9), constant, {}, "x", tmp_path / "c.png").is_file()
     with pytest.raises(UserError, match="NaN"):
-        figures.score_histograms([np.nan, 1.0], sets, {}, "Energy", tmp_path / "bad.png")
+        histograms.score_histograms([np.nan, 1.0], sets, {}, "Energy", tmp_path / "bad.png")
 
 
 def test_score_grid_has_a_line_per_row_and_a_column_per_set(tmp_path):
@@ -138,7 +142,7 @@ def test_score_grid_has_a_line_per_row_and_a_column_per_set(tmp_path):
         "good": {"id": high, "letters": low, "faces": low},
         "bad": {"id": low, "letters": high, "faces": low},
     }
-    image = pixels(figures.score_grid(scores, ["letters", "faces"], tmp_path / "g.png"))
+    image = pixels(histograms.score_grid(scores, ["letters", "faces"], tmp_path / "g.png"))
     blue, red = np.array([127, 184, 216]), np.array([234, 174, 127])  # half transparent
     near = lambda c: np.all(np.abs(image.astype(int) - c) < 6, axis=-1)  # noqa: E731
     # Without the heading and the key.
@@ -151,7 +155,7 @@ def test_score_grid_has_a_line_per_row_and_a_column_per_set(tmp_path):
     assert place(blue, good) > place(red, good) + 50
     assert place(red, bad) > place(blue, bad) + 50
     with pytest.raises(UserError, match="NaN"):
-        figures.score_grid(
+        histograms.score_grid(
             {"x": {"id": np.ones(3), "a": np.array([np.nan])}}, ["a"], tmp_path / "x"
         )
 
@@ -163,7 +167,7 @@ def test_row_comparison_places_dots(tmp_path):
     blue = (0, 114, 178)
 
     def dots(metrics):
-        path = figures.row_comparison(metrics, tmp_path / "c.png", sections={"two": "Others"})
+        path = comparison.row_comparison(metrics, tmp_path / "c.png", sections={"two": "Others"})
         exact = np.all(pixels(path) == blue, axis=-1)
         return ndimage.find_objects(ndimage.label(exact)[0])
 
@@ -231,8 +235,7 @@ def report(tmp_path):
         "config": HOSTILE,
     }
     config = json.dumps({"name": HOSTILE, "sampling": {"k": 100}}, indent=2)
-    index = write_report(
-        tmp_path / "made" / "report",
+    content = write.Page(
         title="Title " + HOSTILE,
         metrics=metrics,
         config_json=config,
@@ -247,7 +250,7 @@ def report(tmp_path):
         facts=[("Still in class", "12 %", HOSTILE)],
         names={"dream_ood": "Dream-OOD & co"},
     )
-    return index, paths, config
+    return write_report(tmp_path / "made" / "report", content), paths, config
 
 
 def test_page_embeds_every_figure_and_loads_nothing(report):
@@ -300,9 +303,8 @@ def test_tables_lie_beside_the_page(report):
 
 def test_page_without_figures_facts_or_stages(tmp_path):
     metrics = {"methods": {"energy": {"id_accuracy": 0.5, "ood": {}}}, "seed": 0, "config": "toy"}
-    index = write_report(
-        tmp_path, title="Toy", metrics=metrics, config_json="{}", stages=[], figures=[], facts=[]
-    )
+    content = write.Page("Toy", metrics, "{}", stages=[], figures=[], facts=[])
+    index = write_report(tmp_path, content)
     page = Page(index.read_text())
     assert "50.0" in page.shown and "Figures" not in page.shown and "img" not in page.tags
 
@@ -338,20 +340,24 @@ def compared(tmp_path_factory):
         "tuning": {"sets": ["glyphs"], "seed": 100, "rows": {}},
     }
     labels = np.repeat(np.arange(3), 10)
-    images = rng.uniform(size=(30, 8, 8, 1))
+    images = Images.of(rng.uniform(size=(30, 8, 8, 1)).astype(np.float32))
+    judged = {"outliers": 30, "in_class": 0.1, "in_any_class": 0.25, "used": 21}
     results = page.RunResults(
         name="toy", config_json="{}", metrics=metrics, class_names=NAMES,
-        features={
-            "features": rng.normal(size=(30, 8)), "labels": labels,
-            "anchors": rng.normal(size=(3, 8)),
-        },
-        embeddings=rng.normal(size=(3, 10, 8)), train_images=images, train_labels=labels,
-        test_images=images, test_labels=labels, outliers=images, outlier_labels=labels,
-        round_trips=images, by_name=images, by_name_labels=labels, scores=scores[3],
-        titles={row: row.replace("_", " ") for row in rows}, judgement=None, stages=[], seed=3,
+        features=rng.normal(size=(30, 8)), feature_labels=labels, anchors=rng.normal(size=(3, 8)),
+        embeddings=rng.normal(size=(3, 10, 8)), train=(images, labels), test=(images, labels),
+        outliers=(images, labels), round_trips=images, by_name=(images, labels), scores=scores[3],
+        titles={row: row.replace("_", " ") for row in rows}, stages=[], seed=3,
         sections={row: "First rows" if row < "row_4" else "Last rows" for row in rows},
+        judgements={"One": judged, "Other": judged | {"used": 17}}, legible=0.875,
     )  # fmt: skip
     return page.make_page(results, tmp_path_factory.mktemp("compared"))
+
+
+def test_page_tells_what_was_judged_for_each_training(compared):
+    shown = Page(compared.read_text(encoding="utf-8")).shown
+    for expected in ("(One)", "(Other)", "21 of 30", "17 of 30", "87.5%", "25.0%"):
+        assert expected in shown, expected
 
 
 def test_page_of_several_seeds(compared):

@@ -14,13 +14,9 @@ import pytest
 from dream_jax.errors import UserError
 from dream_jax.knn import kth_sq_distance
 from dream_jax.sampling import boundary
-from dream_jax.sampling.boundary import (
-    SamplerSettings,
-    boundary_set,
-    published_round,
-    sample_embeddings,
-    sample_round,
-)
+from dream_jax.sampling.boundary import boundary_set, sample_round
+from dream_jax.sampling.published import published_round
+from dream_jax.sampling.rounds import SamplerSettings, sample_embeddings
 
 ROOT = Path(__file__).parents[2]
 SMALL = SamplerSettings(
@@ -308,7 +304,7 @@ def test_features_of_the_wrong_shape():
 PROGRAM = """
 import sys
 import jax, numpy as np
-from dream_jax.sampling.boundary import SamplerSettings, sample_embeddings
+from dream_jax.sampling.rounds import SamplerSettings, sample_embeddings
 assert jax.local_device_count() == 4
 settings = SamplerSettings(
     k=6, boundary=10, per_round=4, candidates=30, scale=0.2, keep=2, rounds=5

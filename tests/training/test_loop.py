@@ -14,8 +14,9 @@ import pytest
 from dream_jax.errors import UserError
 from dream_jax.models.norm import BatchNorm
 from dream_jax.training import loop
+from dream_jax.training.batches import Array, Batches, Stacked, epoch_index
 from dream_jax.training.checkpoints import Checkpoints
-from dream_jax.training.loop import Batches, Stacked, Term, create_state, epoch_index, fit
+from dream_jax.training.loop import Term, create_state, fit
 
 STEPS = 8
 
@@ -358,10 +359,10 @@ def compilations():
 @pytest.mark.parametrize("rows", [[0], [6, 2, 3, 0, 5, 2], [3, 4]])
 def test_stacked_is_a_concatenation(rows):
     parts = [np.arange(6.0).reshape(3, 2), np.arange(8.0).reshape(4, 2) + 50]
-    stacked = Stacked(parts)
+    stacked = Stacked([Array(part) for part in parts])
     whole = np.concatenate(parts)
     assert len(stacked) == 7 and stacked.nbytes == whole.nbytes
-    assert np.array_equal(stacked[np.array(rows)], whole[rows])
+    assert np.array_equal(stacked.at(np.array(rows), 0), whole[rows])
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 5), (10, 4), (7, 3), (5, 12)])
