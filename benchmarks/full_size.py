@@ -31,7 +31,8 @@ from diffusers import FlaxAutoencoderKL, FlaxStableDiffusionPipeline, FlaxUNet2D
 from transformers import CLIPTextConfig, FlaxCLIPTextModel
 
 from benchmarks.paired import RESULTS, environment
-from dream_jax.generator.load import PRECISIONS, make_scheduler
+from dream_jax.generator.load import PRECISIONS
+from dream_jax.generator.schedulers import make_scheduler
 from dream_jax.generator.stable_diffusion import decode_latents, denoise, draw_noise, encode_prompts
 from dream_jax.training import devices
 

@@ -20,7 +20,7 @@ BLOCK = 50_000  # rows generated at once
 
 
 def unit_vectors(count: int, dimension: int, seed: int) -> np.ndarray:
-    """(count, dimension) float32 random unit vectors, with little memory beside them."""
+    """(count, dimension) float32 random unit vectors, made block by block to save memory."""
     rng = np.random.default_rng(seed)
     vectors = np.empty((count, dimension), np.float32)
     for start in range(0, count, BLOCK):

@@ -16,7 +16,8 @@ import optax
 
 from benchmarks import rivals
 from benchmarks.paired import InOwnProcess, compare, parser
-from dream_jax.models.resnet import STAGES, ResNet, init_model
+from dream_jax.models.resnet import build_model, init_model
+from dream_jax.settings import ModelSettings
 from dream_jax.training import devices
 from dream_jax.training.loop import Term, create_state, make_steps
 
@@ -72,7 +73,7 @@ def benchmark(title, rounds):
     rng = np.random.default_rng(0)
     images = rng.random((batch, *shape), np.float32)
     labels = rng.integers(0, classes, batch)
-    model = ResNet(STAGES[arch], width, stem, classes)
+    model = build_model(ModelSettings(arch, width, stem, "float32"), classes)
     variables = jax.tree.map(np.asarray, init_model(model, jax.random.key(0), shape))
     theirs = rival_shape(model, shape[-1]), variables
 

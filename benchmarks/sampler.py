@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks.paired import compare, parser, require
 from dream_jax.knn import kth_sq_distance
 from dream_jax.sampling.boundary import boundary_set, sample_round
+from dream_jax.sampling.settings import SamplerSettings
 from dream_jax.training import devices
 
 
@@ -71,11 +72,13 @@ def main():
     rounds = jax.local_device_count()
     noise = rng.normal(size=(rounds, args.candidates, args.dimension)).astype(np.float32)
     chosen = np.asarray(boundary_set(features, args.k, args.boundary))
-    known, settings = (features, features[chosen]), (args.k, args.scale, args.keep)
-    mapped = devices.pmap(lambda noise: sample_round(*known, noise, *settings))
+    known = features, features[chosen]
+    settings = SamplerSettings(k=args.k, scale=args.scale, keep=args.keep)
+    mapped = devices.pmap(lambda noise: sample_round(*known, noise, settings))
 
     def one_by_one(one_round, known, noise):
-        return np.stack([one_round(*known, of_round, *settings) for of_round in noise])
+        rival = (args.k, args.scale, args.keep)
+        return np.stack([one_round(*known, of_round, *rival) for of_round in noise])
 
     contenders = {
         "dream_jax": functools.partial(mapped, devices.put(noise)),

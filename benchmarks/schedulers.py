@@ -18,15 +18,19 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from benchmarks.paired import RESULTS, compare, parser
+from dream_jax.checks import check
 from dream_jax.cli import use_compilation_cache
-from dream_jax.decoding.prompts import placeholder_ids, prompt_ids
+from dream_jax.data.images import Images
+from dream_jax.decoding.prompts import plain_prompt, prompt_with_placeholder
+from dream_jax.detector.methods import PLAIN
+from dream_jax.generator.interface import Sampling
 from dream_jax.generator.load import load_generator
 from dream_jax.generator.stable_diffusion import Decoder
-from dream_jax.pipeline import Pipeline
-from dream_jax.report.figures import Sheet
+from dream_jax.pipeline import make_run
+from dream_jax.report.image_sheets import Sheet
+from dream_jax.settings import DecodingSettings
 from dream_jax.training import devices
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.py"
@@ -51,15 +55,15 @@ def outlier_embeddings(run: Path) -> np.ndarray:
         return file["embeddings"]
 
 
-def prompts(config: ConfigDict, generator, names, embeddings) -> tuple[np.ndarray, np.ndarray]:
+def prompts(
+    decoding: DecodingSettings, generator, names, embeddings
+) -> tuple[np.ndarray, np.ndarray]:
     """(ids, embeddings) of the images by name, then of the outliers, each class in turn."""
-    tokenizer, (vocabulary, width) = generator.tokenizer, generator.table.shape
     labels = np.arange(BY_NAME + OUTLIERS * bool(len(embeddings))) % len(names)
-    ids = [prompt_ids(tokenizer, config.decoding.id_prompt, names[y]) for y in labels[:BY_NAME]]
-    vectors = np.zeros((len(labels), width), np.float32)
+    ids = [plain_prompt(generator, decoding.id_prompt, names[y]) for y in labels[:BY_NAME]]
+    vectors = np.zeros((len(labels), generator.table.shape[1]), np.float32)
     for i, y in enumerate(labels[BY_NAME:]):
-        prompt = config.decoding.prompts[0]
-        ids.append(placeholder_ids(tokenizer, prompt, names[y], names[y], vocabulary))
+        ids.append(prompt_with_placeholder(generator, decoding.prompts[0], names[y]))
         vectors[BY_NAME + i] = embeddings[y, i]
     return np.stack(ids), vectors
 
@@ -88,17 +92,18 @@ def main():
     args = flags.parse_args()
     use_compilation_cache()
     devices.use_cores()
-    config = runpy.run_path(str(QUICKSTART))["get_config"]()
-    run = Pipeline(config, args.run)
-    decoding, names = config.decoding, run.class_names
+    settings = check(runpy.run_path(str(QUICKSTART))["get_config"]())
+    run = make_run(settings, args.run)
+    decoding, names = settings.decoding, run.work("learn").train.class_names
     embeddings = outlier_embeddings(args.run)
 
+    generator = load_generator(settings.generator.path)
     decoders = {}
     for who, (scheduler, steps) in CONTENDERS.items():
-        generator = load_generator(config.generator.path, scheduler)
         sizes = (decoding.batch_size, decoding.vae_batch_size)
-        decoders[who] = Decoder(generator, steps, decoding.guidance, *sizes, image_shape=None)
-    ids, vectors = prompts(config, generator, names, embeddings)
+        sampling = Sampling(scheduler, steps, decoding.guidance, *sizes)
+        decoders[who] = Decoder(generator, sampling, image_shape=None)
+    ids, vectors = prompts(decoding, generator, names, embeddings)
     keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(0), len(ids))))
 
     def batch(decoder: Decoder, start: int) -> jax.Array:
@@ -126,11 +131,11 @@ def main():
     result["difference"] = {
         who: float(np.abs(i - images[PLMS]).mean()) for who, i in images.items()
     }
-    if (args.run / "classifier" / "energy").exists():
+    if (args.run / "classifier" / PLAIN).exists():
         asked = np.arange(BY_NAME) % len(names)
-        logits_of = run.logits_of("energy", config.seed)
+        classifier = run.classifier(PLAIN, settings.seed)
         result["read_as_asked"] = {
-            who: float(np.mean(logits_of(i[:BY_NAME]).argmax(-1) == asked))
+            who: float(np.mean(classifier.logits(Images.of(i[:BY_NAME])).argmax(-1) == asked))
             for who, i in images.items()
         }
     print(f"{'':24}{'ms / image':>12}{'difference':>12}{'read as asked':>15}")

@@ -14,7 +14,8 @@ from benchmarks import rivals
 from benchmarks.paired import InOwnProcess, compare, parser
 from benchmarks.resnet import NETWORKS, rival_shape
 from dream_jax.detector.scores import energy_score
-from dream_jax.models.resnet import STAGES, ResNet, init_model
+from dream_jax.models.resnet import build_model, init_model
+from dream_jax.settings import ModelSettings
 from dream_jax.training import devices
 
 BATCH = 128
@@ -23,7 +24,7 @@ BATCH = 128
 def benchmark(title, count, rounds):
     arch, width, stem, shape, classes, _ = NETWORKS[title]
     images = np.random.default_rng(0).random((count, *shape), np.float32)
-    model = ResNet(STAGES[arch], width, stem, classes)
+    model = build_model(ModelSettings(arch, width, stem, "float32"), classes)
     variables = jax.tree.map(np.asarray, init_model(model, jax.random.key(0), shape))
     mapped = devices.MappedFunction(lambda v, b: model.apply(v, b["images"])[0], variables, BATCH)
     bare_forward = InOwnProcess(

@@ -21,15 +21,16 @@ import numpy as np
 
 from benchmarks.paired import compare, parser
 from configs import quickstart
-from dream_jax.config import data_options
+from dream_jax.checks import check
+from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.registry import load_id
-from dream_jax.detector.methods import METHODS
-from dream_jax.detector.train import make_batches, make_objective
-from dream_jax.keys import stage_key
-from dream_jax.models.resnet import build_model, init_model
+from dream_jax.detector.batches import make_batches
+from dream_jax.detector.methods import PLAIN, TRAININGS
+from dream_jax.detector.objective import make_objective
+from dream_jax.detector.recipe import recipe
+from dream_jax.detector.train import initial_state
 from dream_jax.training import devices
-from dream_jax.training.loop import STEPS_PER_CALL, create_state, make_steps, transfer_calls
-from dream_jax.training.optimizers import sgd
+from dream_jax.training.loop import STEPS_PER_CALL, make_steps, transfer_calls
 
 
 class Contender:
@@ -52,17 +53,14 @@ def main():
         flags.error(f"--steps must be a multiple of {STEPS_PER_CALL}, not {args.steps}")
 
     devices.use_cores()
-    config = quickstart.get_config()
-    train, _ = load_id(config.data.id, data_options(config))
-    method, key = METHODS["energy"], stage_key(config.seed, "classifier")
-    model = build_model(config.model, len(train.class_names))
-    variables = init_model(model, key, train.images.shape[1:])
-    variables["params"] = {"network": variables["params"], "method": {}}
-    steps = (args.rounds + 1) * args.steps
-    optimizer = sgd(config.classifier.optimizer, steps)
-    state = create_state(variables, optimizer, key)
-    batches = make_batches(config, train, None)
-    run = make_steps(make_objective(model, method, {}, config, steps), optimizer, None)
+    settings = check(quickstart.get_config())
+    train, _ = load_id(settings.data.id, DataOptions.of(settings.data, settings.data.ood_count))
+    training = TRAININGS[PLAIN]
+    own = recipe(settings, training, settings.seed)
+    model, state, optimizer = initial_state(settings.model, training, {}, own, train)
+    batches = make_batches(own, train, None)
+    objective = make_objective(model, training, {}, own, own.steps(len(train)))
+    run = make_steps(objective, optimizer, None)
     table = devices.replicate(batches.whole())
 
     def ahead(table: dict, length: int = 1):
@@ -106,7 +104,7 @@ def main():
 
         return noting
 
-    size = config.classifier.batch_size
+    size = own.batch_size
     compare(
         "training_loop",
         f"{args.steps} training steps of quickstart's classifier, batch {size}",

@@ -2,41 +2,43 @@
 
 Only one order statistic is needed, so it is found by bisection on the bits of the float: 32 passes
 that compare and count, with a fixed trip count and neither a sort nor a gather. That is linear in
-the number of points and made of the operations that accelerators do best. Where k is small beside
-the number of points, the maxima of small groups first tell which few points can matter.
+the number of points and made of the operations that accelerators do best. Where k is much smaller
+than the number of points, the maxima of small groups first tell which few points can matter.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 QUERIES_AT_ONCE = 1024
-SIMILARITIES_AT_ONCE = 2**27  # at most, where one query has no more; 512 MB
-GROUP = 32  # neighbouring points whose largest similarity stands for them
+SIMILARITIES_AT_ONCE = 2**27  # at most, unless one query alone has more; 512 MB
+GROUP = 32  # consecutive points that are represented by their largest similarity
 
 
-def _ordered_bits(values: jax.Array) -> jax.Array:
+def _ordered_bits(values: Float[Array, "..."]) -> Int[Array, "..."]:
     """Maps float32 to int32 with the same order: negative floats have theirs reversed."""
     bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.int32)
     return _flip_negative(bits)
 
 
-def _flip_negative(bits: jax.Array) -> jax.Array:
+def _flip_negative(bits: Int[Array, "..."]) -> Int[Array, "..."]:
     """Reverses the order of negative int32, keeping their sign; its own inverse."""
     return jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
 
 
-def kth_smallest(values: Float[Array, "*rows n"], k: int | jax.Array) -> Float[Array, "*rows"]:
-    """Returns the exact k-th smallest value along the last axis.
+def kth_smallest(
+    values: Float[Array, "*lists n"], k: int | Int[Array, ""]
+) -> Float[Array, "*lists"]:
+    """Finds the exact k-th smallest value along the last axis.
 
     Args:
-      values: (..., n), taken as float32; may be negative, infinite or equal, but not NaN.
+      values: taken as float32; may be negative, infinite or equal, but not NaN.
       k: 1-based rank in [1, n], a Python or a traced integer; a rank outside is not detected.
 
     Returns:
-      (...) float32, an element of each row.
+      float32, one of the n values of each list.
     """
     bits = _ordered_bits(values)
 
@@ -55,23 +57,23 @@ def kth_smallest(values: Float[Array, "*rows n"], k: int | jax.Array) -> Float[A
 def kth_sq_distance(
     queries: Float[Array, "q d"],
     points: Float[Array, "n d"],
-    k: int | jax.Array,
-    count: int | jax.Array | None = None,
+    k: int | Int[Array, ""],
+    count: int | Int[Array, ""] | None = None,
 ) -> Float[Array, " q"]:
-    """Returns d_k, the squared Euclidean distance of unit vectors to their k-th nearest point.
+    """Computes d_k, the squared Euclidean distance of unit vectors to their k-th nearest point.
 
     Dream-OOD, section 3.1. A query that is itself one of the points counts itself first. Memory
-    is bounded whatever the number of queries: three arrays of `SIMILARITIES_AT_ONCE` numbers.
+    is bounded for any number of queries: three arrays of `SIMILARITIES_AT_ONCE` numbers.
 
     Args:
-      queries: (q, d) unit vectors.
-      points: (n, d) unit vectors.
+      queries: unit vectors.
+      points: unit vectors.
       k: 1-based rank in [1, n].
       count: if given, only the first `count` points are real; the others, padding, are treated as
         infinitely far.
 
     Returns:
-      (q,) float32 in [0, 4].
+      float32 in [0, 4].
     """
     padding = jnp.arange(len(points)) >= (len(points) if count is None else count)
 
@@ -88,25 +90,26 @@ def kth_sq_distance(
 def knn_score(
     queries: Float[Array, "q d"], points: Float[Array, "n d"], k: int
 ) -> Float[Array, " q"]:
-    """Returns the KNN score of a detector: minus the distance to the k-th nearest stored feature.
+    """Computes the KNN score: minus the distance to the k-th nearest stored feature.
 
     Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022, section 3.
     Higher is more in-distribution. Exact, by one matrix product of which little is searched: the
-    k nearest points lie in the k groups of `GROUP` neighbouring rows with the largest maxima, for
-    those hold k similarities that no point outside of them exceeds.
+    k nearest points lie in the k groups of `GROUP` consecutive points with the largest maxima, for
+    those hold k similarities that no point outside them exceeds. Apart from the arguments, memory
+    is bounded by two arrays of `SIMILARITIES_AT_ONCE` numbers, 1 GB, or of the n similarities of a
+    single query if those are more.
 
     Args:
-      queries: (q, d) unit vectors.
-      points: (n, d) unit vectors, the stored features.
+      queries: unit vectors.
+      points: unit vectors, the stored features.
       k: 1-based rank of the neighbour, in [1, n].
 
     Returns:
-      (q,) float32 in [-2, 0]. The squared distance has the rounding of a product of unit vectors,
-      about 1e-6. Beside the arguments, memory is bounded by two arrays of `SIMILARITIES_AT_ONCE`
-      numbers, 1 GB, or of the n similarities of a single query if those are more.
+      float32 in [-2, 0]. The squared distance has the rounding of a product of unit vectors, about
+      1e-6.
 
     Raises:
-      ValueError: if k is not in [1, n].
+      ValueError: k is not in [1, n].
     """
     _check_rank(k, points)
 
@@ -121,20 +124,20 @@ def knn_score(
 def mean_of_largest(
     queries: Float[Array, "q d"], points: Float[Array, "n d"], k: int
 ) -> Float[Array, " q"]:
-    """Returns the mean of the k largest inner products of each query with the points.
+    """Computes the mean of the k largest inner products of each query with the points.
 
-    Exact and bounded as `knn_score` is, but for vectors of any length.
+    Exact, with the memory of `knn_score`, and for vectors of any length.
 
     Args:
-      queries: (q, d).
-      points: (n, d).
-      k: how many, in [1, n].
+      queries: vectors.
+      points: vectors.
+      k: the number of products to average, in [1, n].
 
     Returns:
-      (q,) float32.
+      float32.
 
     Raises:
-      ValueError: if k is not in [1, n].
+      ValueError: k is not in [1, n].
     """
     _check_rank(k, points)
 
@@ -144,13 +147,15 @@ def mean_of_largest(
     return jax.lax.map(one, queries, batch_size=_at_once(points))
 
 
-def _check_rank(k: int, points: jax.Array) -> None:
+def _check_rank(k: int, points: Float[Array, "n d"]) -> None:
     if not 1 <= k <= len(points):
         raise ValueError(f"k is {k}, not a rank among {len(points)} points")
 
 
-def _candidates(query: jax.Array, points: jax.Array, k: int) -> jax.Array:
-    """Inner products (at least k,) among which the k largest are: those of the best groups."""
+def _candidates(
+    query: Float[Array, " d"], points: Float[Array, "n d"], k: int
+) -> Float[Array, " found"]:
+    """Returns inner products that include the k largest: those of the best groups."""
     n = len(points)
     whole = n // GROUP
     groups = -(-n // GROUP)
@@ -163,5 +168,5 @@ def _candidates(query: jax.Array, points: jax.Array, k: int) -> jax.Array:
     return similarity.at[members].get(mode="fill", fill_value=-jnp.inf)
 
 
-def _at_once(points: jax.Array) -> int:
+def _at_once(points: Float[Array, "n d"]) -> int:
     return max(1, min(QUERIES_AT_ONCE, SIMILARITIES_AT_ONCE // len(points)))

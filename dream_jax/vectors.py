@@ -1,27 +1,60 @@
-"""Unit vectors and cosines."""
+"""Unit vectors and the cosines between vectors."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-# Squared length up to which a vector counts as zero.
-SMALLEST = 1e-24
+SHORTEST = 1e-12  # vectors that are shorter count as zeros
 
 
 def unit(vectors: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
-    """Scales vectors to length 1; a vector of zeros stays one, with a gradient of 0.
+    """Scales vectors to length 1.
 
     Args:
-      vectors: whose components lie along `axis`.
+      vectors: vectors along `axis`, in any shape.
+      axis: the axis that holds the components of a vector.
+
+    Returns:
+      The unit vectors, in the shape of `vectors`. Zeros, which have no direction, stay zeros, and
+      their gradient is zero.
     """
-    squares = jnp.sum(vectors**2, axis=axis, keepdims=True)
-    return vectors / jnp.sqrt(jnp.maximum(squares, SMALLEST))
+    squares = jnp.sum(jnp.square(vectors), axis=axis, keepdims=True)
+    length = jnp.sqrt(jnp.maximum(squares, SHORTEST**2))
+    return jnp.where(squares < SHORTEST**2, 0.0, vectors / length)
+
+
+def unit_on_host(vectors: Float[np.ndarray, "..."], axis: int = -1) -> Float[np.ndarray, "..."]:
+    """Scales NumPy vectors of any length above 0 to length 1, in their own precision.
+
+    The largest entry is divided out first, so that no square overflows or vanishes.
+
+    Args:
+      vectors: vectors along `axis`, in any shape.
+      axis: the axis that holds the components of a vector.
+
+    Returns:
+      The unit vectors, in the shape and type of `vectors`. Zeros stay zeros.
+    """
+    largest = np.abs(vectors).max(axis=axis, keepdims=True)
+    scaled = vectors / np.where(largest > 0, largest, 1).astype(vectors.dtype)
+    # With an entry of ±1 a vector has at least length 1; zeros are divided by 1.
+    length = np.linalg.norm(scaled, axis=axis, keepdims=True)
+    return scaled / np.maximum(length, 1)
 
 
 def cosine_logits(
     vectors: Float[Array, "n d"], centres: Float[Array, "classes d"], temperature: float
 ) -> Float[Array, "n classes"]:
-    """Returns the cosines of unit vectors, divided by a temperature.
+    """Divides the cosines of unit vectors by a temperature.
 
-    Eq. 2 of Dream-OOD with `unit(h(x))` and `unit(T(y))`, eq. 8 of NPOS with its prototypes.
+    Dream-OOD, eq. 2, of unit(h(x)) and unit(T(y)); NPOS, eq. 8, of its projections and prototypes.
+
+    Args:
+      vectors: unit vectors, or zeros, whose cosines are 0.
+      centres: a unit vector of each class.
+      temperature: t, above 0.
+
+    Returns:
+      cos(vector, centre) / t.
     """
     return jnp.matmul(vectors, centres.T, precision="highest") / temperature

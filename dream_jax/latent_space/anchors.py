@@ -11,14 +11,15 @@ from dream_jax.errors import UserError
 def compute_anchors(
     table: Float[np.ndarray, "vocabulary d"], token_ids: Sequence[Sequence[int]]
 ) -> Float[np.ndarray, "classes d"]:
-    """Returns T(y), a row of the token-embedding table for each class (paper, section 3.1).
+    """Computes T(y), a token embedding for each class (Dream-OOD, section 3.1).
 
-    The anchor of a name of several tokens is the mean of their embeddings, rescaled to their mean
-    norm: a mean of nearly orthogonal vectors would be too short for the text encoder.
+    The anchor of a name of one token is its row of the table. That of a name of several tokens is
+    the mean of their rows, rescaled to their mean norm: a mean of nearly orthogonal vectors would
+    be too short for the text encoder.
 
     Args:
-      table: token embeddings.
-      token_ids: per class the ids of its name's tokens.
+      table: token embeddings of the text encoder.
+      token_ids: for each class the ids of its name's tokens.
 
     Returns:
       The anchors, float32.
@@ -32,7 +33,7 @@ def compute_anchors(
     for index, ids in enumerate(token_ids):
         if not len(ids):
             raise UserError(f"data.class_names[{index}] has no tokens; a name needs at least one")
-        rows = table[np.asarray(ids)].astype(np.float64)
-        mean = rows.mean(0)
-        anchors.append(mean * np.linalg.norm(rows, axis=1).mean() / np.linalg.norm(mean))
+        tokens = table[np.asarray(ids)].astype(np.float64)
+        mean = tokens.mean(0)
+        anchors.append(mean * np.linalg.norm(tokens, axis=1).mean() / np.linalg.norm(mean))
     return np.asarray(anchors, np.float32)

@@ -12,12 +12,17 @@ from dream_jax.training.devices import MappedFunction
 def extract_features(
     model: ModelSettings, variables: dict, images: Images, width: int, batch_size: int
 ) -> Float[np.ndarray, "n width"]:
-    """Returns the features h(x) of images, in evaluation mode.
+    """Computes the features h(x) of images, in evaluation mode.
 
     Args:
+      model: settings of the network h.
       variables: of h, {"params", "batch_stats"}.
-      width: of the features.
+      images: the images, held or streamed.
+      width: size of a feature, the dimension of the anchors.
       batch_size: images at once over the devices of all processes.
+
+    Returns:
+      The features, float32, in all processes.
     """
     network = build_model(model, width)
 
@@ -30,7 +35,17 @@ def extract_features(
 def select_per_class(
     labels: Int[np.ndarray, " n"], count: int, classes: int, seed: int
 ) -> Int[np.ndarray, " chosen"]:
-    """Returns the indices of up to `count` images of each class, drawn without replacement."""
+    """Draws the indices of up to `count` images of each class, without replacement.
+
+    Args:
+      labels: of the images.
+      count: most images of a class.
+      classes: number of classes.
+      seed: of the draw.
+
+    Returns:
+      The indices, sorted.
+    """
     chosen = []
     for label in range(classes):
         own = np.flatnonzero(labels == label)

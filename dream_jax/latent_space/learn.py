@@ -25,7 +25,17 @@ from dream_jax.vectors import cosine_logits, unit
 def make_objective(
     model: ResNet, anchors: Float[Array, "classes d"], augmentation: str, temperature: float
 ) -> Objective:
-    """Returns cross-entropy over the cosine logits as loss, and the accuracy as a metric."""
+    """Makes the training's objective: cross-entropy over the cosine logits (Dream-OOD, eq. 2).
+
+    Args:
+      model: the network h.
+      anchors: T(y), of any length.
+      augmentation: one of `augment.AUGMENTATIONS`.
+      temperature: t, which the cosines are divided by.
+
+    Returns:
+      An objective with the loss, and the accuracy as a metric.
+    """
     centres = unit(anchors)
 
     def objective(params, model_state, batch, keys):
@@ -51,13 +61,18 @@ def make_objective(
 def learn_latent_space(
     settings: Settings, train: ImageSet, anchors: Float[np.ndarray, "classes d"], folder: Path
 ) -> dict:
-    """Trains h and returns its variables {"params", "batch_stats"} (paper, section 3.1).
+    """Trains the network h so that the features of images align with their anchors.
+
+    Dream-OOD, section 3.1.
 
     Args:
       settings: of which `seed`, `model`, `latent_space`, `save_every` and `data.workers` are read.
       train: ID images with labels.
       anchors: T(y).
-      folder: for `checkpoints/`; an interrupted training continues from there.
+      folder: keeps `checkpoints/`, from which an interrupted training continues.
+
+    Returns:
+      The variables of h, {"params", "batch_stats"}.
     """
     own, seed = settings.latent_space, settings.seed
     model = build_model(settings.model, anchors.shape[1])

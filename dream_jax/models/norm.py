@@ -1,26 +1,39 @@
-"""Batch normalisation over the real rows of all devices."""
+"""Batch normalisation over the real examples of all devices."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from dream_jax.training.devices import AXIS
 
 
 class BatchNorm(nn.Module):
-    """Batch norm whose statistics are those of the unpadded global batch (Ioffe & Szegedy, 2015).
+    """Batch norm with the statistics of the unpadded global batch (Ioffe & Szegedy, 2015).
 
-    Flax's own averages per-device means, which is off when padding leaves devices with unequal
-    numbers of rows. Statistics are kept in the collection `batch_stats`, and computed in float32
-    whatever the input's type, which the output has too.
+    Flax's own averages the means of the devices, which is off when padding leaves them unequal
+    numbers of examples. Statistics are kept in the collection `batch_stats`. They are computed in
+    float32 whatever the type of the input, which the output has too.
+
+    Attributes:
+      momentum: weight of the old statistics when a batch updates them.
+      epsilon: added to the variance.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
-        """x: (n, ..., channels); mask: (n,) 1 for real rows, needed in training."""
+    def __call__(
+        self, x: Float[Array, "n *maps C"], train: bool, mask: Float[Array, " n"] | None = None
+    ) -> Float[Array, "n *maps C"]:
+        """Normalises each channel.
+
+        Args:
+          x: activations, the channels last.
+          train: whether to use the statistics of this batch, and to update the stored ones.
+          mask: 1 for real examples, 0 for padding; needed in training.
+        """
         channels, dtype = x.shape[-1], x.dtype
         x = x.astype(jnp.float32)
         scale = self.param("scale", nn.initializers.ones, (channels,))
@@ -30,6 +43,8 @@ class BatchNorm(nn.Module):
         if not train:
             m, v = mean.value, var.value
         else:
+            if mask is None:
+                raise ValueError("batch norm needs a mask in training")
             axes = tuple(range(x.ndim - 1))
             weight = mask.reshape(-1, *([1] * (x.ndim - 1)))
             pixels = x[0, ..., 0].size

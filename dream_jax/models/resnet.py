@@ -2,34 +2,29 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from dream_jax.models.norm import BatchNorm
 from dream_jax.settings import ModelSettings
 
-# Blocks per stage; each stage after the first halves the image and doubles the channels.
-ARCHITECTURES = {
-    "resnet8": (1, 1, 1),
-    "resnet18": (2, 2, 2, 2),
-    "resnet34": (3, 4, 6, 3),
-    "resnet50": (3, 4, 6, 3),
-}
-BOTTLENECK = ("resnet50",)
 # small: 3×3; stride2: 3×3 with stride 2, a quarter of the work; imagenet: 7×7 stride 2, max-pool.
 STEMS = ("small", "stride2", "imagenet")
-# What convolutions and activations are computed in; parameters, statistics of batch norm, pooled
-# features and outputs are float32 always.
+# The type of convolutions and activations. Parameters, statistics of batch norm, pooled features
+# and outputs are always float32.
 PRECISIONS = ("float32", "bfloat16")
 # Images in [0, 1] are normalised to [-1, 1].
 INPUT_SCALE = 2
 
+Maps: TypeAlias = Float[Array, "n H W C"]
+Mask: TypeAlias = Float[Array, " n"] | None
 
-def _conv(features: int, kernel: int, stride: int, dtype, name: str) -> nn.Conv:
+
+def _conv(features: int, kernel: int, stride: int, dtype: jnp.dtype, name: str) -> nn.Conv:
     size, padding = (kernel, kernel), kernel // 2
     return nn.Conv(features, size, stride, padding, use_bias=False, dtype=dtype, name=name)
 
@@ -39,10 +34,10 @@ class BasicBlock(nn.Module):
 
     channels: int
     stride: int
-    dtype: Any = jnp.float32
+    dtype: jnp.dtype = jnp.dtype(jnp.float32)
 
     @nn.compact
-    def __call__(self, x, train, mask):
+    def __call__(self, x: Maps, train: bool, mask: Mask) -> Maps:
         residual = x
         conv = partial(_conv, dtype=self.dtype)
         y = nn.relu(BatchNorm()(conv(self.channels, 3, self.stride, name="conv1")(x), train, mask))
@@ -61,10 +56,10 @@ class BottleneckBlock(nn.Module):
 
     channels: int
     stride: int
-    dtype: Any = jnp.float32
+    dtype: jnp.dtype = jnp.dtype(jnp.float32)
 
     @nn.compact
-    def __call__(self, x, train, mask):
+    def __call__(self, x: Maps, train: bool, mask: Mask) -> Maps:
         residual = x
         conv = partial(_conv, dtype=self.dtype)
         y = nn.relu(BatchNorm()(conv(self.channels, 1, 1, name="conv1")(x), train, mask))
@@ -76,33 +71,57 @@ class BottleneckBlock(nn.Module):
         return nn.relu(residual + y)
 
 
+class Architecture(NamedTuple):
+    """A kind of block, and how many of them each stage has.
+
+    Each stage after the first halves the image and doubles the channels.
+    """
+
+    block: type[BasicBlock] | type[BottleneckBlock]
+    stages: tuple[int, ...]
+
+
+ARCHITECTURES = {
+    "resnet8": Architecture(BasicBlock, (1, 1, 1)),
+    "resnet18": Architecture(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": Architecture(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": Architecture(BottleneckBlock, (3, 4, 6, 3)),
+}
+
+
 class ResNet(nn.Module):
-    """Images to outputs, with the pooled features before the last layer.
+    """A network from images to outputs that also returns the pooled features before its last layer.
 
     Attributes:
-      stages: blocks per stage.
+      stages: blocks of each stage.
       width: channels of the first stage.
       stem: one of `STEMS`.
       outputs: size of the last linear layer: classes, or the anchor dimension.
       block: `BasicBlock` or `BottleneckBlock`.
-      dtype: what convolutions and activations are computed in.
+      dtype: the type of convolutions and activations.
     """
 
     stages: Sequence[int]
     width: int
     stem: str
     outputs: int
-    block: type[nn.Module] = BasicBlock
-    dtype: Any = jnp.float32
+    block: type[BasicBlock] | type[BottleneckBlock] = BasicBlock
+    dtype: jnp.dtype = jnp.dtype(jnp.float32)
 
     @nn.compact
     def __call__(
-        self,
-        images: Float[Array, "n H W C"],
-        train: bool = False,
-        mask: Float[Array, " n"] | None = None,
+        self, images: Maps, train: bool = False, mask: Mask = None
     ) -> tuple[Float[Array, "n outputs"], Float[Array, "n channels"]]:
-        """Returns outputs and pooled features of images in [0, 1]."""
+        """Computes outputs and pooled features.
+
+        Args:
+          images: values in [0, 1].
+          train: whether batch norm uses the statistics of this batch, and updates its own.
+          mask: 1 for real images, 0 for padding; needed in training.
+
+        Returns:
+          The outputs of the last layer, and the pooled features before it, float32.
+        """
         if self.stem == "imagenet":
             kernel, stride = 7, 2
         else:
@@ -120,13 +139,12 @@ class ResNet(nn.Module):
 
 
 def build_model(model: ModelSettings, outputs: int) -> ResNet:
-    """Returns the network of the settings, with `outputs` outputs."""
-    block = BottleneckBlock if model.arch in BOTTLENECK else BasicBlock
-    dtype = jnp.dtype(model.precision)
-    return ResNet(ARCHITECTURES[model.arch], model.width, model.stem, outputs, block, dtype)
+    """Builds the network of the settings, with `outputs` outputs; nothing is drawn yet."""
+    block, stages = ARCHITECTURES[model.arch]
+    return ResNet(stages, model.width, model.stem, outputs, block, jnp.dtype(model.precision))
 
 
-def init_model(model: ResNet, key: jax.Array, image_shape: tuple[int, int, int]) -> dict:
-    """Returns fresh variables {"params", "batch_stats"}."""
+def init_model(model: ResNet, key: Key[Array, ""], image_shape: tuple[int, ...]) -> dict:
+    """Draws fresh variables {"params", "batch_stats"} for images of shape (H, W, C)."""
     init = jax.jit(partial(model.init, train=True))  # one program: the eager one is slower
     return init(key, jnp.zeros((1, *image_shape)), mask=jnp.ones(1))

@@ -1,30 +1,45 @@
-"""Embeddings of all classes, class by class, scaled to the anchors' norms."""
+"""Embeddings of all classes, class by class, scaled to the norms of the anchors."""
 
 import shutil
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from dream_jax.files import read_npz, write_npz
 from dream_jax.keys import stage_key
-from dream_jax.run import Features
-from dream_jax.sampling.rounds import SamplerSettings, sample_embeddings
+from dream_jax.sampling.rounds import sample_embeddings
+from dream_jax.sampling.settings import SamplerSettings
 from dream_jax.training import hosts
 
 
+class Known(Protocol):
+    """What stage ① has learned: the features h(x) of ID images, their classes, the anchors T(y)."""
+
+    @property
+    def features(self) -> Float[np.ndarray, "n d"]: ...
+    @property
+    def labels(self) -> Int[np.ndarray, " n"]: ...
+    @property
+    def anchors(self) -> Float[np.ndarray, "classes d"]: ...
+
+
 def sample_classes(
-    seed: int, settings: SamplerSettings, known: Features, folder: Path, kind: str = "outliers"
+    seed: int, settings: SamplerSettings, known: Known, folder: Path, kind: str = "outliers"
 ) -> Float[np.ndarray, "classes embeddings d"]:
-    """Samples v = u · |T(y)| for every class (paper, section 3.2); processes share the classes.
+    """Samples v = u · |T(y)| for every class (Dream-OOD, section 3.2).
+
+    Processes share out the classes, and all return all embeddings.
 
     Args:
       seed: of the run.
       settings: of the sampler.
-      known: features of the ID training images, and the anchors T(y).
-      folder: a class that is done is kept there, so that an interruption loses at most one.
-      kind: "outliers" or "inliers", for the random keys and the progress bar.
+      known: features to sample around, with their labels, and the anchors.
+      folder: keeps each class that is done until all are, so that an interruption loses at most
+        one class.
+      kind: "outliers" or "inliers"; names the random keys and the progress bar.
 
     Returns:
       The embeddings, float32.

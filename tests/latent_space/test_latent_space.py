@@ -1,7 +1,9 @@
-"""The losses against the original's, and anchors of class names."""
+"""The latent space: its loss against the original's, its objective, anchors, choice of images."""
 
 from pathlib import Path
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -10,36 +12,58 @@ import pytest
 from dream_jax.errors import UserError
 from dream_jax.latent_space.anchors import compute_anchors
 from dream_jax.latent_space.features import select_per_class
-from dream_jax.vectors import cosine_logits as cosines_of_units
-from dream_jax.vectors import unit
+from dream_jax.latent_space.learn import make_objective
+from dream_jax.vectors import cosine_logits, unit
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "losses.npz"))
 TABLE = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
 
 
-def cosine_logits(features, anchors, temperature):
-    """As stage ① computes them."""
-    return cosines_of_units(unit(features), unit(anchors), temperature)
+class Linear(nn.Module):
+    """A network of one linear layer, with the outputs that the latent space's network has."""
+
+    @nn.compact
+    def __call__(self, images, train, mask):
+        return nn.Dense(GOLDEN["anchors"].shape[1], use_bias=False)(images), images
+
+
+def logits_of(features, anchors, temperature):
+    return cosine_logits(unit(features), unit(anchors), temperature)
 
 
 def test_cosine_logits_are_the_originals():
-    logits = cosine_logits(GOLDEN["features"], GOLDEN["anchors"], float(GOLDEN["temperature"]))
+    logits = logits_of(GOLDEN["features"], GOLDEN["anchors"], float(GOLDEN["temperature"]))
     np.testing.assert_allclose(logits, GOLDEN["cosine_logits"], rtol=1e-4, atol=1e-5)
 
 
 def test_cosine_cross_entropy_is_the_originals():
-    logits = cosine_logits(GOLDEN["features"], GOLDEN["anchors"], float(GOLDEN["temperature"]))
+    logits = logits_of(GOLDEN["features"], GOLDEN["anchors"], float(GOLDEN["temperature"]))
     labels = jnp.asarray(GOLDEN["labels"], jnp.int32)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     np.testing.assert_allclose(loss, GOLDEN["cosine_cross_entropy"], rtol=1e-5)
 
 
+def test_objective_is_the_originals_cross_entropy_and_an_accuracy_that_is_only_shown():
+    features, labels = GOLDEN["features"], jnp.asarray(GOLDEN["labels"], jnp.int32)
+    mask = jnp.ones(len(features))
+    identity = {"Dense_0": {"kernel": jnp.eye(features.shape[1])}}
+    temperature = float(GOLDEN["temperature"])
+    objective = make_objective(Linear(), jnp.asarray(GOLDEN["anchors"]), "none", temperature)
+    batch = {"images": jnp.asarray(features), "labels": labels, "mask": mask}
+    keys = jax.random.split(jax.random.key(0), len(features))
+    terms, _ = objective(identity, {}, batch, keys)
+    np.testing.assert_allclose(terms["ce"].values.mean(), GOLDEN["cosine_cross_entropy"], rtol=1e-5)
+    right = GOLDEN["cosine_logits"].argmax(-1) == GOLDEN["labels"]
+    np.testing.assert_array_equal(terms["accuracy"].values, right)
+    assert (terms["ce"].weight, terms["accuracy"].weight) == (1, 0)
+
+
 def test_cosine_logits_ignore_lengths_and_stay_finite_at_zero():
     features, anchors = TABLE[:3], TABLE[3:7]
-    logits = cosine_logits(features, anchors, 0.1)
-    np.testing.assert_allclose(cosine_logits(7 * features, anchors / 3, 0.1), logits, rtol=1e-5)
+    logits = logits_of(features, anchors, 0.1)
+    np.testing.assert_allclose(logits_of(7 * features, anchors / 3, 0.1), logits, rtol=1e-5)
     assert np.all(np.abs(logits) <= 10.001)
-    assert np.all(cosine_logits(np.zeros_like(features), anchors, 0.1) == 0)
+    assert np.all(logits_of(np.zeros_like(features), anchors, 0.1) == 0)
 
 
 def test_anchor_of_one_token_is_its_row():
@@ -66,9 +90,9 @@ def test_anchor_errors():
 
 def test_select_per_class():
     labels = np.random.default_rng(1).permutation([0] * 10 + [1] * 3 + [2] * 6)
-    rows = select_per_class(labels, 5, classes=3, seed=0)
-    assert np.array_equal(np.bincount(labels[rows]), [5, 3, 5])
-    assert np.array_equal(rows, np.unique(rows))  # sorted, none twice
-    assert np.array_equal(rows, select_per_class(labels, 5, classes=3, seed=0))
+    chosen = select_per_class(labels, 5, classes=3, seed=0)
+    assert np.array_equal(np.bincount(labels[chosen]), [5, 3, 5])
+    assert np.array_equal(chosen, np.unique(chosen))  # sorted, none twice
+    assert np.array_equal(chosen, select_per_class(labels, 5, classes=3, seed=0))
     others = [select_per_class(labels, 5, classes=3, seed=seed) for seed in range(1, 5)]
-    assert any(not np.array_equal(rows, other) for other in others)
+    assert any(not np.array_equal(chosen, other) for other in others)

@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from dream_jax.models.norm import BatchNorm
 from dream_jax.models.resnet import ARCHITECTURES, STEMS, build_model, init_model
+from dream_jax.settings import ModelSettings
 from dream_jax.training import devices
 
 
@@ -86,6 +86,11 @@ def test_what_stands_in_masked_rows_does_not_matter():
         np.testing.assert_allclose(*(s["batch_stats"][name] for s in (state, state2)), rtol=1e-5)
 
 
+def test_training_without_a_mask_is_refused():
+    with pytest.raises(ValueError, match="mask"):
+        BatchNorm().apply(variables(), images(3), True, mutable=["batch_stats"])
+
+
 def test_evaluation_mode_is_that_of_flax():
     y = BatchNorm().apply(variables(), images(3), False)
     expected = nn.BatchNorm(use_running_average=True, epsilon=1e-5).apply(variables(), images(3))
@@ -93,8 +98,7 @@ def test_evaluation_mode_is_that_of_flax():
 
 
 def network(arch, stem="small", width=8, outputs=7, precision="float32"):
-    settings = {"arch": arch, "width": width, "stem": stem, "precision": precision}
-    return build_model(ConfigDict(settings), outputs)
+    return build_model(ModelSettings(arch, width, stem, precision), outputs)
 
 
 def shapes(model, channels=3):
@@ -109,7 +113,7 @@ def test_resnet_shapes(arch, stem):
     made = shapes(model)
     batch = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     outputs, pooled = jax.eval_shape(model.apply, made, batch)
-    stages, expansion = ARCHITECTURES[arch], 4 if arch == "resnet50" else 1
+    stages, expansion = ARCHITECTURES[arch].stages, 4 if arch == "resnet50" else 1
     assert outputs.shape == (2, 7)
     assert pooled.shape == (2, expansion * 8 * 2 ** (len(stages) - 1))
     kernel = 7 if stem == "imagenet" else 3

@@ -1,0 +1,93 @@
+"""The settings of the sampler, for outliers and for inliers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from dream_jax.errors import UserError
+from dream_jax.rules import above, one_of, whole
+from dream_jax.settings import InlierSettings, SamplingSettings, Selection
+
+RULES = {
+    **dict.fromkeys(("k", "boundary", "per_round", "candidates", "keep", "rounds"), whole(1)),
+    "scale": above(0),
+    "selection": one_of(get_args(Selection)),
+}
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """Settings of the sampler, checked when made.
+
+    Attributes:
+      k: the neighbour whose distance is d_k; a feature of the class counts itself first.
+      boundary: size m of the boundary set, the features with the largest d_k; unused for inliers.
+      per_round: features drawn in a round; all that are eligible, if they are fewer.
+      candidates: noise vectors L in a round, shared by its features.
+      scale: s, the standard deviation of the noise in each dimension (features are unit vectors).
+      keep: candidates kept for each drawn feature.
+      rounds: number of rounds.
+      largest: True for outliers, which keep the largest d_k around the boundary set; False for
+        inliers, which keep the smallest around any feature.
+      selection: "paper" keeps for each drawn feature its own best candidates; "published" repeats
+        the choice of the published code, see `published_round`.
+
+    Raises:
+      UserError: a value is not allowed; the message names it as `sampling.<attribute>`, or
+        `inliers.<attribute>`.
+    """
+
+    k: int = 300
+    boundary: int = 50
+    per_round: int = 50
+    candidates: int = 1500
+    scale: float = 0.07
+    keep: int = 2
+    rounds: int = 100
+    largest: bool = True
+    selection: str = "paper"
+
+    def __post_init__(self) -> None:
+        for name, rule in RULES.items():
+            value = getattr(self, name)
+            if not rule.holds(value):
+                raise UserError(f"{self.field(name)} is {value!r}; it must be {rule.allowed}")
+        if self.keep > self.candidates:
+            raise UserError(
+                f"{self.field('keep')} is {self.keep}; it must be at most {self.candidates}, the "
+                f"number of {self.field('candidates')}"
+            )
+
+    @classmethod
+    def of_outliers(cls, sampling: SamplingSettings) -> SamplerSettings:
+        """Returns the settings of outlier embeddings."""
+        return cls(
+            k=sampling.k,
+            boundary=sampling.boundary,
+            per_round=sampling.per_round,
+            candidates=sampling.candidates,
+            scale=sampling.scale,
+            keep=sampling.keep,
+            rounds=sampling.rounds,
+            selection=sampling.selection,
+        )
+
+    @classmethod
+    def of_inliers(cls, inliers: InlierSettings, selection: str) -> SamplerSettings:
+        """Returns the settings of inlier embeddings (Dream-ID), which have no boundary set."""
+        return cls(
+            k=inliers.k,
+            per_round=inliers.per_round,
+            candidates=inliers.candidates,
+            scale=inliers.scale,
+            keep=inliers.keep,
+            rounds=inliers.rounds,
+            largest=False,
+            selection=selection,
+        )
+
+    def field(self, name: str) -> str:
+        """Returns the name that an attribute has in a configuration: "sampling.k", "inliers.k"."""
+        both = name in ("boundary", "selection")  # inliers have none of their own
+        return f"sampling.{name}" if self.largest or both else f"inliers.{name}"
