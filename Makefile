@@ -51,12 +51,13 @@ benchmark: $(INSTALLED_RIVALS) ## install the rivals too, then measure against t
 	for name in $(BENCHMARKS); do $(RUN) -m benchmarks.$$name $(ARGS) || exit 1; done
 	$(RUN) -m benchmarks.paired
 
-lint: $(INSTALLED_DEV) ## check style and formatting
+lint: $(INSTALLED_DEV) ## check style, formatting and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 clean: ## remove .venv and caches; runs/ stays
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build *.egg-info
 	find . -path ./runs -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps are written last, so an interrupted installation is taken up again.

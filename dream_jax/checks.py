@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from ml_collections import ConfigDict
 
@@ -17,7 +17,6 @@ from dream_jax.rows import candidates, make_rows
 from dream_jax.rules import Rule, one_of
 from dream_jax.settings import Settings, field_types, flatten
 
-S = TypeVar("S")
 # Lists of names, for which a flag may give one text: --config.methods=msp,vos
 LISTS = ("methods", "data.ood", "data.shifted", "data.tuning", "data.auxiliary")
 # What results call the other sets that they hold.
@@ -61,7 +60,7 @@ def check(config: ConfigDict) -> Settings:
 def _split_at_commas(tree: dict[str, Any], field: str) -> None:
     """Divides texts of a list at their commas, unless they name a folder (`name=folder`)."""
     *sections, last = field.split(".")
-    section = tree.get(sections[0]) if sections else tree
+    section: Any = tree.get(sections[0]) if sections else tree
     texts = section.get(last) if isinstance(section, dict) else None
     texts = (texts,) if isinstance(texts, str) else texts
     if isinstance(texts, tuple | list) and all(isinstance(text, str) for text in texts):
@@ -69,11 +68,11 @@ def _split_at_commas(tree: dict[str, Any], field: str) -> None:
         section[last] = tuple(name.strip() for names in parts for name in names)
 
 
-def _typed(kind: type[S], tree: Any, prefix: str) -> S:
+def _typed(kind: Any, tree: Any, prefix: str) -> Any:
     """Makes a section of the settings of a tree of values."""
-    values = {}
-    hints = get_type_hints(kind, include_extras=True)
-    for field in fields(kind):  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    hints: dict[str, Any] = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
         hint, path = hints[field.name], f"{prefix}{field.name}"
         section = tree if isinstance(tree, dict) else {}
         if is_dataclass(hint):

@@ -12,7 +12,7 @@ import numpy as np
 from dream_jax.errors import UserError
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` on a path beside `path`, then renames the result to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")

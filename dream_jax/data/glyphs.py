@@ -138,7 +138,7 @@ def _is_bar(char: str, face: str) -> bool:
     if rows.size == 0:
         return False
     height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
-    return height >= 2.5 * width and rows.size > 0.6 * height * width
+    return bool(height >= 2.5 * width and rows.size > 0.6 * height * width)
 
 
 @functools.cache

@@ -20,12 +20,12 @@ SCALES = (1, 2, 4)
 MIN_CONTRAST = 0.03
 
 
-def path_of(file: str) -> Path | None:
-    """Returns the path of a file of an installed package, "package/..."; None if it is missing."""
+def path_of(file: str) -> Path:
+    """Returns the path of a file of a package, "package/...", whether it exists or not."""
     module, _, rest = file.partition("/")
     package = importlib.util.find_spec(module)  # does not import it
-    path = package and Path(package.submodule_search_locations[0], rest)
-    return path if path and path.exists() else None
+    folders = (package and package.submodule_search_locations) or [module]
+    return Path(folders[0], rest)
 
 
 def skimage(*names: str) -> list[str]:
@@ -37,7 +37,7 @@ def files_check(*files: str) -> Callable[[DataOptions], None]:
     """Returns a set's `check` that these files of packages are there."""
 
     def check(options: DataOptions) -> None:
-        missing = [file for file in files if path_of(file) is None]
+        missing = [file for file in files if not path_of(file).exists()]
         if missing:
             module, _, rest = missing[0].partition("/")
             package = PACKAGES[module]

@@ -8,9 +8,9 @@ A name is
 - `name=folder`, with a folder per class, as `imagenet_a=data/imagenet-a`.
 """
 
-import importlib.util
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,13 +20,14 @@ from dream_jax.data import folders, tfds
 from dream_jax.data.corruptions import CORRUPTIONS, STRENGTHS, corrupted
 from dream_jax.data.image_sets import DataOptions, ImageSet
 from dream_jax.data.images import Images
+from dream_jax.data.photographs import path_of
 from dream_jax.errors import UserError
 
 GRADED = re.compile(r"(.+)_([1-5])")
 # Corruptions of CIFAR-10-C and ImageNet-C that are not among the fifteen of the benchmark.
 EXTRA = ("gaussian_blur", "saturate", "spatter", "speckle_noise")
 # The 1,000 wnids in the order of ImageNet's class indices.
-WNIDS = "datasets/imagenet2012/labels.txt"
+WNIDS = "tensorflow_datasets/datasets/imagenet2012/labels.txt"
 
 
 class Shifted(NamedTuple):
@@ -112,7 +113,7 @@ def load_shifted(name: str, id_test: ImageSet, options: DataOptions) -> Iterator
             images, labels = _load_folder(name, id_test, options)
         else:
             images, labels = tfds.load_labelled(
-                title, options, lambda names, t=title: _tfds_labels(names, t, id_test, options)
+                title, options, partial(_tfds_labels, title=title, id_test=id_test, options=options)
             )
         yield Shifted(family, strength, ImageSet(title, images, labels, id_test.class_names))
 
@@ -146,8 +147,7 @@ def _wnids_of_indices(classes: Sequence[str], id_test: ImageSet, options: DataOp
     wnids, as TFDS reads them too. Indices are looked for only where the ID set has wnids, as names
     of its classes or of their folders.
     """
-    package = importlib.util.find_spec("tensorflow_datasets").submodule_search_locations[0]
-    wnids = Path(package, WNIDS).read_text().split()
+    wnids = path_of(WNIDS).read_text().split()
     indices = all(name.isdecimal() and int(name) < len(wnids) for name in classes)
     if not indices or set(wnids).isdisjoint({*options.class_names, *id_test.class_names}):
         return list(classes)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -17,13 +17,12 @@ VANISHED = ", though it was one when the run began"
 
 
 class ImageSource(Protocol):
-    """Images, each opened by its index.
+    """Images, each opened by its index."""
 
-    Attributes:
-      remedy: what the message about an image that cannot be read ends with.
-    """
-
-    remedy: ClassVar[str]
+    @property
+    def remedy(self) -> str:
+        """What the message about an image that cannot be read ends with."""
+        ...
 
     def __len__(self) -> int: ...
 

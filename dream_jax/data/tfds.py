@@ -258,9 +258,10 @@ def _open_labelled(name: str, options: DataOptions) -> tuple[Any, list[str]]:
     """Opens a set with classes: its builder, and their names in the order of its labels."""
     builder = open_set(name, options)
     label = dict(builder.info.features.items()).get("label")
-    if getattr(label, "names", None) is None:
+    names = getattr(label, "names", None)
+    if names is None:
         raise UserError(f"the TFDS set {name} has no classes under 'label'; choose another set")
-    return builder, label.names
+    return builder, names
 
 
 def _labelled_split(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
@@ -82,7 +83,7 @@ def plan_pictures(order: Order, decoding: DecodingSettings) -> list[Picture]:
 def _image_keys(order: Order, purpose: str, indices: Sequence[int]) -> jax.Array:
     """Returns a random key for each picture, which no other picture shares: (n,) keys."""
     key = stage_key(order.seed, purpose, order.kind)
-    return fold_keys(key, np.asarray(indices, np.int32))
+    return fold_keys(key, jnp.asarray(indices, jnp.int32))
 
 
 def _folder_name(name: str) -> str:
@@ -151,8 +152,8 @@ def _decoded(
     wanted = [pictures[index] for index in chosen]
     vectors = None
     if order.embeddings is not None:
-        places = [p.label for p in wanted], [p.embedding for p in wanted]
-        vectors = order.embeddings[places]
+        places = np.asarray([(p.label, p.embedding) for p in wanted])
+        vectors = order.embeddings[places[:, 0], places[:, 1]]
     return generator.decode(
         np.stack([ids(picture.label, picture.prompt) for picture in wanted]),
         vectors,

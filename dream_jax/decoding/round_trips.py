@@ -52,7 +52,7 @@ def write_shares(
     with partial.open("r+b") as file:
         file.seek(whole.offset + start * math.prod(shape[1:]))
         for batch in batches:
-            file.write(np.ascontiguousarray(batch, np.uint8))
+            file.write(np.ascontiguousarray(batch, np.uint8).data)
             start += len(batch)
     if start != share.stop:
         raise ValueError(f"{path}: rows up to {start} came, {share.stop} were announced")

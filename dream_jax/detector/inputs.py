@@ -106,4 +106,4 @@ def numerators_of(outputs: Outputs) -> Float[Array, "n classes"]:
 def visible(inputs: Inputs, needs: frozenset[str]) -> Inputs:
     """Returns the inputs without what a detector has not said that it needs."""
     hidden = [field for need, own in NEEDS.items() if need not in needs for field in own]
-    return inputs._replace(**dict.fromkeys(hidden))
+    return inputs._replace(**dict.fromkeys(hidden))  # type: ignore[arg-type]

@@ -60,7 +60,7 @@ def fine_tunes(training: Training, init_from: str) -> bool:
 
 def fields(training: Training, init_from: str) -> tuple[str, ...]:
     """Returns the fields of the configuration that `recipe` reads for a training."""
-    found = _PLAIN
+    found: tuple[str, ...] = _PLAIN
     if training.extra == "outliers":
         found += _OUTLIERS
     if training.extra in ("outliers", "auxiliary"):

@@ -1,7 +1,7 @@
 """Fitting detectors to a classifier, and scoring images by all of them in one pass."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -55,7 +55,7 @@ def fit_detectors(
     fitted = {}
     for key, own in options.items():
         detector = DETECTORS[chosen[key][0]]
-        state = detector.fit(data, own)  # type: ignore[arg-type] None where it is not looked at
+        state = detector.fit(cast(FitData, data), own)  # None where it is not looked at
         state = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), state)
         fitted[key] = Fitted(detector, own, state)
     return fitted

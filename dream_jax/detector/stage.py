@@ -73,20 +73,17 @@ def _stage(settings: Settings, trained: Trained) -> Stage:
     if extra == "inliers":
         reads += ("inliers.confirmed",)
     own = {f"method_options.{name}.{key}": value for key, value in trained.options.items()}
-    functions = (make, check, open_classifier)
-    if name == PLAIN and starts_elsewhere(settings.init_from):
-        reads, functions = ELSEWHERE, (adopt, adopt, open_adopted)
-    do, refuse, read = (partial(function, trained=trained) for function in functions)
+    adopted = name == PLAIN and starts_elsewhere(settings.init_from)
     return Stage(
         stage_of("train", name, trained.seed, settings.seed),
         "train",
         f"classifier/{place(name, trained.seed, settings.seed)}",
-        reads,
-        do,
+        ELSEWHERE if adopted else reads,
+        partial(adopt if adopted else make, trained=trained),
         _inputs(settings, trained),
         own | {"seed": trained.seed},
-        check=refuse,
-        open=read,
+        check=partial(adopt if adopted else check, trained=trained),
+        open=partial(open_adopted if adopted else open_classifier, trained=trained),
     )
 
 

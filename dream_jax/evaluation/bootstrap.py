@@ -70,10 +70,11 @@ def paired_bootstrap(
     drawn = np.concatenate(blocks, axis=-1)
 
     ends = [(1 - level) / 2, (1 + level) / 2]
-    result = {"resamples": resamples, "level": level, "seed": seed, "rows": {}, "differences": {}}
+    of_metric: dict[str, dict] = {"rows": {}, "differences": {}}
+    result = {"resamples": resamples, "level": level, "seed": seed, **of_metric}
     for m, metric in enumerate(METRICS):
-        of_rows, of_pairs = result["rows"].setdefault(metric, {}), {}
-        result["differences"][metric] = of_pairs
+        of_rows: dict[str, dict] = of_metric["rows"].setdefault(metric, {})
+        of_pairs: dict[str, dict] = of_metric["differences"].setdefault(metric, {})
         for s, name in enumerate([*ood, "mean"]):
             value, sample = observed[m, s, :, 0], drawn[m, s]
             of_rows[name] = dict(zip(rows, _intervals(value, sample, ends), strict=True))

@@ -89,7 +89,7 @@ def download(name: str, revision: str) -> Path:
         if str(f) == "model_index.json"
         or (f.parent.name in PARTS and len(f.parts) == 2 and f.suffix in (".json", ".txt"))
     ]
-    indices = []
+    indices: list[str] = []
     for part in STEMS:
         held = [f.name for f in files if str(f.parent) == part]
         weights = weights_file(part, held)

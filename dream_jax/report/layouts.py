@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from dream_jax.evaluation import bootstrap
 
@@ -35,7 +35,8 @@ class Column(NamedTuple):
             if not isinstance(result, Mapping) or key not in result:
                 return None
             result = result[key]
-        return result if result is not None and math.isfinite(result) else None
+        number = cast(float | None, result)
+        return number if number is not None and math.isfinite(number) else None
 
 
 class Group(NamedTuple):

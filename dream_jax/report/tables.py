@@ -142,7 +142,7 @@ def latex_table(
         rules.append(rf"\cmidrule(lr){{{start}-{start + n - 1}}}")
         start += n
     headings = [_latex(f"{c.heading} {c.arrow}") for g in layout.groups for c in g.columns]
-    body = []
+    body: list[str] = []
     for row in table_rows(metrics, layout, names, sections):
         if row.section:
             title = (
@@ -270,7 +270,8 @@ def tuning_table(metrics: Mapping, names: Names = None) -> str:
     """What was tuned on what, in Markdown whose columns are aligned for a terminal too."""
     rows = [TUNING_HEADINGS, *tuning_rows(metrics, names)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, tuple("-" * width for width in widths))
+    one, two, three, four = ("-" * width for width in widths)
+    rows.insert(1, (one, two, three, four))
     padded = [[t.ljust(w) for t, w in zip(row, widths, strict=True)] for row in rows]
     return _markdown_lines(padded) + f"\n{tuning_legend(metrics, names)}\n"
 

@@ -26,7 +26,7 @@ from jax import lax
 # F(4×4, 3×3): a tile of 4×4 outputs is Aᵀ[(G w Gᵀ) ⊙ (Bᵀ d B)]A, from 6×6 inputs d. Written over
 # the flattened tile, each of the three steps is one matrix.
 _TILE, _INPUT = 4, 6
-_B = np.float32(
+_B = np.array(
     [
         [4, 0, -5, 0, 1, 0],
         [0, -4, -4, 1, 1, 0],
@@ -34,9 +34,10 @@ _B = np.float32(
         [0, -2, -1, 2, 1, 0],
         [0, 2, -1, -2, 1, 0],
         [0, 4, 0, -5, 0, 1],
-    ]
+    ],
+    np.float32,
 )
-_G = np.float32(
+_G = np.array(
     [
         [1 / 4, 0, 0],
         [-1 / 6, -1 / 6, -1 / 6],
@@ -44,10 +45,12 @@ _G = np.float32(
         [1 / 24, 1 / 12, 1 / 6],
         [1 / 24, -1 / 12, 1 / 6],
         [0, 0, 1],
-    ]
+    ],
+    np.float32,
 )
-_A = np.float32(
-    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+_A = np.array(
+    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
+    np.float32,
 )
 _INPUTS, _WEIGHTS, _OUTPUTS = (np.kron(m, m) for m in (_B, _G, _A))
 
@@ -81,22 +84,24 @@ def _images_per_step(images: int, bytes_per_image: int, at_least: int = 0) -> in
 def _input_tiles(x: jax.Array, padding: Padding, rows: int, columns: int) -> jax.Array:
     """(n, H, W, c) → Bᵀ d B of all tiles: (36, n · rows · columns, c)."""
     n, height, width, channels = x.shape
-    ends = [_TILE * (t + 1) - size for t, size in ((rows, height), (columns, width))]
-    x = _pad(x, tuple((low, end - low) for (low, _), end in zip(padding, ends, strict=True)))
+    (top, _), (left, _) = padding
+    below, right = _TILE * (rows + 1) - height - top, _TILE * (columns + 1) - width - left
+    x = _pad(x, ((top, below), (left, right)))
     # Tiles overlap by two pixels: each takes from its own 4×4 block and from the next ones.
     blocks = x.reshape(n, rows + 1, _TILE, columns + 1, _TILE, channels)
     blocks = blocks.transpose(2, 4, 0, 1, 3, 5)
-    tiles = [
+    taken = [
         blocks[i % 4, j % 4, :, i // 4 : i // 4 + rows, j // 4 : j // 4 + columns]
         for i in range(_INPUT)
         for j in range(_INPUT)
     ]
-    tiles = jnp.stack(tiles).reshape(_INPUT**2, -1)
-    return (_INPUTS @ tiles).reshape(_INPUT**2, -1, channels)
+    tiles = jnp.stack(taken).reshape(_INPUT**2, -1)
+    return jnp.matmul(_INPUTS, tiles).reshape(_INPUT**2, -1, channels)
 
 
 def _output_size(x: jax.Array, padding: Padding) -> tuple[int, int]:
-    return tuple(size + sum(p) - 2 for size, p in zip(x.shape[1:3], padding, strict=True))
+    height, width = (size + sum(p) - 2 for size, p in zip(x.shape[1:3], padding, strict=True))
+    return height, width
 
 
 def _winograd(x: jax.Array, w: jax.Array, padding: Padding) -> jax.Array:
@@ -149,11 +154,12 @@ def _direct_input_gradient(
 ) -> jax.Array:
     """(n, H', W', k) → (n, H, W, c)."""
     spatial = zip(x.shape[1:3], w.shape[:2], g.shape[1:3], strides, padding, strict=True)
-    padding = [
+    vertical, horizontal = (
         (taps - 1 - low, size + low - (outputs - 1) * stride - 1)
         for size, taps, outputs, stride, (low, _) in spatial
-    ]
-    return _direct(g, w[::-1, ::-1].swapaxes(2, 3), (1, 1), padding, lhs_dilation=strides)
+    )
+    turned = w[::-1, ::-1].swapaxes(2, 3)
+    return _direct(g, turned, (1, 1), (vertical, horizontal), lhs_dilation=strides)
 
 
 def _direct_weight_gradient(

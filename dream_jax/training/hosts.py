@@ -88,7 +88,7 @@ def _check(coordinator: str | None, processes: int | None, process_id: int | Non
     """Raises UserError unless the three describe one of several processes."""
     given = {"--coordinator": coordinator, "--processes": processes, "--process_id": process_id}
     missing = [name for name, value in given.items() if value is None]
-    if missing:
+    if coordinator is None or processes is None or process_id is None:
         raise UserError(
             f"{', '.join(missing)}: not given; several processes need all of {', '.join(given)}"
         )

@@ -1,7 +1,7 @@
 """The one training loop, of the feature extractor, the classifiers and the generator."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
@@ -124,7 +124,7 @@ def make_steps(
 
 def transfer_calls(
     batches: Batches, calls: Iterable[range], hold: bool
-) -> Iterator[tuple[int, dict]]:
+) -> Generator[tuple[int, dict], None, None]:
     """Yields how many steps are done after each call, and its batches, already on the devices.
 
     A thread prepares them and starts their transfer, up to two calls ahead. What is not held is
@@ -214,12 +214,14 @@ def fit(
     make = make_steps(objective, optimizer, average_decay)
     state = devices.replicate(state)
     calls = (range(step, step + length) for step in range(start, steps, length))
-    calls = transfer_calls(batches, calls, hold)
+    transferred = transfer_calls(batches, calls, hold)
     saved = start
     recent: list[dict] = []
-    due = None  # a look that is put off until the devices have their next call
-    with tqdm(total=steps, initial=start, desc=progress, unit="step") as bar, closing(calls):
-        for done, batch in calls:
+    due: tuple[int, list[dict]] | None = (
+        None  # a look that is put off until the devices have their next call
+    )
+    with tqdm(total=steps, initial=start, desc=progress, unit="step") as bar, closing(transferred):
+        for done, batch in transferred:
             state, means = make(table, state, batch)
             recent.append(means)
             if due:

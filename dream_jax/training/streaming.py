@@ -1,7 +1,7 @@
 """Batches made ahead by worker processes, with Grain."""
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any
 
@@ -11,7 +11,7 @@ from dream_jax.errors import UserError
 THREADS = 2
 
 
-def stream(make: Callable[[int], Any], steps: range, workers: int) -> Iterator[Any]:
+def stream(make: Callable[[int], Any], steps: range, workers: int) -> Generator[Any, None, None]:
     """Yields `make(step)` of one step after the other, made ahead of their use.
 
     The order and the batches do not depend on the number of workers. A worker makes whole batches

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import unicodedata
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -254,7 +255,7 @@ def test_photographs_come_with_the_wheel():
 
 
 def test_missing_photograph_is_one_line(monkeypatch):
-    monkeypatch.setattr(photographs, "path_of", lambda file: None)
+    monkeypatch.setattr(photographs, "path_of", lambda file: Path("nowhere", file))
     for name in ("textures", "faces", "scenes"):
         with pytest.raises(DataUnavailable, match="pip install") as caught:
             load_ood(name, SMALL)

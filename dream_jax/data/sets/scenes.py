@@ -35,7 +35,7 @@ def scenes(options: DataOptions) -> ImageSet:
     crops = []
     for i in range(options.count):
         crop = random_crop(pictures[i % len(pictures)], options.image_size, rng)
-        turned = np.rot90(crop, rng.integers(4))
+        turned = np.rot90(crop, int(rng.integers(4)))
         crops.append(turned[:, ::-1] if rng.random() < 0.5 else turned)
     shape = (options.count, options.image_size, options.image_size, options.channels)
     return ImageSet("scenes", Images.of(np.stack(crops).reshape(shape)))

@@ -87,7 +87,8 @@ def quantile(parts: Callable[[], Iterable[np.ndarray]], q: float) -> float:
       parts: starts a pass over arrays of values of any shape.
       q: in [0, 1].
     """
-    upper = sum(np.bincount(_ordered(p) >> 16, minlength=2**16) for p in parts())
+    none = np.zeros(2**16, np.int64)
+    upper = sum((np.bincount(_ordered(p) >> 16, minlength=2**16) for p in parts()), none)
     ends = np.cumsum(upper)
     position = q * (ends[-1] - 1)
 

@@ -5,6 +5,8 @@ ICLR 2018. Classifier, generator and discriminator (DCGANs, Radford et al., ICLR
 together: one step of each on the same samples, where the published code takes one after the other.
 """
 
+from typing import cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -161,10 +163,10 @@ def _terms(own: Own, shown: Examples, options: Options) -> tuple[dict[str, Term]
     judged = jnp.concatenate([of_real, of_made])
     told = jax.nn.softplus(judged * jnp.where(shown.is_id > 0, -1, 1))
     right = ((judged > 0) == (shown.is_id > 0)).astype(jnp.float32)
-    outliers = shown.mask * (1 - shown.is_id)
+    outliers, held = shown.mask * (1 - shown.is_id), cast(jax.Array, shown.held)
     terms = classification_terms(shown.logits, shown.labels, shown.mask * shown.is_id) | {
         "kl": Term(uniform_divergence(shown.logits), outliers, options["beta"]),
-        "generator_kl": Term(uniform_divergence(shown.held), outliers, options["beta"]),
+        "generator_kl": Term(uniform_divergence(held), outliers, options["beta"]),
         "generator": Term(jax.nn.softplus(-fooled), masks[1]),
         "discriminator": Term(told, shown.mask, 2.0),  # the sum of two means, real and made
         "discriminator_accuracy": Term(right, shown.mask, 0.0),

@@ -5,6 +5,7 @@ functions of the features before it.
 """
 
 from dataclasses import replace
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -80,7 +81,7 @@ def _terms(own: Own, shown: Examples, options: Options) -> tuple[dict[str, Term]
         mask=shown.mask,
         mutable=["batch_stats"],
     )
-    logits = numerators(own.params["h"], shown.features) / g[:, None]
+    logits = numerators(own.params["h"], shown.features) / cast(jax.Array, g)[:, None]
     terms = classification_terms(logits, shown.labels, shown.mask * shown.is_id)
     return terms, changed["batch_stats"]
 
@@ -88,7 +89,7 @@ def _terms(own: Own, shown: Examples, options: Options) -> tuple[dict[str, Term]
 def _outputs(own: Own, outputs: Outputs, options: Options) -> Outputs:
     """Returns the quotients as logits, with their numerators."""
     g = {"params": own.params["g"], "batch_stats": own.state}
-    divisor = Divisor().apply(g, outputs.features, train=False)
+    divisor = cast(jax.Array, Divisor().apply(g, outputs.features, train=False))
     h = numerators(own.params["h"], outputs.features)
     return outputs._replace(logits=h / divisor[:, None], numerators=h)
 

@@ -96,7 +96,8 @@ def test_sets(work: Work) -> dict[str, Images]:
     options, cache = _options(work), work.run.cache
     sets = {"id": work.test.images}
     for title, name in available(work).items():
-        sets[title] = cache.get(("OOD", name, options), lambda n=name: load_ood(n, options)).images
+        load = partial(load_ood, name, options)
+        sets[title] = cache.get(("OOD", name, options), load).images
     sets["round_trips"] = work.run.round_trips("test")
     sets["sampled_by_name"] = work.run.decoded("by_name_test")[0]
     return sets
