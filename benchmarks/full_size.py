@@ -208,7 +208,7 @@ def main():
     images = part(
         "vae",
         "VAE decoder",
-        functools.partial(decode_latents, pipeline, rows=1, image_shape=None),
+        functools.partial(decode_latents, pipeline, at_once=1, image_shape=None),
         lambda params: plain(plain_decode, params, latents),
         latents,
     )

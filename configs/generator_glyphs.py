@@ -1,9 +1,11 @@
-"""The miniature Stable Diffusion that ships with the project: digits and the glyphs of the world.
+"""Trains the miniature Stable Diffusion that comes with the project, on digits and glyphs.
 
     python launch/train_generator.py --config=configs/generator_glyphs.py
 
-writes `runs/generator_glyphs/pipeline`, a `FlaxStableDiffusionPipeline` folder of about 10 MB.
-Two CPU cores take about an hour; an interrupted run continues where it was.
+writes `runs/generator_glyphs/pipeline`, a `FlaxStableDiffusionPipeline` folder of about 7 MB. Two
+CPU cores take about 40 minutes; an interrupted run continues where it stopped. Of 200 digits
+sampled by name, the quickstart's plain classifier reads 99.5 % as the digit asked for; see the
+model card, `dream_jax/miniature/weights/glyphs/README.md`.
 """
 
 from ml_collections import ConfigDict
@@ -18,10 +20,10 @@ def get_config() -> ConfigDict:
     config.world.image_size = 32
     config.world.digit_prompt = "a handwritten {name}"
     config.world.glyph_prompt = "the symbol {name}"
-    config.world.digit_versions = 4  # small random affine maps of each training digit
+    config.world.digit_versions = 4  # of each training digit, each under a random affine map
 
     config.autoencoder = ConfigDict()
-    config.autoencoder.channels = (16, 16, 48)  # one level each: 32×32×1 → 8×8×4
+    config.autoencoder.channels = (16, 16, 48)  # of the levels: 32×32×1 becomes 8×8×4
     config.autoencoder.layers = 1
     config.autoencoder.norm_groups = 8
     config.autoencoder.kl_weight = 1e-5
@@ -45,7 +47,7 @@ def get_config() -> ConfigDict:
 
     config.unet = ConfigDict()
     config.unet.channels = (64, 96)  # multiples of 32: Flax's UNet fixes 32 norm groups
-    config.unet.attention = (False, True)  # self- and cross-attention: at 4×4 only, for speed
+    config.unet.attention = (False, True)  # self- and cross-attention at 4×4 only, for speed
     config.unet.layers = 1
     config.unet.heads = 4
 
@@ -53,7 +55,7 @@ def get_config() -> ConfigDict:
     config.diffusion.batch_size = 96
     config.diffusion.steps = 1600
     config.diffusion.unconditional = 0.1  # share of empty prompts, for classifier-free guidance
-    config.diffusion.average_decay = 0.998
+    config.diffusion.average_decay = 0.998  # of the moving average of the weights, which is saved
     config.diffusion.optimizer = ConfigDict(
         {
             "learning_rate": 1.5e-3,

@@ -12,7 +12,7 @@ from dream_jax.data.registry import check_name, set_title
 from dream_jax.data.roles import check_roles
 from dream_jax.detector.methods import PLAIN, TRAININGS
 from dream_jax.errors import UserError
-from dream_jax.generator.load import check_generator
+from dream_jax.generator.folders import check_generator
 from dream_jax.rows import candidates, make_rows
 from dream_jax.rules import Rule, one_of
 from dream_jax.settings import Settings, field_types, flatten

@@ -8,7 +8,8 @@ import toy as toy_module
 from dream_jax import settings as module
 from dream_jax.checks import check, rule_of
 from dream_jax.data.augment import AUGMENTATIONS
-from dream_jax.generator.load import PRECISIONS, SCHEDULERS
+from dream_jax.generator.load import PRECISIONS
+from dream_jax.generator.schedulers import SCHEDULERS
 from dream_jax.models.resnet import ARCHITECTURES, STEMS
 from dream_jax.models.resnet import PRECISIONS as MODEL_PRECISIONS
 from dream_jax.sampling.rounds import SELECTIONS

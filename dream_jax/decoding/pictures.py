@@ -29,11 +29,11 @@ from dream_jax.training.devices import fold_keys
 
 @dataclass(frozen=True)
 class Order:
-    """Pictures of one kind that are to be decoded.
+    """What pictures to decode: those of a kind.
 
     Attributes:
       kind: names the folder and the random draws: "outliers", "by_name", ...
-      count: how many, spread evenly over the classes.
+      count: the number of pictures, spread evenly over the classes.
       class_names: of the ID set.
       words: for each class what prompts say: its name, or the word whose token stands for it.
       seed: of the run.
@@ -51,7 +51,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture; `embedding` is its row in the embeddings of its class, or None."""
+    """One picture; `embedding` is the index of its embedding in its class, or None."""
 
     file_name: str
     label: int
@@ -99,15 +99,19 @@ def decode_pictures(
     image_shape: tuple[int, int, int],
     folder: Path,
 ) -> None:
-    """Decodes the pictures that are not in `folder` yet, then lists those of each part.
+    """Decodes the pictures that `folder` lacks, then writes a list of each part's pictures.
 
-    Each process decodes its share of those that are missing, into a part of its own. Each picture
-    has a random key of its own, folded from its kind and index: it comes out the same whatever is
-    decoded in the same batch, and by whichever process.
+    Each process decodes its share of the missing ones, into a part of its own. A picture's random
+    key is folded from its kind and index, so neither the other pictures of its batch nor the number
+    of processes change it.
 
     Args:
-      pictures: all of the order.
+      pictures: all of the order, see `plan_pictures`.
       image_shape: (H, W, C) of the files.
+
+    Raises:
+      UserError: a prompt does not hold the class's name, or the embeddings are not of the
+        generator's width.
     """
 
     def find_missing() -> list[int]:
@@ -145,15 +149,14 @@ def _decoded(
         return iter(())
     prompt_of = plain_prompt if order.embeddings is None else prompt_with_placeholder
 
-    @functools.cache  # there are as many texts as classes and prompts, however many pictures
+    @functools.cache  # many pictures have the same text
     def ids(label: int, prompt: str) -> np.ndarray:
         return prompt_of(generator, prompt, order.words[label])
 
     wanted = [pictures[index] for index in chosen]
     vectors = None
     if order.embeddings is not None:
-        places = np.asarray([(p.label, p.embedding) for p in wanted])
-        vectors = order.embeddings[places[:, 0], places[:, 1]]
+        vectors = np.stack([order.embeddings[p.label, p.embedding] for p in wanted])
     return generator.decode(
         np.stack([ids(picture.label, picture.prompt) for picture in wanted]),
         vectors,
@@ -164,7 +167,7 @@ def _decoded(
 
 
 def _list_parts(order: Order, pictures: Sequence[Picture], folder: Path) -> None:
-    """Writes the lists of all parts, also of those that an earlier run with more processes made."""
+    """Writes the list of every part, including those of an earlier run with more processes."""
     planned = {picture.file_name: picture for picture in pictures}
     parts = list(written_images(folder).items())
     for part, names in parts[hosts.index() :: hosts.count()]:

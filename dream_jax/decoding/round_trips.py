@@ -1,4 +1,4 @@
-"""ID images through the generator's autoencoder and back."""
+"""Round trips: ID images after the generator's autoencoder, encoded and decoded."""
 
 import math
 import os
@@ -30,15 +30,16 @@ def write_round_trips(
 def write_shares(
     path: Path, shape: tuple[int, ...], batches: Iterable[UInt8[np.ndarray, "batch ..."]]
 ) -> None:
-    """Writes a .npy file of bytes, of which each process gives its share of the rows in batches.
+    """Writes a .npy file of bytes, batch by batch; each process writes its share of the images.
 
-    The rows never are in memory together, and the file is whole or not there.
+    The images are never in memory together, and the file is whole or not there.
 
     Args:
-      shape: of all rows together.
+      shape: of all images together.
+      batches: this process's share, in order.
 
     Raises:
-      ValueError: a process gave other than its share.
+      ValueError: the batches are not this process's share.
     """
     partial = path.with_name(f".partial-{path.name}")
     if hosts.is_main():
@@ -48,7 +49,7 @@ def write_shares(
     whole = np.lib.format.open_memmap(partial, "r")
     share = hosts.share_of(shape[0])
     start = share.start
-    # Not through the memory map: of a page that two hosts write, one would undo the other's part.
+    # Not through the memory map: if two hosts write to one page, one undoes the other's part.
     with partial.open("r+b") as file:
         file.seek(whole.offset + start * math.prod(shape[1:]))
         for batch in batches:

@@ -6,8 +6,8 @@ and no others, and so that more kinds can be decoded in a finished run.
 
 from functools import partial
 
+from dream_jax.generator.folders import generator_folder
 from dream_jax.generator.interface import Generator, Sampling
-from dream_jax.generator.load import generator_folder
 from dream_jax.run import ID_FIELDS, Row, Work, decode_stage, images_of_kind
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage

@@ -1,22 +1,25 @@
 """The UNet's attention for XLA's CPU backend, which would write all scores to memory."""
 
 import contextlib
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jaxtyping import Array, Float
 
 CACHE = 1 << 20  # bytes of scores that are computed at once
 SMALL = 2 << 20  # bytes of all scores up to which XLA's own way is as fast
 
 
-def attention(queries: jax.Array, keys: jax.Array, values: jax.Array, scale: float) -> jax.Array:
-    """softmax(scale · q kᵀ) v, exact, for one head and a block of queries after the other.
-
-    Args:
-      queries: (heads, n, d); keys and values: (heads, m, d).
-    """
+def attention(
+    queries: Float[Array, "heads n d"],
+    keys: Float[Array, "heads m d"],
+    values: Float[Array, "heads m d"],
+    scale: float,
+) -> Float[Array, "heads n d"]:
+    """Returns softmax(scale · q kᵀ) v, exactly, one head and one block of queries at a time."""
 
     def block(q, k, v):
         scores = scale * (q @ k.T)
@@ -26,8 +29,8 @@ def attention(queries: jax.Array, keys: jax.Array, values: jax.Array, scale: flo
     def head(qkv):
         q, k, v = qkv
         most = min(max(1, CACHE // (4 * len(k))), len(q))
-        rows = next(r for r in range(most, 0, -1) if len(q) % r == 0)
-        blocks = q.reshape(-1, rows, q.shape[-1])
+        size = next(s for s in range(most, 0, -1) if len(q) % s == 0)
+        blocks = q.reshape(-1, size, q.shape[-1])
         return lax.map(lambda q: block(q, k, v), blocks).reshape(q.shape)
 
     if 4 * len(queries) * queries.shape[1] * keys.shape[1] <= SMALL:
@@ -36,8 +39,11 @@ def attention(queries: jax.Array, keys: jax.Array, values: jax.Array, scale: flo
 
 
 @contextlib.contextmanager
-def cpu_attention():
-    """Within it, diffusers' Flax attention layers that are traced use `attention`, on the CPU."""
+def cpu_attention() -> Iterator[None]:
+    """Makes diffusers' Flax attention layers that are traced in this context use `attention`.
+
+    Does nothing on other backends than the CPU.
+    """
     if jax.default_backend() != "cpu":
         yield
         return

@@ -1,4 +1,4 @@
-"""What the stages need of a text-to-image pipeline, whichever it is."""
+"""What the stages need of a text-to-image pipeline; another kind implements `Generator`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Vocabulary(Protocol):
         ...
 
     def prompt_ids(self, ids: Sequence[int]) -> Int[np.ndarray, " positions"]:
-        """Returns token ids as a prompt: shortened to fit, with marks and padding, int32."""
+        """Returns token ids as an int32 prompt: shortened to fit, with marks and padding."""
         ...
 
 
@@ -62,17 +62,23 @@ class Generator(Vocabulary, Protocol):
         """Yields images in [0, 1] of prompts in which an embedding stands for the class's token.
 
         Args:
-          ids: token ids; the id `len(table)` marks the place of the embedding.
+          ids: prompts; the id `len(table)` marks the place of the embedding.
           embeddings: one for each prompt, or None for prompts without a placeholder.
-          keys: (n,) random keys, one for each image.
+          keys: (n,) random keys, one for each image, which depends on no other image.
+          sampling: how pictures are sampled.
           image_shape: (H, W, C) to which pictures are brought; None leaves them as they are.
         """
         ...
 
     def round_trip(
-        self, images: Images, batch_size: int, progress: str
+        self, images: Images, batch_size: int, progress: str | None
     ) -> Iterator[UInt8[np.ndarray, "batch H W C"]]:
-        """Yields images after the autoencoder and back; each process its share of them."""
+        """Yields images after the autoencoder and back; each process its share of them.
+
+        Args:
+          batch_size: images at once over the devices of all processes.
+          progress: title of the progress bar; None shows none.
+        """
         ...
 
     def release(self) -> None:

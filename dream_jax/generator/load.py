@@ -1,149 +1,22 @@
-"""Finding, checking and loading a pipeline, from a folder or from the hub."""
+"""Loading a pipeline, or its vocabulary alone, from a folder or from the hub."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from dream_jax.errors import UserError
-from dream_jax.generator import hub
-from dream_jax.generator.hub import PARTS
+from dream_jax.generator.folders import generator_folder, read_config
 from dream_jax.generator.interface import Generator, Vocabulary
-from dream_jax.generator.weights import (
-    PICKLES,
-    STEMS,
-    check_weights,
-    read_weights,
-    refused_pickle,
-)
+from dream_jax.generator.vocabulary import TokenTable
+from dream_jax.generator.weights import read_weights
 
-SCHEDULERS = ("dpmsolver++", "ddim", "plms")
 PRECISIONS = ("float32", "bfloat16", "float16")
-PIPELINES = ("FlaxStableDiffusionPipeline", "StableDiffusionPipeline")
-# What PyTorch's models can be told to do otherwise, and Flax's always do like this.
-FIXED = {
-    "unet": {
-        "norm_num_groups": 32,
-        "norm_eps": 1e-5,
-        "act_fn": "silu",
-        "center_input_sample": False,
-        "class_embed_type": None,
-        "encoder_hid_dim_type": None,
-        "resnet_time_scale_shift": "default",
-    },
-    "vae": {"act_fn": "silu", "latents_mean": None, "latents_std": None, "shift_factor": None},
-    "scheduler": {"rescale_betas_zero_snr": False},
-}
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def generator_folder(path: str, revision: str = "") -> Path:
-    """The folder of a pipeline, checked to hold every part; a hub's is downloaded.
-
-    Args:
-      path: a folder as it is, else below the project's own folder, else owner/name on the hub.
-      revision: of a name on the hub, where it must be a commit or a tag.
-
-    Raises:
-      UserError: the folder or a part of it is missing, parts do not fit together, weights are
-        pickles, or the hub has none or cannot be reached.
-    """
-    folder = check_generator(path, revision)
-    if folder is None:
-        folder = hub.download(path, revision)
-        check_folder(folder)
-    return folder
-
-
-def check_generator(path: str, revision: str = "") -> Path | None:
-    """As `generator_folder`, without any download: None where one is needed."""
-    folder = next((p for p in (Path(path), REPOSITORY / path) if p.is_dir()), None)
-    if folder is None and Path(path).is_file():
-        if path.endswith(PICKLES):
-            raise refused_pickle(Path(path), Path(path))
-        raise UserError(f"generator.path: {path} is a file; it must be a pipeline's folder")
-    if folder is None and hub.is_name(path):
-        hub.check_revision(path, revision)
-        folder = hub.cached(path, revision)
-        if folder is None or not _is_whole(folder):
-            return None
-    elif folder is None:
-        raise UserError(f"generator.path: there is no folder {path!r}; it must hold a pipeline")
-    check_folder(folder)
-    return folder
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether a download has brought every file: a hub's cache shows only those that are whole."""
-    try:
-        check_folder(folder)
-    except UserError:
-        return False
-    return True
-
-
-def check_folder(folder: Path) -> None:
-    """Checks that a folder holds every part of a pipeline and that the parts fit together.
-
-    Raises:
-      UserError: see `generator_folder`.
-    """
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise UserError(
-            f"generator.path: {folder} lacks model_index.json, so is no pipeline folder"
-        )
-    name = _read_json(index).get("_class_name")
-    if name not in PIPELINES:
-        raise UserError(f"generator.path: {index} is of a {name}; allowed: {', '.join(PIPELINES)}")
-    for part in PARTS:
-        if not (folder / part).is_dir() or not any((folder / part).iterdir()):
-            raise UserError(
-                f"generator.path: {folder} lacks the part {part}; allowed: a folder with "
-                f"{', '.join(PARTS)}"
-            )
-    for part in STEMS:
-        check_weights(folder, part)
-    configs = {part: _read_config(folder, part) for part in (*STEMS, "scheduler")}
-    text, unet = configs["text_encoder"], configs["unet"]
-    if text.get("hidden_size") != unet.get("cross_attention_dim"):
-        raise UserError(
-            f"generator.path: {folder}: the text encoder's hidden_size {text.get('hidden_size')} "
-            f"is not the UNet's cross_attention_dim {unet.get('cross_attention_dim')}"
-        )
-    for part, fixed in FIXED.items():
-        for field, value in fixed.items():
-            found = configs[part].get(field, value)
-            if found != value:
-                raise UserError(
-                    f"generator.path: {folder / part}: {field} is {found!r}; Flax's models can "
-                    f"only do {value!r}"
-                )
-    prediction = configs["scheduler"].get("prediction_type", "epsilon")
-    if prediction not in ("epsilon", "v_prediction"):
-        raise UserError(
-            f"generator.path: {folder / 'scheduler'}: prediction_type is {prediction!r}; allowed: "
-            f"epsilon, v_prediction"
-        )
-
-
-def _read_config(folder: Path, part: str) -> dict:
-    name = "scheduler_config.json" if part == "scheduler" else "config.json"
-    return _read_json(folder / part / name)
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"generator.path: {path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"generator.path: {path} cannot be read: it holds no JSON object")
-    return content
 
 
 def load_vocabulary(path: str, revision: str = "") -> Vocabulary:
@@ -155,11 +28,9 @@ def load_vocabulary(path: str, revision: str = "") -> Vocabulary:
     Raises:
       UserError: see `load_generator`.
     """
-    from dream_jax.generator.vocabulary import TokenTable
-
     folder = generator_folder(path, revision)
-    _, text = _text_encoder(folder, np.dtype(np.float32))
-    return TokenTable(_tokenizer(folder), _table(text))
+    _, params = _load_text_encoder(folder, np.dtype(np.float32))
+    return TokenTable(_load_tokenizer(folder), _token_table(params))
 
 
 def load_generator(path: str, revision: str = "", precision: str = "float32") -> Generator:
@@ -171,56 +42,59 @@ def load_generator(path: str, revision: str = "", precision: str = "float32") ->
         VAE compute. Latents and the scheduler's arithmetic are float32 in any case.
 
     Raises:
-      UserError: see `generator_folder`; a file cannot be read or its weights are not the model's.
+      UserError: see `generator_folder`; or a file cannot be read, or its weights are not the
+        model's.
     """
+    # diffusers is slow to import, and `load_vocabulary` does not need it.
     from diffusers import FlaxAutoencoderKL, FlaxStableDiffusionPipeline, FlaxUNet2DConditionModel
 
     from dream_jax.generator.schedulers import make_scheduler
     from dream_jax.generator.stable_diffusion import StableDiffusion
 
     folder = generator_folder(path, revision)
-    dtype = jax.numpy.dtype(precision)
-    text_encoder, text = _text_encoder(folder, dtype)
+    dtype = jnp.dtype(precision)
+    text_encoder, text = _load_text_encoder(folder, dtype)
     params = {"text_encoder": jax.tree.map(lambda leaf: leaf.astype(dtype), text)}
-    models = {}
+    models: dict[str, Any] = {}
     for part, kind in (("unet", FlaxUNet2DConditionModel), ("vae", FlaxAutoencoderKL)):
         with _reading(folder, part):
-            models[part] = kind.from_config(_read_config(folder, part), dtype=dtype)
+            models[part] = kind.from_config(read_config(folder, part), dtype=dtype)
             shapes = jax.eval_shape(models[part].init_weights, jax.random.key(0))
             params[part] = read_weights(folder, part, shapes, dtype)
     with _reading(folder, "scheduler"):
-        noise = _read_config(folder, "scheduler")
+        noise = read_config(folder, "scheduler")
         scheduler, _ = make_scheduler("ddim", noise)  # a pipeline holds one; `decode` makes its own
     pipeline = FlaxStableDiffusionPipeline(
         models["vae"],
         text_encoder,
-        _tokenizer(folder),
+        _load_tokenizer(folder),
         models["unet"],
         scheduler,
         safety_checker=None,
         feature_extractor=None,
         dtype=dtype,
     )
-    return StableDiffusion(pipeline, params, _table(text), noise)
+    return StableDiffusion(pipeline, params, _token_table(text), noise)
 
 
-def _text_encoder(folder: Path, dtype: np.dtype) -> tuple[Any, dict]:
+def _load_text_encoder(folder: Path, dtype: np.dtype) -> tuple[Any, dict[str, Any]]:
     """Returns the text encoder, which computes in `dtype`, and its float32 parameters."""
-    from transformers import CLIPTextConfig, FlaxCLIPTextModel
+    from transformers import CLIPTextConfig, FlaxCLIPTextModel  # slow to import
 
     with _reading(folder, "text_encoder"):
-        config = CLIPTextConfig(**_read_config(folder, "text_encoder"))
+        config = CLIPTextConfig(**read_config(folder, "text_encoder"))
         encoder = FlaxCLIPTextModel(config, dtype=dtype, _do_init=False)
-        text = read_weights(folder, "text_encoder", encoder.params_shape_tree, np.dtype(np.float32))
-    return encoder, text
+        shapes = encoder.params_shape_tree
+        params = read_weights(folder, "text_encoder", shapes, np.dtype(np.float32))
+    return encoder, params
 
 
-def _table(text: dict) -> np.ndarray:
-    return text["text_model"]["embeddings"]["token_embedding"]["embedding"]
+def _token_table(params: dict[str, Any]) -> Float[np.ndarray, "vocabulary width"]:
+    return params["text_model"]["embeddings"]["token_embedding"]["embedding"]
 
 
-def _tokenizer(folder: Path) -> Any:
-    from transformers import CLIPTokenizer
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import CLIPTokenizer  # slow to import
 
     with _reading(folder, "tokenizer"):
         return CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
@@ -228,11 +102,11 @@ def _tokenizer(folder: Path) -> Any:
 
 @contextlib.contextmanager
 def _reading(folder: Path, part: str) -> Iterator[None]:
-    """Names the part whose files diffusers, transformers and the readers of weights complain of."""
+    """Turns any error into one line that names the part whose files were being read."""
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # of many kinds
+    except Exception as error:  # diffusers, transformers and the readers of files raise any
         reason = (str(error).strip() or type(error).__name__).split("\n")[0][:200]
         raise UserError(f"generator.path: {folder / part} cannot be loaded: {reason}") from error

@@ -9,24 +9,31 @@ from diffusers import (
     FlaxPNDMScheduler,
 )
 
+# Fields of a scheduler's configuration that describe the noise a UNet was trained with.
 NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
+# Stable Diffusion's own settings: offset 1 and no Runge-Kutta start. Latents are not confined to
+# [-1, 1], so they must not be clipped.
+OWN = {"set_alpha_to_one": False, "steps_offset": 1}
+SCHEDULERS: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
+    "plms": (FlaxPNDMScheduler, OWN | {"skip_prk_steps": True}),
+    "ddim": (FlaxDDIMScheduler, OWN | {"clip_sample": False}),
+    "dpmsolver++": (FlaxDPMSolverMultistepScheduler, {}),
+}
 
 
 def make_scheduler(name: str, config: Mapping[str, Any]) -> tuple[Any, Any]:
     """Returns a scheduler and its state, which is float32.
 
     Args:
-      name: "plms", "ddim" or "dpmsolver++".
+      name: one of `SCHEDULERS`.
       config: of the pipeline's own scheduler, for its noise schedule.
+
+    References:
+      PLMS: Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds", ICLR 2022.
+      DDIM: Song et al., "Denoising Diffusion Implicit Models", ICLR 2021.
+      DPM-Solver++: Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion
+        Probabilistic Models", 2022.
     """
-    noise = {field: config[field] for field in NOISE if field in config}
-    # Latents are not confined to [-1, 1], so they must not be clipped; offset 1 and no Runge-Kutta
-    # start are Stable Diffusion's own settings.
-    own = {"set_alpha_to_one": False, "steps_offset": 1}
-    if name == "ddim":
-        scheduler = FlaxDDIMScheduler(**noise, **own, clip_sample=False)
-    elif name == "plms":
-        scheduler = FlaxPNDMScheduler(**noise, **own, skip_prk_steps=True)
-    else:
-        scheduler = FlaxDPMSolverMultistepScheduler(**noise)
+    kind, settings = SCHEDULERS[name]
+    scheduler = kind(**{field: config[field] for field in NOISE if field in config}, **settings)
     return scheduler, scheduler.create_state()

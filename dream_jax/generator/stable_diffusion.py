@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, Int, Shaped, UInt8
+from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from dream_jax.data.images import Images
 from dream_jax.errors import UserError
@@ -72,14 +72,14 @@ class StableDiffusion(TokenTable):
                 f"outliers {embeddings.shape[1]}; both must come from the same generator"
             )
         decoder = self._prepared(sampling, image_shape)
-        keys = np.asarray(jax.random.key_data(keys))
+        key_data = np.asarray(jax.random.key_data(keys))
         waiting = None
         for start in range(0, len(ids), decoder.batch_size):
-            rows = slice(start, start + decoder.batch_size)
-            images = decoder(ids[rows], embeddings[rows], keys[rows])
+            chosen = slice(start, start + decoder.batch_size)
+            images = decoder(ids[chosen], embeddings[chosen], key_data[chosen])
             if waiting:
                 yield devices.unshard(*waiting)
-            waiting = images, len(ids[rows])
+            waiting = images, len(ids[chosen])
         if waiting:
             yield devices.unshard(*waiting)
 
@@ -92,10 +92,11 @@ class StableDiffusion(TokenTable):
         return self._decoder[1]
 
     def release(self) -> None:
+        """See `Generator.release`."""
         self._decoder = None
 
     def round_trip(
-        self, images: Images, batch_size: int, progress: str
+        self, images: Images, batch_size: int, progress: str | None
     ) -> Iterator[UInt8[np.ndarray, "batch H W C"]]:
         """Yields images after the autoencoder and back; each process its share (`share_of`).
 
@@ -133,7 +134,7 @@ class Decoder:
         pipeline = generator.pipeline
         scheduler, state = make_scheduler(sampling.scheduler, generator.noise)
         self.batch_size = hosts.share_size(sampling.batch_size)
-        vae_rows = max(1, sampling.vae_batch_size // jax.device_count())
+        at_once = max(1, sampling.vae_batch_size // jax.device_count())
 
         def mapped(function, **settings):
             return devices.pmap(functools.partial(function, pipeline, **settings))
@@ -143,26 +144,26 @@ class Decoder:
         self._denoise = mapped(
             denoise, scheduler=scheduler, steps=sampling.steps, guidance=sampling.guidance
         )
-        self._decode_latents = mapped(decode_latents, rows=vae_rows, image_shape=image_shape)
+        self._decode_latents = mapped(decode_latents, at_once=at_once, image_shape=image_shape)
         self._params = devices.replicate({**generator.params, "scheduler": state})
         empty = generator.prompt_ids(())[None]
         text = {"ids": empty, "embeddings": np.zeros_like(generator.table[:1])}
-        # As many rows as a batch has, so that one compiled program encodes both.
+        # Padded to the size of a batch, so that one compiled program encodes both.
         batch = devices.shard(text, rows=self.batch_size)
         states = self._encode(self._params["text_encoder"], batch["ids"], batch["embeddings"])
         self._unconditional = states[:, :1]
 
     def __call__(
         self,
-        ids: Int[np.ndarray, "rows positions"],
-        embeddings: Float[np.ndarray, "rows width"],
-        keys: Shaped[np.ndarray, "rows 2"],
+        ids: Int[np.ndarray, "n positions"],
+        embeddings: Float[np.ndarray, "n width"],
+        keys: UInt32[np.ndarray, "n 2"],
     ) -> Float[Array, "devices per_device H W C"]:
-        """Starts a batch of at most `batch_size` rows and does not wait for it.
+        """Starts a batch of at most `batch_size` images and does not wait for it.
 
         Args:
           ids, embeddings: see `Generator.decode`.
-          keys: uint32 data of the random keys.
+          keys: data of the random keys.
 
         Returns:
           Images in [0, 1], padded (see `devices.shard`).
@@ -181,18 +182,22 @@ class Decoder:
         return self._decode_latents(params["vae"], latents)
 
 
-def encode_prompts(pipeline: Any, params: dict, ids: jax.Array, embeddings: jax.Array) -> jax.Array:
-    """The text encoder's hidden states, with embeddings of one's own at the placeholder.
+def encode_prompts(
+    pipeline: Any,
+    params: Mapping[str, Any],
+    ids: Int[Array, "n positions"],
+    embeddings: Float[Array, "n width"],
+) -> Float[Array, "n positions width"]:
+    """Returns the text encoder's hidden states, with embeddings of one's own at the placeholder.
 
     Only the lookup in the token table differs from the stock encoder: positions, the transformer
     and everything after stay as they are.
 
     Args:
-      ids: (rows, positions) token ids; an id beyond the table is the placeholder.
-      embeddings: (rows, width), each for the placeholders of its row.
-
-    Returns:
-      (rows, positions, width).
+      pipeline: a FlaxStableDiffusionPipeline.
+      params: of the text encoder.
+      ids: prompts; an id beyond the table is the placeholder.
+      embeddings: one for each prompt, for all its placeholders.
     """
     encoder = pipeline.text_encoder
     placeholder = ids >= encoder.config.vocab_size
@@ -208,14 +213,13 @@ def encode_prompts(pipeline: Any, params: dict, ids: jax.Array, embeddings: jax.
         return encoder(jnp.where(placeholder, 0, ids), params=params)[0]
 
 
-def draw_noise(pipeline: Any, keys: jax.Array) -> jax.Array:
-    """Standard normal latents, each of its own key.
+def draw_noise(
+    pipeline: Any, keys: UInt32[Array, "n 2"]
+) -> Float[Array, "n channels height width"]:
+    """Returns standard normal latents, float32, each drawn from its own key.
 
     Args:
-      keys: (rows, 2) uint32 data of the random keys, one per image.
-
-    Returns:
-      float32 (rows, channels, height, width).
+      keys: data of the random keys, one for each image.
     """
     config = pipeline.unet.config
     shape = (config.in_channels, config.sample_size, config.sample_size)
@@ -224,28 +228,34 @@ def draw_noise(pipeline: Any, keys: jax.Array) -> jax.Array:
 
 def denoise(
     pipeline: Any,
-    params: dict,
+    params: Mapping[str, Any],
     scheduler_state: Any,
-    states: jax.Array,
-    unconditional: jax.Array,
-    noise: jax.Array,
+    states: Float[Array, "n positions width"],
+    unconditional: Float[Array, "1 positions width"],
+    noise: Float[Array, "n channels height width"],
     *,
     scheduler: Any,
     steps: int,
     guidance: float,
-) -> jax.Array:
+) -> Float[Array, "n channels height width"]:
     """Denoises latents by classifier-free guidance, at each of the scheduler's timesteps.
 
     PLMS has one timestep more than `steps`, as its first step is taken twice. PyTorch's pipeline
     and the published code take them all; the stock Flax pipeline leaves out the last.
 
     Args:
-      states: (rows, positions, width) hidden states of the prompts.
-      unconditional: (1, positions, width), those of the empty prompt.
-      noise: float32 (rows, channels, height, width), see `draw_noise`.
+      params: of the UNet.
+      scheduler_state: see `make_scheduler`.
+      states: hidden states of the prompts.
+      unconditional: hidden states of the empty prompt.
+      noise: float32, see `draw_noise`.
 
     Returns:
-      float32 (rows, channels, height, width), in the UNet's scale.
+      Latents in the UNet's scale, float32.
+
+    References:
+      Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, equation 6, whose w + 1 is
+      `guidance`.
     """
     unet = pipeline.unet
     context = jnp.concatenate([jnp.broadcast_to(unconditional, states.shape), states])
@@ -274,24 +284,23 @@ def denoise(
 
 def decode_latents(
     pipeline: Any,
-    params: dict,
-    latents: jax.Array,
+    params: Mapping[str, Any],
+    latents: Float[Array, "n channels height width"],
     *,
-    rows: int,
+    at_once: int,
     image_shape: tuple[int, int, int] | None,
-) -> jax.Array:
-    """Images of latents in the UNet's scale, `rows` at a time: at full size the VAE needs the most
-    memory per image of all parts.
+) -> Float[Array, "n H W C"]:
+    """Decodes latents to images in [0, 1].
 
     Args:
-      latents: (n, channels, height, width).
-      image_shape: see `decode`.
-
-    Returns:
-      (n, H, W, C) in [0, 1].
+      params: of the VAE.
+      latents: in the UNet's scale.
+      at_once: images that are decoded together; at full size, the VAE needs more memory for an
+        image than any other part.
+      image_shape: see `Generator.decode`.
     """
     count = len(latents)
-    rows = min(rows, count)
+    at_once = min(at_once, count)
 
     def images(chunk):
         pixels = _vae_decode(pipeline.vae, params, 1 / pipeline.vae.config.scaling_factor * chunk)
@@ -299,26 +308,30 @@ def decode_latents(
             return pixels
         return fit_channels(fit_size(pixels, image_shape[:2]), image_shape[2])
 
-    padded = jnp.pad(latents, ((0, -count % rows), (0, 0), (0, 0), (0, 0)))
-    chunks = jax.lax.map(images, padded.reshape(-1, rows, *latents.shape[1:]))
+    padded = jnp.pad(latents, ((0, -count % at_once), (0, 0), (0, 0), (0, 0)))
+    chunks = jax.lax.map(images, padded.reshape(-1, at_once, *latents.shape[1:]))
     return chunks.reshape(-1, *chunks.shape[2:])[:count]
 
 
-def _vae_decode(vae: Any, params: dict, latents: jax.Array) -> jax.Array:
-    """(n, channels, height, width) latents in the VAE's scale → float32 (n, H, W, C) in [0, 1]."""
+def _vae_decode(
+    vae: Any, params: Mapping[str, Any], latents: Float[Array, "n channels height width"]
+) -> Float[Array, "n H W C"]:
+    """Decodes latents in the VAE's scale to float32 images in [0, 1]."""
     pixels = vae.apply({"params": params}, latents, method=vae.decode).sample.astype(jnp.float32)
     return jnp.transpose((pixels / 2 + 0.5).clip(0, 1), (0, 2, 3, 1))
 
 
-def fit_size(images: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Bilinear resizing of (n, H, W, C) images to `size`; nothing where they have it already."""
+def fit_size(
+    images: Float[Array, "n H W C"], size: tuple[int, int]
+) -> Float[Array, "n height width C"]:
+    """Resizes images to (height, width) bilinearly, unless they have that size already."""
     if images.shape[1:3] == tuple(size):
         return images
     return jax.image.resize(images, (len(images), *size, images.shape[-1]), "bilinear")
 
 
-def fit_channels(images: jax.Array, channels: int) -> jax.Array:
-    """Grey images (n, H, W, 1) to RGB by repetition, RGB to grey by the mean."""
+def fit_channels(images: Float[Array, "n H W C"], channels: int) -> Float[Array, "n H W channels"]:
+    """Turns grey images to RGB by repetition, and RGB images to grey by the mean."""
     if images.shape[-1] == channels:
         return images
     return jnp.repeat(images.mean(-1, keepdims=True), channels, axis=-1)

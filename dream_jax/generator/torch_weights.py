@@ -1,13 +1,14 @@
-"""Names and shapes of PyTorch weights in Flax's parameter trees, for which torch is not needed.
+"""Names and shapes of PyTorch weights in Flax's parameter trees; torch is not needed.
 
-diffusers and transformers have converters too; theirs draw the whole model at random first and let
-leaves be missing.
+diffusers and transformers have converters too, but those first draw the whole model at random, and
+accept weights that lack some leaves.
 """
 
 import re
 from collections.abc import Collection
 
 import numpy as np
+from jaxtyping import Shaped
 
 LeafPath = tuple[str, ...]  # from the root of a parameter tree
 
@@ -18,7 +19,7 @@ BUFFERS = ("text_model.embeddings.position_ids", "embeddings.position_ids")  # n
 
 
 def flax_path(name: str, leaves: Collection[LeafPath]) -> LeafPath | None:
-    """Where a PyTorch weight stands in a Flax tree.
+    """Returns where a PyTorch weight stands in a Flax tree.
 
     Args:
       name: such as "down_blocks.0.resnets.1.conv1.weight".
@@ -40,16 +41,18 @@ def flax_path(name: str, leaves: Collection[LeafPath]) -> LeafPath | None:
     return next((path for path in paths if path in leaves), None)
 
 
-def flax_layout(array: np.ndarray, path: LeafPath, dimensions: int) -> np.ndarray:
-    """A PyTorch weight with its axes in Flax's order.
+def flax_layout(
+    array: Shaped[np.ndarray, "..."], path: LeafPath, dimensions: int
+) -> Shaped[np.ndarray, "..."]:
+    """Returns a PyTorch weight with its axes in Flax's order.
 
-    A 1×1 convolution and a matrix are the same map, and checkpoints have either where the model
-    has the other: attention of former autoencoders, projections of the UNet's transformers.
+    A 1×1 convolution and a matrix are the same map, and some checkpoints have one where the model
+    has the other: the attention of former autoencoders, the projections of the UNet's transformers.
 
     Args:
       array: (out, in, height, width) of a convolution, (out, in) of a matrix, or any other.
       path: of the leaf.
-      dimensions: how many the leaf has in the model.
+      dimensions: the number of axes that the leaf has in the model.
 
     Returns:
       (height, width, in, out) or (in, out); other arrays as they are.

@@ -19,9 +19,11 @@ class TokenTable:
         self.tokenizer, self.table = tokenizer, table
 
     def name_ids(self, text: str) -> list[int]:
+        """See `Vocabulary.name_ids`."""
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def prompt_ids(self, ids: Sequence[int]) -> Int[np.ndarray, " positions"]:
+        """See `Vocabulary.prompt_ids`."""
         tokenizer = self.tokenizer
         length = tokenizer.model_max_length
         row = [tokenizer.bos_token_id, *ids[: length - 2], tokenizer.eos_token_id]

@@ -1,17 +1,19 @@
-"""The weights of a pipeline's parts: which file holds them, and reading it. Never from a pickle.
+"""The weights of a pipeline's parts: finding their files and reading them, but never a pickle.
 
-A part has them in Flax layout (msgpack) or in PyTorch layout (safetensors), in one file or in
-several with an index.
+A part has its weights in Flax layout (msgpack) or in PyTorch layout (safetensors), in one file or
+in several with an index.
 """
 
 import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePath
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax.serialization import msgpack_restore
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Shaped
 from safetensors import safe_open
 
 from dream_jax.errors import UserError
@@ -30,9 +32,9 @@ CONVERT = (
 
 
 def weights_file(part: str, names: Collection[str]) -> str | None:
-    """The file of a part's weights, or of their index, among the names in its folder.
+    """Returns which of the names in a part's folder is the file of its weights, or of their index.
 
-    Flax's own layout first, then full precision before halves; None if there is none.
+    Prefers Flax's layout, then full precision; returns None where no file can be read.
     """
     flax, torch = STEMS[part]
     wanted = [f"{flax}.msgpack", f"{flax}.msgpack.index.json"]
@@ -42,11 +44,19 @@ def weights_file(part: str, names: Collection[str]) -> str | None:
 
 
 def check_weights(folder: Path, part: str) -> None:
-    """Refuses a part without weights that can be read.
+    """Checks that a part has weights that can be read.
 
     Raises:
-      UserError: names the pickle and how to convert it, or the file that is not there.
+      UserError: it has none; the message names the pickle and how to convert it, or the file that
+        is missing.
     """
+    for path in _files(folder, part):
+        if not path.is_file():
+            raise UserError(f"generator.path: {path} is missing, which the part's index names")
+
+
+def _files(folder: Path, part: str) -> list[Path]:
+    """Returns the files of a part's weights; see `check_weights`."""
     names = sorted(path.name for path in (folder / part).iterdir())
     name = weights_file(part, names)
     if name is None:
@@ -58,13 +68,16 @@ def check_weights(folder: Path, part: str) -> None:
             f"generator.path: {folder / part} lacks weights; allowed: {flax}.msgpack (Flax) or "
             f"{torch}.safetensors (PyTorch)"
         )
-    for path in shards(folder / part / name):
-        if not path.is_file():
-            raise UserError(f"generator.path: {path} is missing, which {name} names")
+    return shards(folder / part / name)
 
 
 def refused_pickle(path: Path, source: Path) -> UserError:
-    """The refusal of a pickle, with the line that converts `source`, a folder or a single file."""
+    """Returns the error for a pickle, with the command that converts `source`.
+
+    Args:
+      path: the pickle.
+      source: a pipeline's folder, or a single file that holds a pipeline.
+    """
     load = "from_pretrained" if source.is_dir() else "from_single_file"
     target = source.with_name(f"{source.stem}-safetensors")
     command = CONVERT.format(load=load, source=source, target=target)
@@ -75,7 +88,7 @@ def refused_pickle(path: Path, source: Path) -> UserError:
 
 
 def shards(path: Path) -> list[Path]:
-    """The files of weights behind `path`: itself, or those that it names as an index.
+    """Returns the files of weights behind `path`: itself, or those that it names as an index.
 
     Raises:
       UserError: the index cannot be read.
@@ -85,30 +98,31 @@ def shards(path: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(path.read_text())["weight_map"].values()))
         if any(PurePath(name).name != name for name in names):
-            raise ValueError("it names files outside of its folder")
+            raise ValueError("it names files outside its folder")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"generator.path: {path} cannot be read as an index: {error}") from error
     return [path.with_name(name) for name in names]
 
 
-def read_weights(folder: Path, part: str, shapes: Mapping, dtype: np.dtype) -> dict:
-    """The parameters of a part.
+def read_weights(
+    folder: Path, part: str, shapes: Mapping[str, Any], dtype: np.dtype
+) -> dict[str, Any]:
+    """Reads the parameters of a part.
 
     Args:
       folder: the pipeline's; see `check_weights`.
-      shapes: the model's parameter tree, of anything with a `shape`.
+      shapes: the model's parameter tree, whose leaves have a `shape`.
       dtype: of the result; each leaf is converted as soon as it is read.
 
     Returns:
       A tree of NumPy arrays like `shapes`.
 
     Raises:
-      UserError: names the first leaf that is missing, unexpected, of another shape or no float.
+      UserError: a leaf is missing or unexpected, has another shape, or is no float.
     """
     wanted = {path: leaf.shape for path, leaf in flatten_dict(shapes).items()}
-    names = [path.name for path in (folder / part).iterdir()]
     params = {}
-    for file in shards(folder / part / weights_file(part, names)):
+    for file in _files(folder, part):
         for name, path, array in _leaves(file, wanted):
             if path is None:
                 raise UserError(f"generator.path: {file}: the model has no {name!r}")
@@ -134,8 +148,8 @@ def read_weights(folder: Path, part: str, shapes: Mapping, dtype: np.dtype) -> d
 
 def _leaves(
     file: Path, wanted: Mapping[LeafPath, tuple[int, ...]]
-) -> Iterator[tuple[str, LeafPath | None, np.ndarray]]:
-    """(name in the file, path in the model or None, array in Flax's layout) of each leaf."""
+) -> Iterator[tuple[str, LeafPath | None, Shaped[np.ndarray, "..."]]]:
+    """Yields (name in the file, path in the model or None, array in Flax's layout) of each leaf."""
     if file.suffix == ".msgpack":
         for path, array in flatten_dict(msgpack_restore(file.read_bytes())).items():
             yield ".".join(path), path if path in wanted else None, array

@@ -1,4 +1,8 @@
-"""Building, training and saving a miniature Stable Diffusion as a stock Flax pipeline folder."""
+"""Building the parts of a miniature Stable Diffusion, and saving them as a stock Flax pipeline."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -14,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTokenizer, FlaxCLIPTextModel
 LATENT_CHANNELS = 4
 # Stable Diffusion's noise schedule; v-prediction trains a small network faster than noise
 # prediction and all of diffusers' Flax schedulers sample from it.
-NOISE = {
+NOISE: Mapping[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -23,8 +27,16 @@ NOISE = {
 }
 
 
-def build_autoencoder(config: ConfigDict, image_size: int, scaling: float = 1.0):
-    """FlaxAutoencoderKL for grey images (one channel); `scaling` is 1/std of its latents."""
+def build_autoencoder(
+    config: ConfigDict, image_size: int, scaling: float = 1.0
+) -> FlaxAutoencoderKL:
+    """Builds the autoencoder of grey images (one channel).
+
+    Args:
+      config: with `channels`, one for each level, `layers` and `norm_groups`.
+      image_size: height and width of the images.
+      scaling: 1 / standard deviation of the latents.
+    """
     levels = len(config.channels)
     return FlaxAutoencoderKL(
         in_channels=1,
@@ -40,8 +52,14 @@ def build_autoencoder(config: ConfigDict, image_size: int, scaling: float = 1.0)
     )
 
 
-def build_unet(config: ConfigDict, text_width: int, latent_size: int):
-    """FlaxUNet2DConditionModel with attention at the levels that `config.attention` marks."""
+def build_unet(config: ConfigDict, text_width: int, latent_size: int) -> FlaxUNet2DConditionModel:
+    """Builds the network that denoises latents.
+
+    Args:
+      config: with `channels` and `attention`, one of each for each level, `layers` and `heads`.
+      text_width: of the text encoder.
+      latent_size: height and width of the latents.
+    """
     down = ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.attention]
     up = ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(config.attention)]
     return FlaxUNet2DConditionModel(
@@ -57,8 +75,14 @@ def build_unet(config: ConfigDict, text_width: int, latent_size: int):
     )
 
 
-def build_text_encoder(config: ConfigDict, tokenizer: CLIPTokenizer, seed: int):
-    """FlaxCLIPTextModel for the tokenizer's vocabulary."""
+def build_text_encoder(
+    config: ConfigDict, tokenizer: CLIPTokenizer, seed: int
+) -> FlaxCLIPTextModel:
+    """Builds the text encoder for a tokenizer's vocabulary, with random parameters.
+
+    Args:
+      config: with `width`, `layers`, `heads` and `positions`.
+    """
     return FlaxCLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -76,14 +100,28 @@ def build_text_encoder(config: ConfigDict, tokenizer: CLIPTokenizer, seed: int):
     )
 
 
-def save_pipeline(folder, vae, text_encoder, tokenizer, unet, params: dict) -> None:
-    """Writes a FlaxStableDiffusionPipeline folder in half precision.
+def initial_parameters(
+    network: FlaxAutoencoderKL | FlaxUNet2DConditionModel, key: jax.Array
+) -> dict[str, Any]:
+    """Returns random parameters of a network."""
+    return jax.jit(cast(Any, network).init_weights)(key)  # diffusers adds it where mypy is blind
+
+
+def save_pipeline(
+    folder: Path,
+    vae: FlaxAutoencoderKL,
+    text_encoder: FlaxCLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    unet: FlaxUNet2DConditionModel,
+    params: Mapping[str, Any],
+) -> None:
+    """Writes the folder of a FlaxStableDiffusionPipeline, in half precision.
 
     Args:
-      params: {"vae", "text_encoder", "unet"} parameter trees.
+      params: the parameter trees of "vae", "text_encoder" and "unet".
     """
     scheduler = FlaxDPMSolverMultistepScheduler(**NOISE)
-    pipeline = FlaxStableDiffusionPipeline(
+    pipeline: Any = FlaxStableDiffusionPipeline(
         vae, text_encoder, tokenizer, unet, scheduler, safety_checker=None, feature_extractor=None
     )
     half = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params)

@@ -1,22 +1,27 @@
-"""What the parts of a miniature pipeline are trained for."""
+"""The losses of a miniature pipeline's parts."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
+from jaxtyping import Array, Float, Int
 from transformers import FlaxCLIPTextModel
 
 from dream_jax.miniature.networks import NOISE
 from dream_jax.training.loop import Objective, Term
 
 
-def to_model_range(images: jax.Array) -> jax.Array:
-    """(n, H, W, C) in [0, 1] → (n, C, H, W) in [-1, 1], as diffusers' autoencoder takes them."""
+def to_model_range(images: Float[Array, "n H W C"]) -> Float[Array, "n C H W"]:
+    """Maps images in [0, 1] to [-1, 1], channels first, as diffusers' autoencoder reads them."""
     return jnp.transpose(images, (0, 3, 1, 2)) * 2 - 1
 
 
 def autoencoder_objective(vae: FlaxAutoencoderKL, kl_weight: float) -> Objective:
-    """Reconstruction (L1 + 0.5 MSE) + kl_weight · KL, per image."""
+    """Returns the loss of an autoencoder: L1 + 0.5 MSE + kl_weight · KL, for each image.
+
+    References:
+      Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014: the KL term in closed form.
+    """
 
     def objective(params, model_state, batch, keys):
         pixels = to_model_range(batch["images"])
@@ -25,11 +30,10 @@ def autoencoder_objective(vae: FlaxAutoencoderKL, kl_weight: float) -> Objective
         latents = posterior.mean + posterior.std * noise
         decoded = vae.apply({"params": params}, latents, method=vae.decode).sample
         difference = decoded - pixels
-        mean = lambda a: jnp.mean(a, axis=(1, 2, 3))  # noqa: E731
         kl = 0.5 * jnp.sum(posterior.mean**2 + posterior.var - 1 - posterior.logvar, axis=(1, 2, 3))
         return {
-            "l1": Term(mean(jnp.abs(difference)), batch["mask"]),
-            "mse": Term(mean(difference**2), batch["mask"], 0.5),
+            "l1": Term(_image_means(jnp.abs(difference)), batch["mask"]),
+            "mse": Term(_image_means(difference**2), batch["mask"], 0.5),
             "kl": Term(kl, batch["mask"], kl_weight),
         }, model_state
 
@@ -39,16 +43,21 @@ def autoencoder_objective(vae: FlaxAutoencoderKL, kl_weight: float) -> Objective
 def diffusion_objective(
     unet: FlaxUNet2DConditionModel,
     text_encoder: FlaxCLIPTextModel,
-    empty_ids: np.ndarray,
+    empty_ids: Int[np.ndarray, " positions"],
     unconditional: float,
 ) -> Objective:
-    """Mean squared error of the predicted velocity; text encoder and UNet learn together.
+    """Returns the mean squared error of the velocity, by which text encoder and UNet learn.
 
     Args:
-      empty_ids: (positions,) token ids of the empty prompt, which replaces a share
-        `unconditional` of the prompts.
+      empty_ids: the empty prompt.
+      unconditional: share of the prompts that it replaces, for classifier-free guidance.
+
+    References:
+      Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", ICLR 2022,
+      section 4 and appendix D: the velocity v = α ε - σ x.
     """
-    betas = np.linspace(NOISE["beta_start"] ** 0.5, NOISE["beta_end"] ** 0.5, 1000) ** 2
+    timesteps = NOISE["num_train_timesteps"]
+    betas = np.linspace(NOISE["beta_start"] ** 0.5, NOISE["beta_end"] ** 0.5, timesteps) ** 2
     alphas = jnp.asarray(np.cumprod(1 - betas), jnp.float32)
 
     def corrupt(key, latents):
@@ -67,7 +76,11 @@ def diffusion_objective(
         predicted = unet.apply(
             {"params": params["unet"]}, noisy, times, encoder_hidden_states=context
         ).sample
-        error = jnp.mean((predicted - velocity) ** 2, axis=(1, 2, 3))
+        error = _image_means((predicted - velocity) ** 2)
         return {"mse": Term(error, batch["mask"])}, model_state
 
     return objective
+
+
+def _image_means(values: Float[Array, "n C H W"]) -> Float[Array, " n"]:
+    return jnp.mean(values, axis=(1, 2, 3))

@@ -1,6 +1,7 @@
 """The tokenizer of a miniature pipeline, made of the captions of its world."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import CLIPTokenizer
@@ -9,17 +10,17 @@ from transformers.models.clip.tokenization_clip import bytes_to_unicode
 from dream_jax.files import write_json, write_whole
 
 
-def train_tokenizer(captions: list[str], positions: int, folder: Path) -> CLIPTokenizer:
+def train_tokenizer(captions: Sequence[str], positions: int, folder: Path) -> CLIPTokenizer:
     """Returns a CLIPTokenizer whose byte-pair merges make one token of every word of the captions.
 
-    Other words still have tokens, of their parts: any text can be a prompt. A tokenizer that is in
-    the folder already is used: the training leaves the order of equally frequent pairs to chance,
-    and an interrupted training of the generator must go on with the ids that it began with.
+    Other words have tokens for their parts, so any text can be a prompt. A tokenizer that is in the
+    folder already is used: the training leaves the order of equally frequent pairs to chance, and
+    an interrupted training of the generator must go on with the ids that it began with.
 
     Args:
       captions: the texts of the world.
       positions: length of a tokenised prompt.
-      folder: where `vocab.json` and `merges.txt` are written, or found.
+      folder: in which `vocab.json` and `merges.txt` are written, or found.
     """
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     if not vocabulary.exists():  # written last
@@ -28,13 +29,17 @@ def train_tokenizer(captions: list[str], positions: int, folder: Path) -> CLIPTo
         tokens = [*symbols, *(s + "</w>" for s in symbols), *("".join(p) for p in pairs)]
         tokens = [*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"]
         lines = ["#version: 0.2", *(" ".join(pair) for pair in pairs)]
-        write_whole(merges, lambda path: path.write_text("\n".join(lines) + "\n"))
+
+        def write_merges(path: Path) -> None:
+            path.write_text("\n".join(lines) + "\n")
+
+        write_whole(merges, write_merges)
         write_json(vocabulary, {token: index for index, token in enumerate(tokens)})
     return CLIPTokenizer(str(vocabulary), str(merges), model_max_length=positions)
 
 
-def _merged_pairs(captions: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges, the most frequent first, until every word of the captions is one token."""
+def _merged_pairs(captions: Sequence[str]) -> list[tuple[str, str]]:
+    """Merges pairs, the most frequent first, until every word of the captions is one token."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))

@@ -2,17 +2,26 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
+from jaxtyping import Float, Shaped
 from ml_collections import ConfigDict
+from transformers import CLIPTokenizer, FlaxCLIPTextModel
 
 from dream_jax.errors import UserError
 from dream_jax.keys import stage_key
-from dream_jax.miniature import networks
+from dream_jax.miniature.networks import (
+    build_autoencoder,
+    build_text_encoder,
+    build_unet,
+    initial_parameters,
+    save_pipeline,
+)
 from dream_jax.miniature.objectives import (
     autoencoder_objective,
     diffusion_objective,
@@ -20,7 +29,7 @@ from dream_jax.miniature.objectives import (
 )
 from dream_jax.miniature.samples import sample_sheet
 from dream_jax.miniature.tokenizer import train_tokenizer
-from dream_jax.miniature.world import World, build_world, sample_rows
+from dream_jax.miniature.world import World, batch_indices, build_world
 from dream_jax.training import devices, hosts
 from dream_jax.training.batches import Batches
 from dream_jax.training.checkpoints import Checkpoints
@@ -29,14 +38,14 @@ from dream_jax.training.optimizers import adamw
 
 
 def train_generator(config: ConfigDict, workdir: Path) -> Path:
-    """Trains autoencoder, text encoder and UNet; returns the pipeline folder.
+    """Trains an autoencoder, then a text encoder and a UNet; returns the pipeline's folder.
 
     Args:
       config: see `configs/generator_glyphs.py`.
       workdir: holds the checkpoints of both trainings, and the folder `pipeline` at the end.
 
     Raises:
-      UserError: a non-finite loss or an unreadable checkpoint, or several processes.
+      UserError: there are several processes, a loss is not finite, or a checkpoint cannot be read.
     """
     if hosts.count() > 1:
         raise UserError(f"--processes is {hosts.count()}; the generator is trained by one")
@@ -48,21 +57,27 @@ def train_generator(config: ConfigDict, workdir: Path) -> Path:
     positions = config.text_encoder.positions
     tokenizer = train_tokenizer(world.captions, positions, workdir / "tokenizer")
     print(f"tokenizer: {len(tokenizer)} tokens")
+
     size = config.world.image_size
-    vae_params = _train_autoencoder(config, world, workdir / "autoencoder")
-    latents = _encode(config, world, vae_params)
+    vae = build_autoencoder(config.autoencoder, size)
+    vae_params = _train_autoencoder(config, world, vae, workdir / "autoencoder")
+    latents = _encode(world, vae, vae_params)
     scaling = float(1 / latents.std())
     latents *= scaling
-    text_encoder = networks.build_text_encoder(config.text_encoder, tokenizer, config.seed)
-    unet = networks.build_unet(config.unet, config.text_encoder.width, latents.shape[-1])
-    parts = (text_encoder, tokenizer, unet)
-    average = _train_diffusion(config, world, latents, parts, workdir / "diffusion")
+    vae = build_autoencoder(config.autoencoder, size, scaling)
 
-    folder = workdir / "pipeline"
-    partial = workdir / "pipeline.partial"
+    text_encoder = build_text_encoder(config.text_encoder, tokenizer, config.seed)
+    unet = build_unet(config.unet, config.text_encoder.width, latents.shape[-1])
+    table = {"latents": latents, "ids": _prompt_ids(tokenizer, world.captions)}
+    empty = _prompt_ids(tokenizer, [""])[0]
+    average = _train_diffusion(
+        config, world, table, text_encoder, unet, empty, workdir / "diffusion"
+    )
+
+    folder, partial = workdir / "pipeline", workdir / "pipeline.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    vae = networks.build_autoencoder(config.autoencoder, size, scaling)
-    networks.save_pipeline(partial, vae, *parts, {"vae": vae_params, **average})
+    params = {"vae": vae_params, **average}
+    save_pipeline(partial, vae, text_encoder, tokenizer, unet, params)
     (partial / "training.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
     sample_sheet(partial, config.world, world.class_names, partial / "samples.png")
     shutil.rmtree(folder, ignore_errors=True)
@@ -70,18 +85,28 @@ def train_generator(config: ConfigDict, workdir: Path) -> Path:
     return folder
 
 
-def _batches(config: ConfigDict, world: World, table: dict[str, np.ndarray], size: int) -> Batches:
-    total, digits, seed = len(world.images), world.digits, config.seed
-    return Batches(table, lambda step: sample_rows(total, digits, size, step, seed))
+def _prompt_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> Shaped[np.ndarray, "n positions"]:
+    return np.asarray(tokenizer(texts, padding="max_length", truncation=True).input_ids)
 
 
-def _train_autoencoder(config: ConfigDict, world: World, folder: Path) -> dict:
-    """Returns the autoencoder's parameters."""
+def _batches(
+    config: ConfigDict, world: World, table: Mapping[str, np.ndarray], batch_size: int
+) -> Batches:
+    """Returns batches of a table with an entry for each picture of the world."""
+    # Numbers instead of the world: what chooses the batches must hold on to no pictures.
+    digits, others, seed = world.digits, len(world.images) - world.digits, config.seed
+    return Batches(table, lambda step: batch_indices(digits, others, batch_size, step, seed))
+
+
+def _train_autoencoder(
+    config: ConfigDict, world: World, vae: FlaxAutoencoderKL, folder: Path
+) -> dict[str, Any]:
+    """Returns the parameters of the autoencoder."""
     settings = config.autoencoder
-    vae = networks.build_autoencoder(settings, config.world.image_size)
     optimizer = adamw(settings.optimizer, settings.steps)
     key = stage_key(config.seed, "autoencoder")
-    state = create_state({"params": jax.jit(vae.init_weights)(key)}, optimizer, key)
+    params = initial_parameters(vae, key)
+    state = create_state({"params": params}, optimizer, key)
     with Checkpoints(folder) as checkpoints:
         return fit(
             autoencoder_objective(vae, settings.kl_weight),
@@ -96,36 +121,43 @@ def _train_autoencoder(config: ConfigDict, world: World, folder: Path) -> dict:
 
 
 def _encode(
-    config: ConfigDict, world: World, vae_params: dict
+    world: World, vae: FlaxAutoencoderKL, params: Mapping[str, Any]
 ) -> Float[np.ndarray, "n channels height width"]:
-    """Returns the latents of the world's pictures, in the scale of the autoencoder."""
-    vae = networks.build_autoencoder(config.autoencoder, config.world.image_size)
+    """Returns the latents of the world's pictures, in the autoencoder's own scale."""
 
     def encode(params, batch):
         pixels = to_model_range(batch["images"])
         mean = vae.apply({"params": params}, pixels, method=vae.encode).latent_dist.mean
         return jnp.transpose(mean, (0, 3, 1, 2))
 
-    encoded = devices.MappedFunction(encode, vae_params, 256)
+    encoded = devices.MappedFunction(encode, params, 256)
     return encoded({"images": world.images}, "encoding the world")
 
 
 def _train_diffusion(
-    config: ConfigDict, world: World, latents: np.ndarray, parts: tuple, folder: Path
-) -> dict:
-    """Returns the averaged parameters of text encoder and UNet, which learn together."""
-    text_encoder, tokenizer, unet = parts
+    config: ConfigDict,
+    world: World,
+    table: Mapping[str, np.ndarray],
+    text_encoder: FlaxCLIPTextModel,
+    unet: FlaxUNet2DConditionModel,
+    empty_ids: Shaped[np.ndarray, " positions"],
+    folder: Path,
+) -> dict[str, Any]:
+    """Returns the averaged parameters of text encoder and UNet, which learn together.
+
+    Args:
+      table: latents and prompts of the world's pictures.
+      empty_ids: the empty prompt.
+    """
     settings = config.diffusion
     key = stage_key(config.seed, "diffusion")
-    params = {"text_encoder": text_encoder.params, "unet": jax.jit(unet.init_weights)(key)}
-    ids = np.asarray(tokenizer(world.captions, padding="max_length", truncation=True).input_ids)
-    empty = np.asarray(tokenizer("", padding="max_length").input_ids)
+    params = {"text_encoder": text_encoder.params, "unet": initial_parameters(unet, key)}
     optimizer = adamw(settings.optimizer, settings.steps)
     with Checkpoints(folder) as checkpoints:
         return fit(
-            diffusion_objective(unet, text_encoder, empty, settings.unconditional),
+            diffusion_objective(unet, text_encoder, empty_ids, settings.unconditional),
             create_state({"params": params}, optimizer, key, average=True),
-            _batches(config, world, {"latents": latents, "ids": ids}, settings.batch_size),
+            _batches(config, world, table, settings.batch_size),
             optimizer,
             steps=settings.steps,
             checkpoints=checkpoints,

@@ -1,8 +1,9 @@
-"""The miniature generator's world: captioned pictures, wider than the ID classes."""
+"""The world of the miniature generator: captioned pictures of more than the ID classes."""
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -13,28 +14,34 @@ from dream_jax.training.batches import epoch_index
 
 
 class World(NamedTuple):
-    """Pictures (n, H, W, 1) in [0, 1] with their captions; the first `digits` are digits."""
+    """Captioned pictures, first the digits, then the glyphs.
 
-    images: np.ndarray
+    Attributes:
+      images: in [0, 1].
+      captions: one for each image.
+      digits: the number of digits.
+      class_names: of the digits.
+    """
+
+    images: Float[np.ndarray, "n H W 1"]
     captions: list[str]
     digits: int
     class_names: tuple[str, ...]
 
 
 def build_world(config: ConfigDict) -> World:
-    """Digits of the training split and named glyphs, each under a small random affine map.
+    """Draws digits of the training split and named glyphs, each under a small random affine map.
 
     Args:
-      config: `image_size` (pixels), `digit_prompt` and `glyph_prompt` with a {name} field,
-        `digit_versions` (affine maps of each digit).
+      config: with `image_size`, `digit_prompt` and `glyph_prompt`, which hold {name}, and
+        `digit_versions`, the number of affine maps of each digit.
     """
     rng = np.random.default_rng(20230913)  # the world is one, whatever the seed of the training
     digits, _ = load_id("digits", DataOptions(image_size=config.image_size))
     pictures, captions = [], []
     for _ in range(config.digit_versions):
-        for image, label in zip(digits.images[:][..., 0], digits.labels, strict=True):
-            pixels = (image * 255).round().astype(np.uint8)
-            pictures.append(glyphs.random_affine(pixels, rng))
+        for image, label in zip(digits.images.pixels(slice(None)), digits.labels, strict=True):
+            pictures.append(glyphs.random_affine(image[..., 0], rng))
             captions.append(config.digit_prompt.format(name=digits.class_names[label]))
     count = len(pictures)
     for char, face, name in tqdm(list(glyphs.world_glyphs()), desc="rendering glyphs"):
@@ -45,9 +52,16 @@ def build_world(config: ConfigDict) -> World:
     return World(images, captions, count, digits.class_names)
 
 
-def sample_rows(world_size: int, digits: int, batch_size: int, step: int, seed: int) -> np.ndarray:
-    """Rows of a training batch, one half digits and one half glyphs: (batch_size,)."""
+def batch_indices(
+    digits: int, others: int, batch_size: int, step: int, seed: int
+) -> Int[np.ndarray, " batch_size"]:
+    """Returns the indices of a training step's pictures: one half digits, one half glyphs.
+
+    Args:
+      digits: how many there are in the world, before the glyphs.
+      others: the number of glyphs.
+    """
     half = batch_size // 2
     first = epoch_index(digits, step, half, seed)
-    second = digits + epoch_index(world_size - digits, step, batch_size - half, seed + 1)
+    second = digits + epoch_index(others, step, batch_size - half, seed + 1)
     return np.concatenate([first, second])

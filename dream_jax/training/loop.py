@@ -217,24 +217,22 @@ def fit(
     transferred = transfer_calls(batches, calls, hold)
     saved = start
     recent: list[dict] = []
-    due: tuple[int, list[dict]] | None = (
-        None  # a look that is put off until the devices have their next call
-    )
+    # A look that is put off until the devices have their next call.
+    due: tuple[int, list[dict]] | None = None
     with tqdm(total=steps, initial=start, desc=progress, unit="step") as bar, closing(transferred):
         for done, batch in transferred:
             state, means = make(table, state, batch)
             recent.append(means)
-            if due:
+            if due is not None:
                 look(*due)
                 due = None
             saving = done % save_every < length or done == steps
-            if done % log_every < length or saving:
-                due, recent = (done, recent), []
             if saving:
-                look(*due)
-                due = None
+                look(done, recent)
                 checkpoints.save(done, devices.unreplicate(state))
-                saved = done
+                saved, recent = done, []
+            elif done % log_every < length:
+                due, recent = (done, recent), []
     return devices.unreplicate(state)
 
 

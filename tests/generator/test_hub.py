@@ -15,7 +15,7 @@ import toy as toy_module
 from dream_jax import pipeline
 from dream_jax.errors import UserError
 from dream_jax.generator import hub
-from dream_jax.generator.load import check_generator, generator_folder
+from dream_jax.generator.folders import check_generator, generator_folder
 
 NAME, COMMIT = "someone/something", "c0ffee" + 34 * "0"
 

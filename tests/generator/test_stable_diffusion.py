@@ -1,8 +1,6 @@
-"""Decoding embeddings with an untrained pipeline, and folders that are none."""
+"""Decoding embeddings with an untrained pipeline, and round trips through its autoencoder."""
 
 import dataclasses
-import json
-import shutil
 
 import jax
 import numpy as np
@@ -12,8 +10,8 @@ from dream_jax.decoding.prompts import plain_prompt, prompt_with_placeholder
 from dream_jax.errors import UserError
 from dream_jax.generator import stable_diffusion as decoding
 from dream_jax.generator.interface import Sampling
-from dream_jax.generator.load import SCHEDULERS, generator_folder, load_generator, load_vocabulary
-from dream_jax.generator.schedulers import make_scheduler
+from dream_jax.generator.load import load_generator
+from dream_jax.generator.schedulers import SCHEDULERS, make_scheduler
 from dream_jax.generator.stable_diffusion import StableDiffusion, encode_prompts
 from dream_jax.training import devices
 
@@ -130,6 +128,27 @@ def test_next_batch_is_started_before_one_is_given(toy, monkeypatch):
     assert next(batches, None) is None
 
 
+def test_programs_are_kept_for_the_same_settings_until_released(toy, monkeypatch):
+    made = []
+
+    class Recording(decoding.Decoder):
+        def __init__(self, generator, sampling, image_shape):
+            made.append((sampling.steps, image_shape))
+            super().__init__(generator, sampling, image_shape)
+
+    monkeypatch.setattr(decoding, "Decoder", Recording)
+    generator = StableDiffusion(toy.pipeline, toy.params, toy.table, toy.noise)
+    arrays = [part[:1] for part in pictures(toy)]
+    for _ in range(2):
+        images(generator, *arrays)
+    assert made == [(2, None)]
+    images(generator, *arrays, image_shape=(8, 8, 1))
+    images(generator, *arrays, steps=1)
+    generator.release()
+    images(generator, *arrays, steps=1)
+    assert made == [(2, None), (2, (8, 8, 1)), (1, None), (1, None)]
+
+
 def test_own_row_gives_the_image_of_the_plain_prompt(toy, decoded):
     _, _, keys = pictures(toy)
     plain = np.stack([plain_prompt(toy, PROMPT, name) for name in NAMES[:3]])
@@ -226,80 +245,7 @@ def test_schedulers_keep_the_folders_noise(toy, name):
     assert scheduler.config.get("clip_sample", False) is False
 
 
-def test_the_vocabulary_alone(toy, toy_folder):
-    vocabulary = load_vocabulary(str(toy_folder))
-    np.testing.assert_array_equal(vocabulary.table, toy.table)
-    assert vocabulary.name_ids("dog") == toy.name_ids("dog")
-
-
 def test_loaded_generator(toy):
     assert toy.latent_shape == (4, 4, 4)
     assert toy.table.shape == (len(toy.tokenizer), 16)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(toy.params["unet"]))
-
-
-def assert_refused(folder, *parts):
-    """In one line, that holds `parts`."""
-    with pytest.raises(UserError) as caught:
-        load_generator(str(folder))
-    message = str(caught.value)
-    assert message.startswith("generator.path: ") and "\n" not in message
-    for part in parts:
-        assert str(part) in message
-
-
-@pytest.fixture
-def copy(toy_folder, tmp_path):
-    return shutil.copytree(toy_folder, tmp_path / "copy")
-
-
-@pytest.mark.parametrize("part", ["scheduler", "text_encoder", "tokenizer", "unet", "vae"])
-def test_folder_that_lacks_a_part(copy, part):
-    shutil.rmtree(copy / part)
-    assert_refused(copy, copy, f"lacks the part {part}")
-
-
-@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
-def test_part_that_lacks_weights(copy, part):
-    next((copy / part).glob("*.msgpack")).unlink()
-    assert_refused(copy, copy / part, "lacks weights")
-
-
-def test_folder_that_is_none(tmp_path):
-    assert_refused(tmp_path / "nowhere", "there is no folder", tmp_path / "nowhere")
-    assert_refused(tmp_path, "lacks model_index.json")
-
-
-@pytest.mark.parametrize("part", ["text_encoder", "unet"])
-def test_unreadable_config(copy, part):
-    (copy / part / "config.json").write_text('{"hidden_size": ')
-    assert_refused(copy, copy / part / "config.json", "cannot be read")
-
-
-@pytest.mark.parametrize(
-    "file",
-    [
-        "model_index.json",
-        "vae/config.json",
-        "scheduler/scheduler_config.json",
-        "tokenizer/vocab.json",
-        "unet/diffusion_flax_model.msgpack",
-        "text_encoder/flax_model.msgpack",
-    ],
-)
-def test_file_cut_short(copy, file):
-    content = (copy / file).read_bytes()
-    (copy / file).write_bytes(content[: len(content) // 2])
-    assert_refused(copy, copy)
-
-
-def test_text_width_that_is_not_the_unets(copy):
-    config = json.loads((copy / "unet" / "config.json").read_text())
-    (copy / "unet" / "config.json").write_text(json.dumps(config | {"cross_attention_dim": 24}))
-    assert_refused(copy, "hidden_size 16", "cross_attention_dim 24")
-
-
-def test_folder_below_the_projects_own(monkeypatch, toy_folder, tmp_path):
-    monkeypatch.setattr("dream_jax.generator.load.REPOSITORY", toy_folder.parent)
-    monkeypatch.chdir(tmp_path)
-    assert generator_folder("pipeline") == toy_folder

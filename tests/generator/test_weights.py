@@ -153,7 +153,7 @@ def test_weights_in_several_files(torch_folder, toy_folder, toy):
     (torch_folder / "unet" / SHARDS[1]).unlink()
     assert f"{SHARDS[1]} is missing" in refusal(torch_folder)
     (torch_folder / "unet" / index).write_text('{"weight_map": {"a": "../vae/b.safetensors"}}')
-    assert "outside of its folder" in refusal(torch_folder)
+    assert "outside its folder" in refusal(torch_folder)
 
 
 def test_bfloat16_weights(torch_folder, toy):

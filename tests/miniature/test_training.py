@@ -1,24 +1,17 @@
-"""The miniature generator's training: what it writes, and that an interruption changes nothing."""
-
-import importlib.util
-from pathlib import Path
+"""The training of the miniature generator: its files, and that it can be interrupted."""
 
 import numpy as np
 import pytest
 
+from configs import generator_glyphs
 from dream_jax.generator.load import load_generator
 from dream_jax.miniature import training
 from dream_jax.miniature.world import World
 from dream_jax.training.checkpoints import Checkpoints
 
-CONFIG = Path(__file__).parents[2] / "configs" / "generator_glyphs.py"
-
 
 def small_config():
-    spec = importlib.util.spec_from_file_location("generator_glyphs", CONFIG)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    config = generator_glyphs.get_config()
     config.autoencoder.channels = (8, 8, 8)
     config.autoencoder.steps = 2
     config.autoencoder.batch_size = 4
