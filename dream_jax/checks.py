@@ -1,26 +1,22 @@
 """The configuration checked as a whole, once, before any work, into typed settings."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from ml_collections import ConfigDict
 
 from dream_jax.candidates import record_file
-from dream_jax.data.image_sets import DataOptions
-from dream_jax.data.registry import check_name, set_title
-from dream_jax.data.roles import check_roles
+from dream_jax.data.roles import check_sets
 from dream_jax.detector.methods import PLAIN, TRAININGS
 from dream_jax.errors import UserError
 from dream_jax.generator.folders import check_generator
 from dream_jax.rows import candidates, make_rows
 from dream_jax.rules import Rule, one_of
+from dream_jax.sampling.settings import check_class_sizes
 from dream_jax.settings import Settings, field_types, flatten
 
 # Lists of names, for which a flag may give one text: --config.methods=msp,vos
 LISTS = ("methods", "data.ood", "data.shifted", "data.tuning", "data.auxiliary")
-# What results call the other sets that they hold.
-RESERVED = ("id", "mean", "round_trips", "sampled_by_name", "file")
 
 
 def check(config: ConfigDict) -> Settings:
@@ -41,8 +37,8 @@ def check(config: ConfigDict) -> Settings:
     for name in settings.tuning.candidates:
         candidates(settings, name)
     record_file(settings.tuning.record)
-    _check_sets(settings)
-    _check_sizes(settings)
+    check_sets(settings.data)
+    check_class_sizes(settings)
     if settings.init_from in TRAININGS and settings.init_from != PLAIN:
         raise UserError(
             f"config.init_from is {settings.init_from!r}; allowed: empty, {PLAIN!r}, or a folder "
@@ -98,59 +94,3 @@ def rule_of(hint: Any) -> Rule:
         return one_of(get_args(kind))
     assert kind is bool, f"{hint} has no rule"
     return Rule(lambda value: isinstance(value, bool), "True or False")
-
-
-def _check_sizes(settings: Settings) -> None:
-    """Checks that the samplers can choose as many as they are told to."""
-    most = settings.latent_space.features_per_class
-    sampling, inliers = settings.sampling, settings.inliers
-    for field, value in (
-        ("sampling.k", sampling.k),
-        ("sampling.boundary", sampling.boundary),
-        ("inliers.k", inliers.k),
-    ):
-        if value > most:
-            raise UserError(
-                f"config.{field} is {value}; it must be at most the class size, "
-                f"latent_space.features_per_class = {most}"
-            )
-    for name, section in (("sampling", sampling), ("inliers", inliers)):
-        if section.keep > section.candidates:
-            raise UserError(
-                f"config.{name}.keep is {section.keep}; it must be at most {name}.candidates = "
-                f"{section.candidates}"
-            )
-
-
-def _check_sets(settings: Settings) -> None:
-    """Checks the names of the image sets; whether they are on this machine shows later."""
-    data = settings.data
-    options = DataOptions.of(data, count=data.ood_count)
-    uses: Mapping[str, Sequence[str]] = {
-        "id": (data.id,),
-        "ood": data.ood,
-        "tuning": data.tuning,
-        "auxiliary": data.auxiliary,
-    }
-    for field, names in uses.items():
-        for name in names:
-            try:
-                check_name(name, options, "ID" if field == "id" else "OOD")
-            except UserError as error:
-                found = getattr(data, field)
-                raise UserError(f"config.data.{field} is {found!r}; {error}") from None
-    if data.id == "imagefolder" and not data.folder:
-        raise UserError("config.data.folder is ''; with data.id = imagefolder it must be a folder")
-    # Other sets may lie in the same folder as its train and test folders.
-    own = f"={data.folder}/train" if data.id == "imagefolder" else ""
-    try:
-        check_roles(data.id + own, data.ood, data.tuning, data.auxiliary)
-    except UserError as error:
-        raise UserError(f"config.{error}") from None
-    set_titles = [set_title(name) for name in data.ood]
-    for title in set_titles:
-        if set_titles.count(title) > 1 or title in RESERVED:
-            raise UserError(
-                f"config.data.ood is {data.ood!r}; each set must have a name of its own, other "
-                f"than {', '.join(RESERVED)}, and {title!r} is not"
-            )

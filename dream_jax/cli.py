@@ -27,20 +27,6 @@ _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
 
-def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, so that a second run starts at once.
-
-    JAX's own variable JAX_COMPILATION_CACHE_DIR goes first.
-    """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    import jax
-
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    jax.config.update("jax_compilation_cache_dir", str(home / "dream_jax" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
 def _parse(argv: list[str]) -> list[str]:
     """Parses the flags; errors of absl and ml_collections become one line."""
     try:
@@ -108,7 +94,7 @@ def main(run: Callable[[ConfigDict, Path], None]) -> None:
             import jax  # not needed for --help
 
             from dream_jax.training import hosts
-            from dream_jax.training.devices import use_cores
+            from dream_jax.training.devices import use_compilation_cache, use_cores
 
             use_compilation_cache()
             use_cores()

@@ -18,8 +18,9 @@ import dream_jax.sampling.stage
 from dream_jax.checks import check
 from dream_jax.errors import UserError
 from dream_jax.files import read_json, write_json
+from dream_jax.results import Row
 from dream_jax.rows import impossible, lacking, make_rows
-from dream_jax.run import Cache, Row, Run
+from dream_jax.run import Cache, Run
 from dream_jax.settings import Settings, as_dict
 from dream_jax.stage import FORMAT, Stage, old_format
 from dream_jax.training import hosts

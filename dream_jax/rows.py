@@ -9,7 +9,7 @@ from dream_jax.detector.detectors import DETECTORS
 from dream_jax.detector.methods import PLAIN, TRAININGS
 from dream_jax.detector.options import resolve
 from dream_jax.errors import UserError
-from dream_jax.run import Row
+from dream_jax.results import Row
 from dream_jax.settings import Settings
 
 # The rows of `methods = "all"`: every detector of the plain classifier, then every other training.

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,20 +15,13 @@ from typing import TYPE_CHECKING, Any
 from dream_jax.errors import UserError
 from dream_jax.files import checksum, checksums, read_json, write_json
 from dream_jax.training import hosts
+from dream_jax.training.devices import peak_memory_mb
 
 if TYPE_CHECKING:
     from dream_jax.run import Run, Work
 
 RECORD = "stage.json"
 FORMAT = 2  # of a run's folder; 1, which did not name itself, kept settings by prefix
-
-
-def _no_check(work: Work) -> None:
-    """Accepts any settings that passed `checks.check`."""
-
-
-def _current(work: Work) -> bool:
-    return True
 
 
 @dataclass(frozen=True)
@@ -60,9 +51,9 @@ class Stage:
     make: Callable[[Work], None]
     inputs: tuple[str, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    check: Callable[[Work], None] = _no_check
+    check: Callable[[Work], None] = lambda work: None
     derived: bool = False
-    current: Callable[[Work], bool] = _current
+    current: Callable[[Work], bool] = lambda work: True
     products: tuple[str, ...] = ()
     open: Callable[[Run], Any] | None = None
 
@@ -215,9 +206,3 @@ def old_format(root: Path) -> UserError:
         f"--workdir {root} holds a run that another version of this program made, which cannot be "
         f"continued; give another --workdir, or delete that folder"
     )
-
-
-def peak_memory_mb() -> float:
-    """Returns the largest resident size of this process so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -15,8 +15,9 @@ from dream_jax.candidates import choose, text_table
 from dream_jax.checks import check
 from dream_jax.errors import UserError
 from dream_jax.files import write_json
+from dream_jax.results import Row, stage_of
 from dream_jax.rows import candidates, make_rows, with_options
-from dream_jax.run import Cache, Row, Run, stage_of
+from dream_jax.run import Cache, Run
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts

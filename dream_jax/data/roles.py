@@ -1,10 +1,12 @@
 """What image sets are used for: to test, to tune or to train on, and none of them for two."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dream_jax.data.registry import id_sets, ood_sets, set_title
+from dream_jax.data.image_sets import DataOptions
+from dream_jax.data.registry import check_name, id_sets, ood_sets, set_title
 from dream_jax.errors import UserError
+from dream_jax.settings import DataSettings
 
 # Settings, and the roles of the registered sets that each takes. A tuning set may be looked at as
 # `data.ood` in a run that is not tuned on it.
@@ -13,6 +15,47 @@ TAKES = {
     "data.tuning": ("tuning", "any"),
     "data.auxiliary": ("auxiliary", "any"),
 }
+
+
+# What results call the other sets that they hold.
+RESERVED = ("id", "mean", "round_trips", "sampled_by_name", "file")
+
+
+def check_sets(data: DataSettings) -> None:
+    """Checks the names and the roles of a configuration's image sets, here or elsewhere.
+
+    Raises:
+      UserError: names the setting `config.data.<field>`.
+    """
+    options = DataOptions.of(data, count=data.ood_count)
+    uses: Mapping[str, Sequence[str]] = {
+        "id": (data.id,),
+        "ood": data.ood,
+        "tuning": data.tuning,
+        "auxiliary": data.auxiliary,
+    }
+    for field, names in uses.items():
+        for name in names:
+            try:
+                check_name(name, options, "ID" if field == "id" else "OOD")
+            except UserError as error:
+                found = getattr(data, field)
+                raise UserError(f"config.data.{field} is {found!r}; {error}") from None
+    if data.id == "imagefolder" and not data.folder:
+        raise UserError("config.data.folder is ''; with data.id = imagefolder it must be a folder")
+    # Other sets may lie in the same folder as its train and test folders.
+    own = f"={data.folder}/train" if data.id == "imagefolder" else ""
+    try:
+        check_roles(data.id + own, data.ood, data.tuning, data.auxiliary)
+    except UserError as error:
+        raise UserError(f"config.{error}") from None
+    set_titles = [set_title(name) for name in data.ood]
+    for title in set_titles:
+        if set_titles.count(title) > 1 or title in RESERVED:
+            raise UserError(
+                f"config.data.ood is {data.ood!r}; each set must have a name of its own, other "
+                f"than {', '.join(RESERVED)}, and {title!r} is not"
+            )
 
 
 def check_roles(

@@ -8,7 +8,8 @@ from functools import partial
 
 from dream_jax.generator.folders import generator_folder
 from dream_jax.generator.interface import Generator, Sampling
-from dream_jax.run import ID_FIELDS, Row, Work, decode_stage, images_of_kind
+from dream_jax.results import Row, decode_stage, images_of_kind
+from dream_jax.run import ID_FIELDS, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 

@@ -17,7 +17,8 @@ from dream_jax.detector.methods import PLAIN, TRAININGS, Training
 from dream_jax.detector.recipe import Recipe, fields, recipe
 from dream_jax.errors import UserError
 from dream_jax.files import write_json
-from dream_jax.run import ID_FIELDS, Row, Run, Work, place, stage_of
+from dream_jax.results import Row, place, stage_of
+from dream_jax.run import ID_FIELDS, Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts

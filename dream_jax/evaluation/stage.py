@@ -13,7 +13,8 @@ from types import ModuleType
 
 from dream_jax.evaluation import evaluators
 from dream_jax.files import read_json, write_json
-from dream_jax.run import Row, Run, Work
+from dream_jax.results import Row
+from dream_jax.run import Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dream_jax.files import read_json
-from dream_jax.run import Row, Run, Work, stage_of
+from dream_jax.results import Row, stage_of
+from dream_jax.run import Run, Work
 from dream_jax.settings import Settings, as_dict, field_types
 from dream_jax.stage import Stage
 from dream_jax.training import hosts

@@ -7,7 +7,7 @@ from typing import get_args
 
 from dream_jax.errors import UserError
 from dream_jax.rules import above, one_of, whole
-from dream_jax.settings import InlierSettings, SamplingSettings, Selection
+from dream_jax.settings import InlierSettings, SamplingSettings, Selection, Settings
 
 RULES = {
     **dict.fromkeys(("k", "boundary", "per_round", "candidates", "keep", "rounds"), whole(1)),
@@ -91,3 +91,29 @@ class SamplerSettings:
         """Returns the name that an attribute has in a configuration: "sampling.k", "inliers.k"."""
         both = name in ("boundary", "selection")  # inliers have none of their own
         return f"sampling.{name}" if self.largest or both else f"inliers.{name}"
+
+
+def check_class_sizes(settings: Settings) -> None:
+    """Checks that the samplers can choose as many as they are told to.
+
+    Raises:
+      UserError: names the setting `config.<section>.<field>`.
+    """
+    most = settings.latent_space.features_per_class
+    sampling, inliers = settings.sampling, settings.inliers
+    for field, value in (
+        ("sampling.k", sampling.k),
+        ("sampling.boundary", sampling.boundary),
+        ("inliers.k", inliers.k),
+    ):
+        if value > most:
+            raise UserError(
+                f"config.{field} is {value}; it must be at most the class size, "
+                f"latent_space.features_per_class = {most}"
+            )
+    for name, section in (("sampling", sampling), ("inliers", inliers)):
+        if section.keep > section.candidates:
+            raise UserError(
+                f"config.{name}.keep is {section.keep}; it must be at most {name}.candidates = "
+                f"{section.candidates}"
+            )

@@ -7,7 +7,8 @@ import numpy as np
 
 from dream_jax.errors import UserError
 from dream_jax.files import write_npz
-from dream_jax.run import ID_FIELDS, Row, Work
+from dream_jax.results import Row
+from dream_jax.run import ID_FIELDS, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts

@@ -5,7 +5,8 @@ from functools import partial
 import numpy as np
 
 from dream_jax.files import write_json
-from dream_jax.run import Row, Run, Work, stage_of
+from dream_jax.results import Row, stage_of
+from dream_jax.run import Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts

@@ -15,7 +15,8 @@ from dream_jax.data.images import Images
 from dream_jax.data.registry import check_available, load_ood, set_title
 from dream_jax.errors import UserError
 from dream_jax.files import read_json, write_json, write_npz
-from dream_jax.run import ID_FIELDS, Row, Run, Work, place, stage_of
+from dream_jax.results import Row, place, stage_of
+from dream_jax.run import ID_FIELDS, Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts

@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from dream_jax.data.image_sets import DataOptions
 from dream_jax.files import write_json
-from dream_jax.run import ID_FIELDS, Row, Run, Work, stage_of
+from dream_jax.results import Row, stage_of
+from dream_jax.run import ID_FIELDS, Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts

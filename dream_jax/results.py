@@ -1,0 +1,65 @@
+"""What the results of a run are: the rows of its table, stored features, names of stages."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dream_jax.settings import Settings
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the results: a detector, fitted to the classifier that a training made.
+
+    Attributes:
+      key: in metrics.json: "knn", "dream_ood" or "outlier_exposure/knn".
+      title: in tables.
+      section: the title of the rows that it stands with.
+      training, detector: their names.
+      options: all settings of the detector.
+      training_options: all settings of the training.
+      extra: what the training shows beside the ID images: "outliers", "inliers", "auxiliary" or "".
+      main: whether the detector is the one of the training's paper.
+    """
+
+    key: str
+    title: str
+    section: str
+    training: str
+    detector: str
+    options: Mapping[str, Any]
+    training_options: Mapping[str, Any]
+    extra: str
+    main: bool
+
+
+@dataclass(frozen=True)
+class Features:
+    """What stage ① leaves: the features h(x) of ID training images, and the anchors T(y)."""
+
+    features: Float[np.ndarray, "n d"]
+    labels: Int[np.ndarray, " n"]
+    anchors: Float[np.ndarray, "classes d"]
+
+
+def stage_of(step: str, training: str, seed: int, run_seed: int) -> str:
+    """Returns the name of a classifier's stage in a step; the run's own seed goes unnamed."""
+    return f"{step} {training}" + (f", seed {seed}" if seed != run_seed else "")
+
+
+def place(training: str, seed: int, run_seed: int) -> str:
+    """Returns the name of a classifier's folders."""
+    return training + (f"-seed{seed}" if seed != run_seed else "")
+
+
+def decode_stage(kind: str) -> str:
+    """Returns the name of the stage that decodes images of a kind."""
+    return "decode" if kind == "outliers" else f"decode {kind}"
+
+
+def images_of_kind(settings: Settings, kind: str) -> int:
+    """Returns how many images of a kind are decoded."""
+    return settings.inliers.images if kind == "inliers" else getattr(settings.decoding, kind)
