@@ -190,7 +190,9 @@ def main():
         ).sample
 
     both = jax.ShapeDtypeStruct((1, 2, *noise.shape[2:]), noise.dtype)
-    run = functools.partial(denoise, pipeline, steps=STEPS, guidance=GUIDANCE)
+    run = functools.partial(
+        denoise, pipeline, scheduler=pipeline.scheduler, steps=STEPS, guidance=GUIDANCE
+    )
     latents = part(
         "unet",
         f"UNet, {STEPS} steps with guidance",
