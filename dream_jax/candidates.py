@@ -1,4 +1,4 @@
-"""Candidates for the settings of rows: which is chosen, and what is told of them."""
+"""Candidates for the settings of rows: the choice among them, and how results report it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -13,7 +13,7 @@ from dream_jax.errors import UserError
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` on a path beside `path`, then renames the result to `path`."""
+    """Calls `write` on another path of the same folder, then renames the result to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
     write(partial)

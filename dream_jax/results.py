@@ -21,7 +21,7 @@ class Row:
       training, detector: their names.
       options: all settings of the detector.
       training_options: all settings of the training.
-      extra: what the training shows beside the ID images: "outliers", "inliers", "auxiliary" or "".
+      extra: what the training shows with the ID images: "outliers", "inliers", "auxiliary" or "".
       main: whether the detector is the one of the training's paper.
     """
 

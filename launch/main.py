@@ -12,7 +12,7 @@ from absl import flags
 
 try:
     from dream_jax import cli
-except ModuleNotFoundError:  # in a clone that is not installed, the package is beside this folder
+except ModuleNotFoundError:  # in a clone that is not installed
     sys.path.append(str(Path(__file__).resolve().parents[1]))
     from dream_jax import cli
 

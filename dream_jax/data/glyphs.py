@@ -34,7 +34,7 @@ DIGITS = "0123456789"
 TUNING_SCRIPTS = ("ARMENIAN", "GEORGIAN")
 # Correlation of two normalised glyph pictures above which one is called a look-alike of the other.
 LOOK_ALIKE = 0.8
-# The same for symbols, which are to be farther from letters and digits.
+# The same for symbols, which must be farther from letters and digits.
 LOOK_WRITTEN = 0.7
 # Spread of ink along its longest direction, over that across it, from which on it is a mere stroke.
 STROKE = 3.0

@@ -124,7 +124,7 @@ class RandomCrops:
         """Returns the crops of a training step.
 
         A crop is drawn from the seed, the step and the image's index in its source, so it is the
-        same whichever process makes the batch, and in a training that was resumed.
+        same in every process, and in a training that was resumed.
         """
 
         def crop(image: Image.Image, index: int) -> Image.Image:

@@ -24,7 +24,7 @@ from dream_jax.data.sources import Records
 from dream_jax.errors import DataUnavailable, UserError
 
 NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.+-]+)?")  # set, or set/configuration
-# Where TFDS keeps what it knows of its sets; asked once whether it answers.
+# The server on which TFDS keeps its sets; asked once whether it answers.
 HOST = "https://storage.googleapis.com/tfds-data"
 PATIENCE = 8.0  # seconds
 

@@ -49,7 +49,7 @@ class Recipe:
     collapse_after: float = 0.0
 
     def steps(self, images: int) -> int:
-        """Returns the steps of the training on so many ID images."""
+        """Returns the steps of the training on this number of ID images."""
         return self.epochs * -(-images // self.batch_size)
 
 

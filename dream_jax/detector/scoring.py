@@ -55,7 +55,7 @@ def fit_detectors(
     fitted = {}
     for key, own in options.items():
         detector = DETECTORS[chosen[key][0]]
-        state = detector.fit(cast(FitData, data), own)  # None where it is not looked at
+        state = detector.fit(cast(FitData, data), own)  # None where nothing is fitted
         state = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), state)
         fitted[key] = Fitted(detector, own, state)
     return fitted

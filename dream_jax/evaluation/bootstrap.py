@@ -103,7 +103,7 @@ def difference(
 
 
 def resampled_metrics(id_scores, ood_scores, id_counts, ood_counts) -> np.ndarray:
-    """FPR95 and AUROC, as `metrics.ood_metrics` has them, with each image taken so many times.
+    """Measures FPR95 and AUROC as `metrics.ood_metrics` does, each image counted several times.
 
     Args:
         id_scores, ood_scores: (n,) and (m,), finite, higher is more ID.

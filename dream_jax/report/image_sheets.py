@@ -18,7 +18,7 @@ MAX_ROWS = 20  # classes shown by image_grid_by_class
 def image_grid_by_class(
     id_images, id_labels, outlier_images, outlier_labels, class_names, path, per_class=8
 ) -> Path:
-    """Real ID images beside imagined outliers, a row per class.
+    """Draws real ID images next to imagined outliers, a row per class.
 
     Args:
         id_images, outlier_images: images; their sizes may differ.
@@ -55,7 +55,7 @@ def decoded_id_sheet(
         labels: (n,) class indices of `originals`.
         sampled: (m, ...) images generated from the plain class name.
         sampled_labels: (m,) class indices that were asked for.
-        columns: at most so many, each the first images of a class.
+        columns: how many at most, each the first images of a class.
     """
     rows = ("real test image", "autoencoder round trip", "sampled by name")
     classes = _evenly(len(class_names), min(columns, len(class_names)))

@@ -23,7 +23,7 @@ def titles(rows: tuple[Row, ...]) -> dict[str, str]:
 
 
 def sections(rows: tuple[Row, ...]) -> dict[str, str] | None:
-    """Returns the titles of the groups of rows, where there are so many that groups help."""
+    """Returns the titles of the groups of rows; None where rows are too few for groups."""
     return {row.key: row.section for row in rows} if len(rows) > 4 else None
 
 

@@ -49,7 +49,7 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def shortened(text: str, most: int) -> str:
-    """Cuts a text to at most so many characters."""
+    """Cuts a text to at most `most` characters."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

@@ -204,7 +204,7 @@ def csv_table(metrics: Mapping, layout: Layout | None = None) -> str:
     """The table as CSV for other programs: keys as in metrics.json, fractions in full precision.
 
     Columns are "method", then e.g. "letters.fpr95", "mean.auroc", "id_accuracy",
-    "kept.round_trips", and over several seeds "letters.fpr95.std" beside each; a number that was
+    "kept.round_trips", and over several seeds "letters.fpr95.std" after each; a number that was
     not measured is left empty.
     """
     layout = layout or full_layout(metrics)

@@ -17,7 +17,7 @@ class Checkpoints:
 
     A state is a pytree that holds everything a run needs to continue: step, parameters, batch
     statistics, optimiser state, average and random key. The position in the data follows from the
-    step. Orbax writes beside and renames, so a state is whole or not there.
+    step. Orbax writes to another name and renames, so a state is whole or not there.
     Of several processes, which hold the same state, process 0 writes it and each reads it.
 
     Args:

@@ -89,7 +89,7 @@ def _any_size(options: Options, images: int) -> None:
 
 @dataclass(frozen=True)
 class Detector:
-    """A score of images by a classifier that is trained already, whichever training made it.
+    """A score of images by a trained classifier, made by any training.
 
     Attributes:
       name: its key in configurations and in metrics.json.

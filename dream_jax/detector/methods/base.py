@@ -1,4 +1,4 @@
-"""What every training declares: its loss, and what it has of its own."""
+"""What every training declares: its loss, and its own parameters and state."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from dream_jax.rules import Option
 from dream_jax.settings import OptimizerSettings
 from dream_jax.training.loop import Term
 
-# What a training shows beside the ID images: nothing; imagined outliers, and decoded images of the
+# What a training shows with the ID images: nothing; imagined outliers, and decoded images of the
 # classes; imagined inliers with their labels; real outliers of `data.auxiliary`.
 Extra = Literal["", "outliers", "inliers", "auxiliary"]
 
@@ -105,7 +105,7 @@ class Training:
         step, so `psum` and `all_gather` over `devices.AXIS` are at hand.
       detector: the name of the detector that its paper scores images by.
       detector_options: the settings that its paper gives that detector.
-      extra: what it shows beside the ID images.
+      extra: what it shows with the ID images.
       options: its settings, with the paper's defaults.
       init: (key, shape, options) → its own fresh parameters and state.
       generate: (own, images (n, H, W, C), mask (n,), keys (n,), options) → (images that are shown

@@ -220,9 +220,9 @@ TRAINING = Training(
         "queue": whole(1000, 1),  # features per class
         "k": whole(300, 1),  # the neighbour whose distance counts; ImageNet-100: 400
         "boundary": whole(200, 1),  # features of a class that are farthest from the others ...
-        "picks": whole(2, 1),  # ... of which so many are drawn in a step
+        "picks": whole(2, 1),  # ... and how many of them a step draws
         "candidates": whole(600, 1),  # around each pick; ImageNet-100: 1000 ...
-        "keep": whole(200, 1),  # ... of which so many are kept; ImageNet-100: 300
+        "keep": whole(200, 1),  # ... and how many of them are kept; ImageNet-100: 300
         "scale": number(0.1, 0.0, 1e3),  # standard deviation of the noise around a pick
         "phi_hidden": whole(128, 1),  # width of φ
         "phi_rate": number(0.1, 0.0, 1e3),  # learning rate of φ over the network's
