@@ -24,11 +24,11 @@ from dream_jax.checks import check
 from dream_jax.data.images import Images
 from dream_jax.decoding.prompts import plain_prompt, prompt_with_placeholder
 from dream_jax.detector.methods import PLAIN
+from dream_jax.evaluation.report.image_sheets import Sheet
 from dream_jax.generator.interface import Sampling
 from dream_jax.generator.load import load_generator
 from dream_jax.generator.stable_diffusion import Decoder
 from dream_jax.pipeline import make_run
-from dream_jax.report.image_sheets import Sheet
 from dream_jax.settings import DecodingSettings
 from dream_jax.training import devices
 from dream_jax.training.devices import use_compilation_cache

@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 
 import dream_jax.decoding.stage
 import dream_jax.detector.stage
+import dream_jax.evaluation.report.stage
 import dream_jax.evaluation.stage
 import dream_jax.latent_space.stage
-import dream_jax.report.stage
 import dream_jax.sampling.stage
 from dream_jax.checks import check
 from dream_jax.errors import UserError
@@ -32,7 +32,7 @@ STEPS: dict[str, Callable[[Settings, tuple[Row, ...]], list[Stage]]] = {
     "decode": dream_jax.decoding.stage.stages,
     "train": dream_jax.detector.stage.stages,
     "evaluate": dream_jax.evaluation.stage.stages,
-    "report": dream_jax.report.stage.stages,
+    "report": dream_jax.evaluation.report.stage.stages,
 }
 
 
@@ -79,7 +79,7 @@ def run(
     begin(made, steps, overwrite)
     for name in chosen_stages(made, steps):
         make(made, name)
-    dream_jax.report.stage.show(made)
+    dream_jax.evaluation.report.stage.show(made)
     return made
 
 
@@ -124,7 +124,7 @@ def chosen_stages(run: Run, steps: Sequence[str]) -> list[str]:
 
 
 def begin(run: Run, steps: Sequence[str], overwrite: bool) -> None:
-    """Refuses what cannot work, before any work; then clears what is to be made again.
+    """Refuses what cannot work, before any work; then clears the stages that will be made again.
 
     Raises:
       UserError: in one line.

@@ -9,7 +9,7 @@ from dream_jax import pipeline
 from dream_jax.checks import check
 from dream_jax.detector.detectors import DETECTORS
 from dream_jax.detector.methods import TRAININGS
-from dream_jax.report.stage import sections, titles
+from dream_jax.evaluation.report.stage import sections, titles
 from dream_jax.rows import ALL, make_rows, with_options
 from dream_jax.run import Run
 

@@ -188,8 +188,7 @@ def fit(
     Raises:
       UserError: the loss is not finite, or a checkpoint cannot be read. Checkpoints stay.
     """
-    restored = checkpoints.restore(state)
-    state = state if restored is None else restored
+    state = checkpoints.restore(state) or state
     start = int(state.step)
     if start >= steps:
         return jax.tree.map(np.asarray, state)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dream_jax.report import layouts, tables
+from dream_jax.evaluation.report import layouts, tables
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def write_report(folder: Path, page: Page) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("dream_jax", "report"),
+        loader=jinja2.PackageLoader("dream_jax", "evaluation/report"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dream_jax.report.style import DPI, GREY, STYLE, save, shortened
+from dream_jax.evaluation.report.style import DPI, GREY, STYLE, save, shortened
 
 TILE, GAP = 96, 6  # pixels: an image in a sheet, and the space between two
 MAX_ROWS = 20  # classes shown by image_grid_by_class

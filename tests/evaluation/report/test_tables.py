@@ -6,8 +6,7 @@ import re
 
 import pytest
 
-from dream_jax.evaluation.seeds import summarise
-from dream_jax.report.tables import (
+from dream_jax.evaluation.report.tables import (
     csv_table,
     latex_table,
     markdown_table,
@@ -15,6 +14,7 @@ from dream_jax.report.tables import (
     text_table,
     tuning_table,
 )
+from dream_jax.evaluation.seeds import summarise
 
 NAMES = {"energy": "Energy", "dream_ood": "Dream-OOD"}
 SETS = ("letters", "textures", "faces", "fashion_mnist")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import matplotlib
 
-from dream_jax.report.layouts import readable
-from dream_jax.report.style import BLUE, GREY, STYLE, figure_of, save, shortened
+from dream_jax.evaluation.report.layouts import readable
+from dream_jax.evaluation.report.style import BLUE, GREY, STYLE, figure_of, save, shortened
 
 
 def row_comparison(

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.patches import Patch
 
 from dream_jax.evaluation.metrics import fraction_kept, ood_metrics, threshold_at_tpr
-from dream_jax.report.layouts import readable
-from dream_jax.report.style import (
+from dream_jax.evaluation.report.layouts import readable
+from dream_jax.evaluation.report.style import (
     BLUE,
     GREEN,
     GREY,

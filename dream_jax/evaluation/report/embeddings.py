@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib import patheffects
 
-from dream_jax.report.style import (
+from dream_jax.evaluation.report.style import (
     BLUE,
     CLASS_COLOURS,
     INK,

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dream_jax.data.images import Images
-from dream_jax.report import comparison, embeddings, image_sheets, scores
-from dream_jax.report.write import Page, write_report
+from dream_jax.evaluation.report import comparison, embeddings, image_sheets, scores
+from dream_jax.evaluation.report.write import Page, write_report
 
 MAX_HISTOGRAMS = 6  # with more rows, one grid shows the scores of all
 KEPT = ("round_trips", "sampled_by_name")

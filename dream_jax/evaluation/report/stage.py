@@ -14,7 +14,7 @@ from dream_jax.stage import Stage
 from dream_jax.training import hosts
 
 if TYPE_CHECKING:
-    from dream_jax.report.page import RunResults
+    from dream_jax.evaluation.report.page import RunResults
 
 
 def titles(rows: tuple[Row, ...]) -> dict[str, str]:
@@ -36,7 +36,9 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
 
 def make(work: Work) -> None:
     """Draws the report; process 0 alone, so nothing here may wait for the others."""
-    from dream_jax.report.page import make_page  # matplotlib and scikit-learn: slow to import
+    from dream_jax.evaluation.report.page import (
+        make_page,  # matplotlib and scikit-learn: slow to import
+    )
 
     if hosts.is_main():
         make_page(results(work), work.folder)
@@ -44,7 +46,7 @@ def make(work: Work) -> None:
 
 def results(work: Work) -> RunResults:
     """Returns what the page shows."""
-    from dream_jax.report.page import RunResults
+    from dream_jax.evaluation.report.page import RunResults
 
     run, settings = work.run, work.settings
     metrics, known = run.metrics, run.features
@@ -85,7 +87,7 @@ def results(work: Work) -> RunResults:
 
 def show(run: Run) -> Path:
     """Prints the table and where the report is; returns the page."""
-    from dream_jax.report.tables import text_table
+    from dream_jax.evaluation.report.tables import text_table
 
     page = run.folder("report") / "index.html"
     if (run.workdir / "metrics.json").exists():

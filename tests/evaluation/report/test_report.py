@@ -15,10 +15,10 @@ from dream_jax.data.images import Images
 from dream_jax.errors import UserError
 from dream_jax.evaluation.bootstrap import paired_bootstrap
 from dream_jax.evaluation.evaluators.ood import measure
+from dream_jax.evaluation.report import comparison, embeddings, image_sheets, page, write
+from dream_jax.evaluation.report import scores as histograms
+from dream_jax.evaluation.report.write import write_report
 from dream_jax.evaluation.seeds import summarise
-from dream_jax.report import comparison, embeddings, image_sheets, page, write
-from dream_jax.report import scores as histograms
-from dream_jax.report.write import write_report
 
 NAMES = ["zero", "one", "two"]
 RNG = np.random.default_rng(0)

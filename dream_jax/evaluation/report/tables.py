@@ -10,7 +10,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 
-from dream_jax.report.layouts import (
+from dream_jax.evaluation.report.layouts import (
     Cell,
     Group,
     Layout,
