@@ -249,8 +249,9 @@ def test_generator_that_cannot_be_read(toy, tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     config = toy.config()
     config.generator.path = str(folder)
-    message = refusal(config, tmp_path / "run", ["learn"])
+    message = refusal(config, tmp_path / "run")
     assert message.startswith(f"generator.path: {folder / 'unet'} cannot be loaded: ")
+    assert not (tmp_path / "run").exists()
 
 
 def test_generator_of_another_token_width(toy, copied_run):

@@ -6,7 +6,6 @@ and no others, and so that more kinds can be decoded in a finished run.
 
 from functools import partial
 
-from dream_jax.generator.folders import generator_folder
 from dream_jax.generator.interface import Generator, Sampling
 from dream_jax.results import Row, decode_stage, images_of_kind
 from dream_jax.run import ID_FIELDS, Work
@@ -59,10 +58,10 @@ def _round_trips(part: str) -> Stage:
 
 
 def check(work: Work) -> None:
-    """Checks that the generator is here and that the classes are those of the settings."""
+    """Loads the generator, which shows whether it can be read, and checks names of classes."""
     if "decoding.name_suffixes" in work.stage.reads:
         work.check_classes("decoding.name_suffixes", work.settings.decoding.name_suffixes)
-    generator_folder(work.settings.generator.path, work.settings.generator.revision)
+    _generator(work)
 
 
 def _generator(work: Work) -> Generator:
