@@ -58,7 +58,6 @@ def _split_at_commas(tree: dict[str, Any], field: str) -> None:
     *sections, last = field.split(".")
     section: Any = tree.get(sections[0]) if sections else tree
     texts = section.get(last) if isinstance(section, dict) else None
-    texts = (texts,) if isinstance(texts, str) else texts
     if isinstance(texts, tuple | list) and all(isinstance(text, str) for text in texts):
         parts = [[text] if "=" in text else text.split(",") for text in texts]
         section[last] = tuple(name.strip() for names in parts for name in names)

@@ -19,7 +19,7 @@ from dream_jax.checks import check
 from dream_jax.errors import UserError
 from dream_jax.files import read_json, write_json
 from dream_jax.results import Row
-from dream_jax.rows import impossible, lacking, make_rows
+from dream_jax.rows import check_row, impossible, lacking, make_rows
 from dream_jax.run import Cache, Run
 from dream_jax.settings import Settings, as_dict
 from dream_jax.stage import FORMAT, Stage, old_format
@@ -145,6 +145,8 @@ def begin(run: Run, steps: Sequence[str], overwrite: bool) -> None:
         run.stages[name].check(run.work(name))
     if not missing:
         return
+    for row in run.rows:
+        check_row(run.settings, row, run.work("learn").train)
     hosts.barrier("settings checked")
     config = run.workdir / "config.json"
     if hosts.is_main():

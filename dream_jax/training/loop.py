@@ -193,9 +193,9 @@ def fit(
     if start >= steps:
         return jax.tree.map(np.asarray, state)
     hold = batches.fit_on_device
-    # One large batch at a time on its way is enough.
-    most = min(steps_per_call, log_every, save_every) if hold else 1
-    length = call_length(start, steps, most)
+    # Also where batches are read as they are needed: another number of steps is another program,
+    # which rounds otherwise, and whether a set fits into memory must not change results.
+    length = call_length(start, steps, min(steps_per_call, log_every, save_every))
     table = devices.replicate(batches.whole()) if hold else {}
 
     def look(done: int, recent: list[dict]) -> None:

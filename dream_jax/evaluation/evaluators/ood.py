@@ -44,7 +44,7 @@ def _stage(settings: Settings, rows: tuple[Row, ...], training: str, seed: int) 
         partial(make, rows=own, seed=seed),
         (stage_of("train", training, seed, settings.seed), *KEPT.values()),
         options | {"rows": [row.key for row in own], "seed": seed},
-        check=partial(check, rows=own),
+        check=check,
         derived=True,
         current=has_all_sets,
     )
@@ -70,11 +70,10 @@ def has_all_sets(work: Work) -> bool:
     return [name for name in first["ood"] if name != "mean"] == [*available(work)]
 
 
-def check(work: Work, rows: Sequence[Row]) -> None:
+def check(work: Work) -> None:
     """Checks that there are OOD sets."""
     if not available(work):
         raise UserError(f"config.data.ood is {work.settings.data.ood}; none of these sets is here")
-    _ = work.train
 
 
 def make(work: Work, rows: Sequence[Row], seed: int) -> None:
