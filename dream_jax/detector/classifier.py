@@ -76,20 +76,23 @@ class Classifier:
         Raises:
           UserError: see `fit_detectors`.
         """
-        names = {name for name, _ in detectors.values()}
+        used = [DETECTORS[name] for name, _ in detectors.values()]
         data = None
-        if any(DETECTORS[name].fit is not nothing_to_fit for name in names):
-            data = self.fit_data(train)
+        if any(detector.fit is not nothing_to_fit for detector in used):
+            data = self.fit_data(train, any("head" in detector.needs for detector in used))
         fitted = fit_detectors(detectors, data)
         return scorer(self.forward, self.variables, fitted, self.batch_size, INPUT_SCALE)
 
-    def fit_data(self, train: ImageSet) -> FitData:
+    def fit_data(self, train: ImageSet, head: bool = True) -> FitData:
         """Returns what detectors are fitted to, from one pass over the images.
 
         The head is the network's own; or, where the training's logits are no linear function of the
         features, the linear one whose logits are nearest to them.
-        """
 
+        Args:
+          train: ID training images.
+          head: whether a detector needs the head; where it must be fitted, that takes a while.
+        """
         linear = self.training.linear
 
         def outputs(variables: Variables, batch: dict) -> dict[str, jax.Array]:
@@ -99,8 +102,10 @@ class Classifier:
         run = MappedFunction(outputs, self.variables, self.batch_size)
         made = run({"images": train.images}, "features")
         features, logits = made["features"], made.get("logits")
-        head = self.head if logits is None else fit_head(features, logits)
-        return FitData(features, train.labels, head, logits, self._evaluate(train))
+        found = self.head
+        if logits is not None:
+            found = fit_head(features, logits) if head else None
+        return FitData(features, train.labels, found, logits, self._evaluate(train))
 
     @property
     def head(self) -> Head:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dream_jax.data.images import Images
-from dream_jax.detector.detectors import DETECTORS, Detector, FitData
+from dream_jax.detector.detectors import DETECTORS, Detector, FitData, base
 from dream_jax.detector.inputs import Forward, Head, make_inputs, visible
 from dream_jax.detector.options import Options, resolve
 from dream_jax.errors import UserError
@@ -65,10 +65,17 @@ def fit_head(features: Float[np.ndarray, "n d"], logits: Float[np.ndarray, "n cl
     """Returns the linear layer whose logits are nearest to those given, by least squares.
 
     For detectors that change the features and need the logits of the result, where a classifier's
-    own logits are no linear function of its features.
+    own logits are no linear function of its features. Reads a part of the data at a time: the
+    triangular factor of all rows is that of the parts' factors.
     """
-    inputs = np.concatenate([features, np.ones((len(features), 1), features.dtype)], axis=1)
-    solution = np.linalg.lstsq(inputs.astype(np.float64), logits.astype(np.float64))[0]
+    d = features.shape[1]
+    triangle = np.empty((0, d + 1 + logits.shape[1]))
+    for start in range(0, len(features), base.ROWS_AT_ONCE):
+        part = slice(start, start + base.ROWS_AT_ONCE)
+        ones = np.ones((len(features[part]), 1))
+        columns = np.concatenate([features[part], ones, logits[part]], axis=1, dtype=np.float64)
+        triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, columns]), mode="r"))
+    solution = np.linalg.lstsq(triangle[:, : d + 1], triangle[:, d + 1 :])[0]
     return Head(solution[:-1], solution[-1])
 
 

@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 from dream_jax.data.image_sets import ImageSet
 from dream_jax.data.images import Images
+from dream_jax.detector import classifier as classifier_module
 from dream_jax.detector.classifier import Classifier, Variables
 from dream_jax.detector.detectors import DETECTORS, FitData, base
 from dream_jax.detector.detectors.ash import shape_activations
@@ -19,6 +20,7 @@ from dream_jax.detector.detectors.statistics import quantile, scatter, whitening
 from dream_jax.detector.inputs import NEEDS, Head, Inputs, Outputs, visible
 from dream_jax.detector.methods import TRAININGS
 from dream_jax.detector.methods.base import Shape
+from dream_jax.detector.methods.npos import mlp
 from dream_jax.detector.options import resolve
 from dream_jax.detector.scores import max_softmax
 from dream_jax.detector.scoring import fit_detectors, fit_head, scorer
@@ -27,6 +29,7 @@ from dream_jax.evaluation.metrics import ood_metrics
 from dream_jax.models.resnet import build_model, init_model
 from dream_jax.settings import ModelSettings
 from dream_jax.training.devices import MappedFunction
+from dream_jax.vectors import unit
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "detectors.npz"))
 HEAD = Head(GOLDEN["w2"], GOLDEN["b2"])
@@ -306,27 +309,47 @@ def test_scores_of_a_resnet_in_one_pass():
     assert np.all(found["odin"] >= plain) and np.any(found["odin"] > plain)
 
 
-def trained(name: str) -> Classifier:
-    """A classifier of random weights with what its training has of its own."""
+def without_mean(kernel: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    """Kernel (d, classes) that gives inputs (n, d) outputs of mean 0: no class always wins."""
+    mean = inputs.mean(0) / np.linalg.norm(inputs.mean(0))
+    return np.float32(kernel - np.outer(mean, mean @ kernel))
+
+
+def trained(name: str, **given) -> Classifier:
+    """A classifier of random weights that predicts every class for some of `IMAGES`."""
     training, variables = TRAININGS[name], resnet()
-    options = resolve(name, training.options, {"queue": 5} if "queue" in training.options else {})
-    features = variables["params"]["head"]["kernel"].shape[0]
-    own = training.init(jax.random.key(1), Shape((16, 16, 1), features, 3), options)
+    small = {"queue": 5, "width": 2} | given
+    small = {option: value for option, value in small.items() if option in training.options}
+    options = resolve(name, training.options, small)
+    _, features = jax.jit(build_model(MODEL, 3).apply)(variables, IMAGES[:])
+    head = variables["params"]["head"]
+    head |= {"kernel": without_mean(head["kernel"], features), "bias": np.zeros(3, np.float32)}
+    own = training.init(jax.random.key(1), Shape((16, 16, 1), features.shape[1], 3), options)
+    if name == "godin":
+        ((similarity, h),) = own.params["h"].items()
+        kernel = without_mean(h["kernel"], features)
+        if similarity == "euclidean":  # the nearest of some features
+            kernel = np.float32(features[:3].T)
+        own.params["h"][similarity] = h | {"kernel": kernel}
     if name == "npos":
-        own = own._replace(state=own.state | {"prototypes": np.eye(3, 128, dtype=np.float32)})
+        projected = unit(mlp(own.params["projection"], features))
+        prototypes = unit(without_mean(np.eye(128, 3), np.asarray(projected)).T)
+        own = own._replace(state=own.state | {"prototypes": prototypes})
     return Classifier(MODEL, training, options, Variables(variables, own), 3, 10)
 
 
-@pytest.mark.parametrize("name", sorted(set(TRAININGS) - {"gan"}))  # whose image sizes are larger
-def test_every_detector_fits_every_training(name):
-    classifier = trained(name)
-    settings = {key: {} for key in DETECTORS} | {"knn": {"k": 3}, "vim": {"dimension": 2}}
-    # Of random weights it may be that no image of a class is classified correctly.
-    labels = classifier.logits(IMAGES).argmax(-1)
-    classes = np.unique(labels)
-    settings.pop("she" if len(classes) < 3 else "", None)
-    rows = chosen(settings)
-    _, found = classifier.fit(rows, TRAIN)(IMAGES.take(np.arange(7)))
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [*((name, {}) for name in TRAININGS), ("godin", {"similarity": "euclidean"})],
+)
+def test_every_detector_fits_every_training(name, given):
+    classifier = trained(name, **given)
+    rows = chosen({key: {} for key in DETECTORS} | {"knn": {"k": 3}, "vim": {"dimension": 2}})
+    predicted = classifier.logits(IMAGES).argmax(-1)
+    assert np.array_equal(np.unique(predicted), range(3))
+    train = ImageSet("toy", IMAGES, predicted, TRAIN.class_names)
+    logits, found = classifier.fit(rows, train)(IMAGES.take(np.arange(7)))
+    assert logits.shape == (7, 3) and np.all(np.isfinite(logits))
     assert found.keys() == rows.keys()
     for key, scores in found.items():
         assert scores.shape == (7,) and np.all(np.isfinite(scores)), key
@@ -364,16 +387,55 @@ def test_the_head_of_logits_that_are_not_linear_is_the_nearest_linear_one():
     np.testing.assert_allclose(next(data.parts()).logits, godin.logits(IMAGES), rtol=1e-5)
 
 
+def test_the_nearest_head_in_parts_is_numpys(features, monkeypatch):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(len(features), 3)).astype(np.float32)
+    inputs = np.column_stack([features, np.ones(len(features))]).astype(np.float64)
+    expected = np.linalg.lstsq(inputs, logits.astype(np.float64))[0]
+    monkeypatch.setattr(base, "ROWS_AT_ONCE", 333)
+    head = fit_head(features, logits)
+    np.testing.assert_allclose(np.vstack([*head]), expected, atol=1e-8)
+
+
+def test_the_nearest_head_is_fitted_only_where_a_detector_needs_it(monkeypatch):
+    def fails(features, logits):
+        raise AssertionError("called")
+
+    monkeypatch.setattr(classifier_module, "fit_head", fails)
+    godin = trained("godin")
+    godin.fit(chosen({"deconf": {}, "knn": {"k": 3}, "kl_matching": {}}), TRAIN)
+    with pytest.raises(AssertionError, match="called"):
+        godin.fit(chosen({"knn": {"k": 3}, "react": {}}), TRAIN)
+
+
 def test_images_are_not_looked_at_where_nothing_is_fitted(monkeypatch):
     plain = Classifier(MODEL, TRAININGS["cross_entropy"], {}, Variables({}), 3, 10)
 
-    def fails(train):
+    def fails(train, head):
         raise AssertionError("called")
 
     monkeypatch.setattr(plain, "fit_data", fails)
     plain.fit(chosen({"msp": {}, "odin": {}, "gen": {}, "phi": {}}), TRAIN)
     with pytest.raises(AssertionError, match="called"):
         plain.fit(chosen({"knn": {}}), TRAIN)
+
+
+def test_logits_take_the_place_of_a_head(features, data):
+    labels, logits = GOLDEN["train_y"], features @ HEAD.kernel + HEAD.bias
+    without = FitData(features, labels, given_logits=logits)
+    settings = {"she": {}, "kl_matching": {}, "mahalanobis": {}, "nnguide": {}}
+    states = [fit_detectors(chosen(settings), fitting) for fitting in (data, without)]
+    for name in settings:
+        both = (jax.tree.leaves(fitted[name].state) for fitted in states)
+        for a, b in zip(*both, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=name)
+    for name in (key for key, detector in DETECTORS.items() if "head" in detector.needs):
+        with pytest.raises(ValueError, match="needs a linear head, and there are only logits"):
+            fit_detectors(chosen({name: {}}), without)
+    with pytest.raises(ValueError, match="neither a linear head nor logits"):
+        FitData(features, labels)
+    with pytest.raises(ValueError, match="fit together"):
+        FitData(features, labels, HEAD, logits[:5])
 
 
 def test_what_is_fitted_to_images_needs_images(data):

@@ -32,7 +32,7 @@ def shape_activations(features: Float[Array, "n d"], share: float) -> Float[Arra
 
 
 def fit_ash(data: FitData, options: Options) -> dict[str, Any]:
-    return {"head": data.head}
+    return {"head": data.linear_head}
 
 
 def _score(state: dict, inputs: Inputs, options: Options) -> jax.Array:

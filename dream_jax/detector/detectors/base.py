@@ -28,33 +28,53 @@ class FitData:
     Attributes:
       features: penultimate features; an array, or one mapped from a file.
       labels: class numbers.
-      head: the linear layer from features to logits.
+      head: the linear layer from features to logits; without it, no detector with the need "head"
+        can be fitted.
       given_logits: the network's logits, where they are not the head's of the features.
       evaluate: runs a traced function of the inputs over the images, where there are images.
 
     Raises:
-      ValueError: the shapes do not fit together, or a label is no class.
+      ValueError: there are neither a head nor logits, the shapes do not fit together, or a label is
+        no class.
     """
 
     features: Float[np.ndarray, "n d"]
     labels: Int[np.ndarray, " n"]
-    head: Head
+    head: Head | None = None
     given_logits: Float[np.ndarray, "n classes"] | None = None
     evaluate: Evaluate = _no_images
 
     def __post_init__(self) -> None:
         n, d = self.features.shape
-        if not n or len(self.labels) != n or self.head.kernel.shape != (d, self.classes):
+        kernel = (d, self.classes) if self.head is None else self.head.kernel.shape
+        logits = (n, self.classes) if self.given_logits is None else self.given_logits.shape
+        expected = (n, (d, self.classes), (n, self.classes))
+        if not n or (len(self.labels), kernel, logits) != expected:
             raise ValueError(
-                f"{len(self.labels)} labels, a head {self.head.kernel.shape} with "
-                f"{self.classes} biases and features {self.features.shape} do not fit together"
+                f"{len(self.labels)} labels, a head {kernel} with {self.classes} biases, logits "
+                f"{logits} and features {self.features.shape} do not fit together"
             )
         if np.min(self.labels) < 0 or np.max(self.labels) >= self.classes:
             raise ValueError(f"labels must be in [0, {self.classes})")
 
     @property
     def classes(self) -> int:
-        return len(self.head.bias)
+        if self.head is not None:
+            return len(self.head.bias)
+        if self.given_logits is None:
+            raise ValueError("there are neither a linear head nor logits; give one of them")
+        return self.given_logits.shape[1]
+
+    @property
+    def linear_head(self) -> Head:
+        """The head, for detectors with the need "head".
+
+        Raises:
+          ValueError: there is none.
+        """
+        if self.head is None:
+            raise ValueError("this detector needs a linear head, and there are only logits")
+        return self.head
 
     def parts(self) -> Iterator["Part"]:
         """Yields the data, `ROWS_AT_ONCE` rows after the other."""
@@ -62,7 +82,7 @@ class FitData:
             rows = slice(start, start + ROWS_AT_ONCE)
             features = np.asarray(self.features[rows], np.float64)
             if self.given_logits is None:
-                kernel, bias = (np.asarray(leaf, np.float64) for leaf in self.head)
+                kernel, bias = (np.asarray(leaf, np.float64) for leaf in self.linear_head)
                 logits = features @ kernel + bias
             else:
                 logits = np.asarray(self.given_logits[rows], np.float64)

@@ -15,10 +15,10 @@ def fit_dice(data: FitData, options: Options) -> Head:
     The contribution of a weight is itself times its feature's mean over the fitting data.
     """
     mean = sum(np.sum(part.features, axis=0) for part in data.parts()) / len(data.labels)
-    kernel = np.asarray(data.head.kernel, np.float64)
+    kernel = np.asarray(data.linear_head.kernel, np.float64)
     contributions = mean[:, None] * kernel
     threshold = np.quantile(contributions, options["sparsity"])
-    return Head(np.where(contributions > threshold, kernel, 0.0), data.head.bias)
+    return Head(np.where(contributions > threshold, kernel, 0.0), data.linear_head.bias)
 
 
 def _score(state: Head, inputs: Inputs, options: Options) -> jax.Array:

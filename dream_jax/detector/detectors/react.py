@@ -15,7 +15,7 @@ from dream_jax.detector.scores import energy_score
 def fit_react(data: FitData, options: Options) -> dict[str, Any]:
     """Returns the threshold, an exact quantile of all features of all fitting data."""
     threshold = quantile(lambda: (part.features for part in data.parts()), options["quantile"])
-    return {"threshold": threshold, "head": data.head}
+    return {"threshold": threshold, "head": data.linear_head}
 
 
 def _score(state: dict, inputs: Inputs, options: Options) -> jax.Array:

@@ -27,8 +27,8 @@ def fit_vim(data: FitData, options: Options) -> dict[str, np.ndarray]:
         raise UserError(
             f"detector vim: dimension is {dimension}; it must be below {d}, the number of features"
         )
-    kernel = np.asarray(data.head.kernel, np.float64)
-    origin = -np.linalg.pinv(kernel.T) @ np.asarray(data.head.bias, np.float64)
+    kernel = np.asarray(data.linear_head.kernel, np.float64)
+    origin = -np.linalg.pinv(kernel.T) @ np.asarray(data.linear_head.bias, np.float64)
     moments = sum((p.features - origin).T @ (p.features - origin) for p in data.parts())
     values, vectors = np.linalg.eigh(moments)  # in ascending order
     if values[d - dimension - 1] <= SMALLEST_VARIANCE * values[-1]:
