@@ -35,8 +35,8 @@ def load_network(
     """
     if not folder.is_dir():
         raise UserError(
-            f"config.init_from: there is no folder {str(folder)!r}; allowed: empty, a method of "
-            f"this run, or a folder classifier/<method>/checkpoints of another run"
+            f"config.init_from: there is no folder {str(folder)!r}; allowed: empty, "
+            f"cross_entropy, or a folder classifier/<training>/checkpoints of another run"
         )
     network = build_model(model, classes)
     like = jax.eval_shape(lambda key: init_model(network, key, image_shape), jax.random.key(0))

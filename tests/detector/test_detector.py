@@ -220,7 +220,7 @@ def test_phi_starts_with_higher_energies_as_more_id(hidden, seed):
     assert np.all(np.diff(logits[:, 1] - logits[:, 0]) > 0)
 
 
-@pytest.mark.parametrize("init_from", ["", "cross_entropy"])
+@pytest.mark.parametrize("init_from", ["", "cross_entropy", "a/folder/checkpoints"])
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_recipe_reads_the_fields_that_it_declares(toy, name, init_from):
     config = toy.config()
