@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, cast, get_type_hints
 
 from dream_jax.rules import above, mapping, number, seeds, text, texts, whole
 
-# Marks a field that changes how a result is reached, or when a run is refused, and not the result.
+# Marks a field that changes how a result is reached, or when a run is refused, and not the result;
+# or that says where something lies, of which records hold a fingerprint (see `origins`).
 NEUTRAL = "neutral"
 
 Whole = Annotated[int, whole(0)]
@@ -46,7 +47,7 @@ class DataSettings:
     channels: Literal[1, 3]
     ood_count: Count
     tfds_dir: Annotated[str, text("a text, empty for the usual folder"), NEUTRAL]
-    folder: Annotated[str, text("a folder for data.id=imagefolder, else empty")]
+    folder: Annotated[str, text("a folder for data.id=imagefolder, else empty"), NEUTRAL]
     class_names: Annotated[
         dict[str, str], mapping("a class name for each of some folders or labels, or empty", str)
     ]
@@ -109,8 +110,8 @@ class InlierSettings:
 
 @dataclass(frozen=True)
 class GeneratorSettings:
-    path: Annotated[str, text("a folder, or owner/name", empty=False)]
-    revision: Annotated[str, text("a commit or tag, empty for a folder")]
+    path: Annotated[str, text("a folder, or owner/name", empty=False), NEUTRAL]
+    revision: Annotated[str, text("a commit or tag, empty for a folder"), NEUTRAL]
     scheduler: Scheduler
     precision: GeneratorPrecision
 

@@ -18,7 +18,8 @@ from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.parts import read_decoded, read_image, read_listing, write_image
 from dream_jax.data.registry import load_id
 from dream_jax.errors import UserError
-from dream_jax.files import read_json, read_npz
+from dream_jax.files import PARTIAL, read_json, read_npz
+from dream_jax.record import seal
 
 METHODS = ("energy", "dream_ood")
 TRAININGS = ("cross_entropy", "dream_ood")
@@ -55,7 +56,7 @@ def outliers_of(workdir) -> np.ndarray:
 def reopen(workdir, stage_folder: str) -> None:
     """Makes a stage one that was interrupted."""
     path = workdir / stage_folder / "stage.json"
-    path.write_text(json.dumps(read_json(path) | {"done": False}))
+    path.write_text(json.dumps(seal(read_json(path) | {"done": False})))
 
 
 def test_metrics_have_the_documented_layout(toy_run):
@@ -317,7 +318,7 @@ def test_only_missing_images_are_decoded_again(toy, toy_run, copied_run):
     missing = files[3], files[8], files[17]
     for path in missing:
         path.unlink()
-    missing[0].with_suffix(".partial").write_bytes(b"\x89PNG\r\n")
+    (missing[0].parent / f"{PARTIAL}{missing[0].name}").write_bytes(b"\x89PNG\r\n")
     (folder / "metadata.jsonl").unlink()
     kept = {path: path.stat().st_mtime_ns for path in (workdir / "images").rglob("*.png")}
     pipeline.run(toy.config(), workdir, ["decode"])

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from dream_jax.data.image_sets import DataOptions, ImageSet
 from dream_jax.data.images import Images, load_images
 from dream_jax.data.sources import Files
 from dream_jax.errors import DataUnavailable, UserError
+from dream_jax.fingerprint import of_files
 
 
 def class_folders(split: Path) -> list[str]:
@@ -61,6 +63,17 @@ def load_folder(name: str, folder: str, options: DataOptions) -> ImageSet:
     rows = rng.choice(len(files), min(options.count, len(files)), replace=False)
     images, _ = load_images(Files(str(path), files), rows, **options.reading)
     return ImageSet(name, images)
+
+
+def fingerprint(folder: str) -> dict[str, Any]:
+    """Returns the fingerprint of the images anywhere below a folder; see `IdSet.fingerprint`.
+
+    Raises:
+      DataUnavailable: there is no such folder.
+    """
+    check_folder(folder)
+    path = Path(folder).expanduser()
+    return of_files(path, image_files(path))
 
 
 def image_files(folder: Path) -> list[str]:

@@ -23,6 +23,7 @@ from PIL import Image
 from dream_jax.data.images import Images
 from dream_jax.data.sources import Files, to_bytes, to_pillow
 from dream_jax.errors import UserError
+from dream_jax.files import PARTIAL, write_whole
 
 THREADS = 8  # that read or write image files
 WAITING = 64  # images per process that may wait to be written
@@ -31,10 +32,7 @@ LISTING = "metadata.jsonl"
 
 def write_image(path: Path, image: Float[np.ndarray, "H W C"]) -> None:
     """Writes an image in [0, 1] as an 8-bit PNG, which is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    to_pillow(to_bytes(image)).save(partial, "PNG")
-    os.replace(partial, path)
+    write_whole(path, lambda partial: to_pillow(to_bytes(image)).save(partial, "PNG"))
 
 
 class ImageWriter:
@@ -96,24 +94,16 @@ def written_images(folder: Path) -> dict[Path, list[str]]:
             for group in os.scandir(part)
             if group.is_dir()
             for file in os.scandir(group)
-            if file.name.endswith(".png")
+            if file.name.endswith(".png") and not file.name.startswith(PARTIAL)
         ]
         for part in sorted(folder.glob("part-*"))
     }
 
 
-def remove_partial(folder: Path) -> None:
-    """Deletes what was being written when a run was killed."""
-    for pattern in ("part-*/*/*.partial", "part-*/*.partial"):
-        for path in folder.glob(pattern):
-            path.unlink()
-
-
 def write_metadata(part: Path, rows: Sequence[dict]) -> None:
     """One JSON object a line; each names its `file_name` relative to the part."""
-    partial = part / "metadata.partial"
-    partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    os.replace(partial, part / LISTING)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_whole(part / LISTING, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def read_listing(folder: Path, count: int) -> list[tuple[str, dict]]:
@@ -128,7 +118,9 @@ def read_listing(folder: Path, count: int) -> list[tuple[str, dict]]:
     found: dict[int, tuple[str, dict]] = {}
     for part in sorted(folder.glob("part-*")):
         try:
-            rows = [json.loads(line) for line in (part / LISTING).read_text().splitlines()]
+            # Not by `splitlines`: a name may hold what Unicode takes for the end of a line.
+            lines = (part / LISTING).read_text(encoding="utf-8").split("\n")
+            rows = [json.loads(line) for line in lines if line]
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{part / LISTING}: cannot be read ({error}); redo with --overwrite"

@@ -9,6 +9,7 @@ Each file of `dream_jax/data/sets/` is a set, by the name of the file, with a de
 import functools
 import importlib
 import pkgutil
+from typing import Any
 
 from dream_jax.data import folders, sets, tfds
 from dream_jax.data.image_sets import DataOptions, IdSet, ImageSet, OodSet
@@ -92,6 +93,21 @@ def check_available(name: str, options: DataOptions) -> None:
         declared.check(options)
     else:
         tfds.prepare(name, options)
+
+
+def fingerprint(name: str, options: DataOptions) -> dict[str, Any]:
+    """Returns what tells an ID or OOD set from others of its name; see `IdSet.fingerprint`.
+
+    Raises:
+      UserError: a folder of it cannot be read.
+      DataUnavailable: its data are not on this machine.
+    """
+    _, is_folder, folder = name.partition("=")
+    if is_folder:
+        return folders.fingerprint(folder)
+    if declared := (id_sets() | ood_sets()).get(name):
+        return declared.fingerprint(options)
+    return tfds.fingerprint(name, options)
 
 
 def check_name(name: str, options: DataOptions, kind: str) -> None:

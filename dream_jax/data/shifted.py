@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -116,6 +116,16 @@ def load_shifted(name: str, id_test: ImageSet, options: DataOptions) -> Iterator
                 title, options, partial(_tfds_labels, title=title, id_test=id_test, options=options)
             )
         yield Shifted(family, strength, ImageSet(title, images, labels, id_test.class_names))
+
+
+def fingerprint(name: str, options: DataOptions) -> dict[str, Any]:
+    """Returns what tells the sets of a name from others of it; see `IdSet.fingerprint`."""
+    if "=" in name:
+        return folders.fingerprint(name.partition("=")[2])
+    if name in CORRUPTIONS:
+        return {}
+    titles = [_set_name(*part) for part in parts(name, options)]
+    return {title: tfds.fingerprint(title, options) for title in titles}
 
 
 def _set_name(family: str, strength: int) -> str:

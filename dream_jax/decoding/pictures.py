@@ -15,11 +15,11 @@ from tqdm import tqdm
 from dream_jax.data.parts import (
     ImageWriter,
     part_folder,
-    remove_partial,
     write_metadata,
     written_images,
 )
 from dream_jax.decoding.prompts import plain_prompt, prompt_with_placeholder
+from dream_jax.files import remove_partial
 from dream_jax.generator.interface import Generator, Sampling
 from dream_jax.keys import stage_key
 from dream_jax.settings import DecodingSettings

@@ -1,5 +1,6 @@
 """Orbax checkpoints of a training state, and what happens when one cannot be read."""
 
+import hashlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,12 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     name = partial(jax.tree_util.keystr, simple=True, separator=".")
     return {name(path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def digest(tree: Any) -> str:
+    """Returns a SHA-256 digest of the names and the values of a pytree of host arrays."""
+    found = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        found.update(jax.tree_util.keystr(path).encode())
+        found.update(np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()

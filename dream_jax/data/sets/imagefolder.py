@@ -1,11 +1,13 @@
 """`imagefolder`: an ID set of one's own images, a folder per class."""
 
 from pathlib import Path
+from typing import Any
 
-from dream_jax.data.folders import class_folders, load_classes
+from dream_jax.data.folders import class_folders, image_files, load_classes
 from dream_jax.data.image_sets import DataOptions, IdSet, ImageSet
 from dream_jax.data.labels import select_classes
 from dream_jax.errors import DataUnavailable, UserError
+from dream_jax.fingerprint import of_files
 
 TEST_NAMES = ("test", "val")
 
@@ -46,13 +48,30 @@ def imagefolder(options: DataOptions) -> tuple[ImageSet, ImageSet]:
       UserError: a class lacks images, or one of them is unreadable (see `load_images`).
     """
     train, test = _splits(options)
+    folders, names = _classes(train, test, options)
+    return _split(train, folders, names, options), _split(test, folders, names, options)
+
+
+def _classes(train: Path, test: Path, options: DataOptions) -> tuple[list[str], tuple[str, ...]]:
+    """Returns the folders of the classes and the names of these; see `imagefolder`."""
     folders = class_folders(train)
     chosen, names = select_classes(folders, options.class_names, f"data.folder {train}")
     folders = [folders[index] for index in chosen]
     unknown = sorted(set(class_folders(test)) - set(folders)) if not options.class_names else []
     if unknown:
         raise UserError(f"data.folder {test / unknown[0]}: there is no such class in {train}")
-    return _split(train, folders, names, options), _split(test, folders, names, options)
+    return folders, names
+
+
+def fingerprint(options: DataOptions) -> dict[str, Any]:
+    """Returns the classes and the files of both splits; see `IdSet.fingerprint`."""
+    train, test = _splits(options)
+    folders, names = _classes(train, test, options)
+    found: dict[str, Any] = {"classes": list(names)}
+    for title, split in (("training", train), ("test", test)):
+        files = [f"{folder}/{name}" for folder in folders for name in image_files(split / folder)]
+        found |= {f"{title} {key}": value for key, value in of_files(split, files).items()}
+    return found
 
 
 def _split(
@@ -62,4 +81,4 @@ def _split(
     return ImageSet("imagefolder", *load_classes(split, classes, options), names)
 
 
-SET = IdSet("imagefolder", imagefolder, _check)
+SET = IdSet("imagefolder", imagefolder, _check, fingerprint)

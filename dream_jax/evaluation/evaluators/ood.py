@@ -14,7 +14,7 @@ from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.images import Images
 from dream_jax.data.registry import check_available, load_ood, set_title
 from dream_jax.errors import UserError
-from dream_jax.files import read_json, write_json, write_npz
+from dream_jax.files import write_json, write_npz
 from dream_jax.results import Row, place, stage_of
 from dream_jax.run import ID_FIELDS, Run, Work
 from dream_jax.settings import Settings
@@ -46,7 +46,6 @@ def _stage(settings: Settings, rows: tuple[Row, ...], training: str, seed: int) 
         options | {"rows": [row.key for row in own], "seed": seed},
         check=check,
         derived=True,
-        current=has_all_sets,
     )
 
 
@@ -59,15 +58,6 @@ def available(work: Work) -> dict[str, str]:
 
 def _options(work: Work) -> DataOptions:
     return DataOptions.of(work.settings.data, count=work.settings.data.ood_count)
-
-
-def has_all_sets(work: Work) -> bool:
-    """Returns whether a result has all OOD sets: one may have been prepared since."""
-    path = work.folder / "results.json"
-    if not path.exists():
-        return False
-    first = next(iter(read_json(path).values()))
-    return [name for name in first["ood"] if name != "mean"] == [*available(work)]
 
 
 def check(work: Work) -> None:
