@@ -67,6 +67,9 @@ class Generator(Vocabulary, Protocol):
           keys: (n,) random keys, one for each image, which depends on no other image.
           sampling: how pictures are sampled.
           image_shape: (H, W, C) to which pictures are brought; None leaves them as they are.
+
+        Raises:
+          NotFinite: a picture is not finite; no batch with such a picture is yielded.
         """
         ...
 
@@ -78,6 +81,9 @@ class Generator(Vocabulary, Protocol):
         Args:
           batch_size: images at once over the devices of all processes.
           progress: title of the progress bar; None shows none.
+
+        Raises:
+          NotFinite: as for `decode`.
         """
         ...
 

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import base
 from dream_jax.data.images import Images
 from dream_jax.decoding.pictures import Order, decode_pictures, plan_pictures
 from dream_jax.decoding.round_trips import write_round_trips
 from dream_jax.errors import UserError
 from dream_jax.generator.interface import Sampling
 from dream_jax.keys import stage_key
-from dream_jax.settings import DecodingSettings
 
 NAMES = ("dog", "cat")
 WORDS = ("a", "the", "dog", "cat", "house")  # a token each
@@ -52,14 +50,6 @@ class PlainGenerator:
 
     def release(self) -> None:
         pass
-
-
-@pytest.fixture
-def decoding() -> DecodingSettings:
-    settings = DecodingSettings(**base.get_config().decoding.to_dict())
-    return dataclasses.replace(
-        settings, prompts=("a {name}", "the {name}"), id_prompt="{name}", name_suffixes={}
-    )
 
 
 def embeddings(count: int = 7) -> np.ndarray:
