@@ -62,8 +62,8 @@ def fit_detectors(
             state = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), state)
         leaves = {f"statistic {i}": leaf for i, leaf in enumerate(jax.tree.leaves(state))}
         advice = (
-            f"the features of the training images are too large for its settings {own}: choose "
-            f"others in config.method_options, or train the classifier with a lower learning rate"
+            "the features of the training images are too large or too small for it: train the "
+            "classifier with a lower learning rate, or leave the detector out"
         )
         check_arrays(leaves, f"detector {detector.name}", advice)
         fitted[key] = Fitted(detector, own, state)
