@@ -11,7 +11,6 @@ from dream_jax.detector.detectors import DETECTORS
 from dream_jax.detector.detectors.base import FitData
 from dream_jax.detector.inputs import Head, Outputs
 from dream_jax.detector.methods import TRAININGS
-from dream_jax.detector.options import resolve
 from dream_jax.detector.scoring import fit_detectors, scorer
 from dream_jax.errors import UserError
 from dream_jax.latent_space.features import extract_features
