@@ -74,13 +74,14 @@ class Generator(Vocabulary, Protocol):
         ...
 
     def round_trip(
-        self, images: Images, batch_size: int, progress: str | None
+        self, images: Images, batch_size: int, progress: str | None, done: int = 0
     ) -> Iterator[UInt8[np.ndarray, "batch H W C"]]:
         """Yields images after the autoencoder and back; each process its share of them.
 
         Args:
           batch_size: images at once over the devices of all processes.
           progress: title of the progress bar; None shows none.
+          done: images of this process's share that are left out, the first ones.
 
         Raises:
           NotFinite: as for `decode`.

@@ -112,7 +112,7 @@ class StableDiffusion(TokenTable):
         self._decoder = None
 
     def round_trip(
-        self, images: Images, batch_size: int, progress: str | None
+        self, images: Images, batch_size: int, progress: str | None, done: int = 0
     ) -> Iterator[UInt8[np.ndarray, "batch H W C"]]:
         """Yields images after the autoencoder and back; each process its share (`share_of`).
 
@@ -134,7 +134,7 @@ class StableDiffusion(TokenTable):
             return jnp.round(made * 255).astype(jnp.uint8)
 
         run = devices.MappedFunction(forward, self.params["vae"], batch_size, self.origin, to_bytes)
-        yield from run.batches({"images": images}, progress)
+        yield from run.batches({"images": images}, progress, done)
 
 
 class Decoder:

@@ -244,18 +244,21 @@ class MappedFunction:
 
         self._function = pmap(program)
 
-    def batches(self, arrays: dict[str, Any], progress: str | None = None) -> Iterable[Any]:
+    def batches(
+        self, arrays: dict[str, Any], progress: str | None = None, done: int = 0
+    ) -> Iterable[Any]:
         """Yields this process's outputs (NumPy, padding dropped) of one batch after the other.
 
         Args:
           arrays: equally long arrays, or anything else with a length that gives `array[slice]`.
+          done: rows of this process's share that are left out.
 
         Raises:
           NotFinite: an output is NaN or infinite; names the first image. All batches before it
             were given.
         """
         share = hosts.share_of(len(next(iter(arrays.values()))))
-        starts = range(share.start, share.stop, self._batch_size)
+        starts = range(share.start + done, share.stop, self._batch_size)
 
         def read(start: int) -> dict[str, np.ndarray]:
             stop = min(start + self._batch_size, share.stop)
