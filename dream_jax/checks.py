@@ -10,6 +10,7 @@ from dream_jax.data.roles import check_sets
 from dream_jax.detector.methods import PLAIN, TRAININGS
 from dream_jax.errors import UserError
 from dream_jax.generator.folders import check_generator
+from dream_jax.precision import resolve_precision
 from dream_jax.rows import candidates, make_rows
 from dream_jax.rules import Rule, one_of
 from dream_jax.sampling.settings import check_class_sizes
@@ -50,7 +51,7 @@ def check(config: ConfigDict) -> Settings:
             f"{settings.classifier.by_name_share} it must be above 0"
         )
     check_generator(settings.generator.path, settings.generator.revision)
-    return settings
+    return resolve_precision(settings)
 
 
 def _split_at_commas(tree: dict[str, Any], field: str) -> None:

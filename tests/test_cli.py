@@ -215,7 +215,7 @@ def test_unreadable_image_is_named(toy, copied_run, content):
     }
 
 
-def test_corrupt_checkpoint_is_named(toy, copied_run):
+def test_corrupt_checkpoint_is_named(toy, copied_run, capsys):
     workdir = copied_run("evaluation", "report", "metrics.json")
     folder = workdir / "classifier" / "cross_entropy" / "checkpoints"
     newest = folder / str(max(int(p.name) for p in folder.iterdir() if p.name.isdigit()))
@@ -223,8 +223,8 @@ def test_corrupt_checkpoint_is_named(toy, copied_run):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     message = refusal(toy.config(), workdir, ["evaluate"])
-    assert message.startswith(f"checkpoint {newest}: cannot be read")
-    assert "delete this folder" in message
+    assert f"checkpoint {newest}: checksums.json is missing or damaged; " in capsys.readouterr().out
+    assert message.startswith(f"{folder}: the newest whole checkpoint is of step 20, ")
     assert not (workdir / "metrics.json").exists()
 
 

@@ -88,6 +88,10 @@ class Images:
         """Returns the images of a training step, which are the same in every step."""
         return self.pixels(rows)
 
+    def name(self, row: int) -> str:
+        """Returns what a message calls an image."""
+        return self.source.name(self.indices[row])
+
     def take(self, rows: Indices) -> Images:
         """Returns the set of some of the images; reads nothing."""
         held = None if self.held is None else self.held[rows]

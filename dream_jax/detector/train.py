@@ -155,8 +155,8 @@ def load_variables(
     found = -1 if state is None else int(state.step)
     if found != steps:
         raise UserError(
-            f"{folder / 'checkpoints'}: the newest checkpoint is of step {max(found, 0)}, the "
-            f"trained classifier's is {steps}; redo it with --stages=train --overwrite"
+            f"{folder / 'checkpoints'}: the newest whole checkpoint is of step {max(found, 0)}, "
+            f"the trained classifier's is {steps}; redo it with --stages=train --overwrite"
         )
     network = dict(state.model_state)
     own = Own(state.params["method"], network.pop("method", {}))

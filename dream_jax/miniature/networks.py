@@ -15,6 +15,9 @@ from diffusers import (
 from ml_collections import ConfigDict
 from transformers import CLIPTextConfig, CLIPTokenizer, FlaxCLIPTextModel
 
+from dream_jax.errors import UserError
+from dream_jax.training.finite import is_finite
+
 LATENT_CHANNELS = 4
 # Stable Diffusion's noise schedule; v-prediction trains a small network faster than noise
 # prediction and all of diffusers' Flax schedulers sample from it.
@@ -119,10 +122,21 @@ def save_pipeline(
 
     Args:
       params: the parameter trees of "vae", "text_encoder" and "unet".
+
+    Raises:
+      UserError: a parameter is not finite in half precision; nothing is written.
     """
     scheduler = FlaxDPMSolverMultistepScheduler(**NOISE)
     pipeline: Any = FlaxStableDiffusionPipeline(
         vae, text_encoder, tokenizer, unet, scheduler, safety_checker=None, feature_extractor=None
     )
-    half = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params)
+    with np.errstate(over="ignore"):
+        half = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(half):
+        if not is_finite(leaf):
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise UserError(
+                f"{folder}: {name} is NaN, infinite or above 65504, which half precision cannot "
+                f"hold; train with a lower learning rate"
+            )
     pipeline.save_pretrained(str(folder), half)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from configs import generator_glyphs
+from dream_jax.errors import UserError
 from dream_jax.generator.load import load_generator
 from dream_jax.miniature import training
+from dream_jax.miniature.networks import save_pipeline
 from dream_jax.miniature.world import World
 from dream_jax.training.checkpoints import Checkpoints
 
@@ -60,3 +62,15 @@ def test_interrupted_training_goes_on_and_writes_a_pipeline(tmp_path, monkeypatc
     # Velocity prediction and the scaling of the latents must survive the way through the files.
     assert generator.pipeline.scheduler.config.prediction_type == "v_prediction"
     assert generator.pipeline.vae.config.scaling_factor != 1.0
+
+
+@pytest.mark.parametrize("value", [np.nan, 7e4])
+def test_parameters_that_half_precision_cannot_hold_are_named(tmp_path, tokenizer, value):
+    config = small_config()
+    vae = training.build_autoencoder(config.autoencoder, 32)
+    text_encoder = training.build_text_encoder(config.text_encoder, tokenizer, 0)
+    unet = training.build_unet(config.unet, 32, 8)
+    params = {"vae": {}, "text_encoder": {}, "unet": {"conv": {"kernel": np.float32([1, value])}}}
+    with pytest.raises(UserError, match=r"unet\.conv\.kernel is NaN, infinite or above 65504"):
+        save_pipeline(tmp_path / "pipeline", vae, text_encoder, tokenizer, unet, params)
+    assert not (tmp_path / "pipeline").exists()
