@@ -13,8 +13,9 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
+from dream_jax import interrupts
 from dream_jax.errors import UserError
-from dream_jax.training import devices
+from dream_jax.training import devices, hosts
 from dream_jax.training.batches import Batches
 from dream_jax.training.checkpoints import Checkpoints
 from dream_jax.training.streaming import stream
@@ -168,6 +169,8 @@ def fit(
 
     The devices are always given the next call before the host looks at the last one's metrics, and
     a thread prepares and transfers the calls after that; only a checkpoint waits for the devices.
+    A signal takes effect at the end of a call, after a checkpoint: calls have one length, so that
+    the training goes on with the program, and to the bits, of one that was not interrupted.
 
     Args:
       objective: per-row loss terms, see `Objective`.
@@ -218,21 +221,35 @@ def fit(
     recent: list[dict] = []
     # A look that is put off until the devices have their next call.
     due: tuple[int, list[dict]] | None = None
-    with tqdm(total=steps, initial=start, desc=progress, unit="step") as bar, closing(transferred):
+    with (
+        interrupts.held(),
+        tqdm(total=steps, initial=start, desc=progress, unit="step") as bar,
+        closing(transferred),
+    ):
         for done, batch in transferred:
             state, means = make(table, state, batch)
             recent.append(means)
             if due is not None:
                 look(*due)
                 due = None
-            saving = done % save_every < length or done == steps
-            if saving:
+            looking = done % log_every < length
+            stopping = _asked_to_stop(looking)
+            if done % save_every < length or done == steps or stopping:
                 look(done, recent)
                 checkpoints.save(done, devices.unreplicate(state))
                 saved, recent = done, []
-            elif done % log_every < length:
+                if stopping:
+                    raise interrupts.Interrupted("another process")  # or by its own signal
+            elif looking:
                 due, recent = (done, recent), []
     return devices.unreplicate(state)
+
+
+def _asked_to_stop(looking: bool) -> bool:
+    """Whether the program was asked to end; several processes agree on it at their looks."""
+    if hosts.count() == 1:
+        return interrupts.requested()
+    return looking and hosts.any_of(interrupts.requested())
 
 
 def call_length(start: int, end: int, most: int) -> int:
