@@ -44,6 +44,7 @@ def run(main: Callable[[], None]) -> None:
         finally:
             sys.stdout.flush()
     except SystemExit:
+        interrupts.ignore()  # what follows is the interpreter's own end
         raise
     except BaseException as error:
         interrupts.ignore()
