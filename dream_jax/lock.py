@@ -193,15 +193,18 @@ def _silence(file: Path) -> float:
 
 def _beat(file: Path, lost: Callable[[str], None]) -> None:
     """Renews the file's time while this process holds it."""
-    while (token := _held.get(file)) is not None:
+    token = _held.get(file)
+    while True:
+        time.sleep(BEAT)
+        if token is None or _held.get(file) != token:
+            return
         found = _read(file)
-        if file in _held and (found is None or found.token != token):
+        if _held.get(file) == token and (found is None or found.token != token):
             _held.pop(file, None)
             lost(f"{file} is no longer of this process; {_name(found or Holder())} has it")
             return
         with suppress(OSError):  # the network may be away for a while
             os.utime(file)
-        time.sleep(BEAT)
 
 
 def _refusal(file: Path, found: Holder, silence: float) -> str:

@@ -43,7 +43,7 @@ def files_of(workdir) -> dict:
         (["sampling.k=3"], "error: unexpected argument 'sampling.k=3'; "),
         (
             ["--config=configs/cifar10.py:tiny"],
-            "error: --config: configs/cifar10.py:tiny: ValueError: ",
+            "error: --config: configs/cifar10.py:tiny: ",
         ),
     ],
 )

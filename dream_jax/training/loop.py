@@ -200,16 +200,15 @@ def fit(
     # which rounds otherwise, and whether a set fits into memory must not change results.
     length = call_length(start, steps, min(steps_per_call, log_every, save_every))
     table = devices.replicate(batches.whole()) if hold else {}
+    saved = start
+    recent: list[dict] = []
+    due: tuple[int, list[dict]] | None = None  # a look put off until the devices have a next call
 
     def look(done: int, recent: list[dict]) -> None:
         means = _mean_on_host(recent)
         bar.update(done - bar.n)
         bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
-        if not np.isfinite(means["loss"]):
-            raise UserError(
-                f"{progress}: the loss is {means['loss']} by step {done}, expected a finite "
-                f"number; lower the learning rate (checkpoints up to step {saved} are kept)"
-            )
+        _check_loss(means["loss"], f"{progress}: the loss is {means['loss']} by step {done}", saved)
         if watch is not None:
             watch(done, means)
 
@@ -217,15 +216,8 @@ def fit(
     state = devices.replicate(state)
     calls = (range(step, step + length) for step in range(start, steps, length))
     transferred = transfer_calls(batches, calls, hold)
-    saved = start
-    recent: list[dict] = []
-    # A look that is put off until the devices have their next call.
-    due: tuple[int, list[dict]] | None = None
-    with (
-        interrupts.held(),
-        tqdm(total=steps, initial=start, desc=progress, unit="step") as bar,
-        closing(transferred),
-    ):
+    bar = tqdm(total=steps, initial=start, desc=progress, unit="step")
+    with interrupts.held(), bar, closing(transferred):
         for done, batch in transferred:
             state, means = make(table, state, batch)
             recent.append(means)
@@ -243,6 +235,14 @@ def fit(
             elif looking:
                 due, recent = (done, recent), []
     return devices.unreplicate(state)
+
+
+def _check_loss(loss: float, finding: str, saved: int) -> None:
+    if not np.isfinite(loss):
+        raise UserError(
+            f"{finding}, expected a finite number; lower the learning rate (checkpoints up to step "
+            f"{saved} are kept)"
+        )
 
 
 def _asked_to_stop(looking: bool) -> bool:
