@@ -9,9 +9,11 @@ seconds later, whatever the main thread does. A second signal ends it at once.
 import os
 import select
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 # Kubernetes and Slurm kill a process 30 seconds after they have asked it to end.
 GRACE = 25
@@ -43,6 +45,14 @@ def install(end: Callable[[str, int], None]) -> None:
     os.set_blocking(writing, False)
     for number in SIGNALS:
         signal.signal(number, _handle)
+    shown = sys.unraisablehook
+
+    def hook(caught: Any) -> None:
+        """Is silent where a callback of a library swallows it: the thread ends the process."""
+        if not isinstance(caught.exc_value, Interrupted):
+            shown(caught)
+
+    sys.unraisablehook = hook
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading, end), daemon=True, name="signals").start()
 
