@@ -28,7 +28,7 @@ def check(config: ConfigDict) -> Settings:
     tree = config.to_dict()
     for field in LISTS:
         _split_at_commas(tree, field)
-    settings = _typed(Settings, tree, "")
+    settings = typed(Settings, tree, "")
     known = field_types()
     for field in flatten(tree):
         if not any(field == name or field.startswith(f"{name}.") for name in known):
@@ -63,15 +63,24 @@ def _split_at_commas(tree: dict[str, Any], field: str) -> None:
         section[last] = tuple(name.strip() for names in parts for name in names)
 
 
-def _typed(kind: Any, tree: Any, prefix: str) -> Any:
-    """Makes a section of the settings of a tree of values."""
+def typed(kind: Any, tree: Any, prefix: str) -> Any:
+    """Makes a section of the settings, a dataclass with rules, of a tree of values.
+
+    Args:
+      kind: the dataclass.
+      tree: field → value, or → the tree of a section.
+      prefix: of the fields' names in messages, "" or "section.".
+
+    Raises:
+      UserError: names the first field that is missing or not allowed.
+    """
     values: dict[str, Any] = {}
     hints: dict[str, Any] = get_type_hints(kind, include_extras=True)
     for field in fields(kind):
         hint, path = hints[field.name], f"{prefix}{field.name}"
         section = tree if isinstance(tree, dict) else {}
         if is_dataclass(hint):
-            values[field.name] = _typed(hint, section.get(field.name), f"{path}.")
+            values[field.name] = typed(hint, section.get(field.name), f"{path}.")
             continue
         rule = rule_of(hint)
         if field.name not in section:
