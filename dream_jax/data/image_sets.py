@@ -120,11 +120,13 @@ class IdSet:
       name: by which configurations ask for it.
       load: gives its training and its test images.
       check: raises DataUnavailable if it cannot be loaded; quick, and called before each load.
+      ignores: the settings of `data` that say nothing to it, and must be empty.
     """
 
     name: str
     load: Callable[[DataOptions], tuple[ImageSet, ImageSet]]
     check: Callable[[DataOptions], None] = _nothing_to_check
+    ignores: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

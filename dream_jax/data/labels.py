@@ -3,6 +3,26 @@
 from collections.abc import Mapping, Sequence
 
 from dream_jax.errors import UserError
+from dream_jax.rules import is_name
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Checks that names of classes can stand in a prompt.
+
+    Raises:
+      UserError: a name is empty, has control characters, or is no valid text.
+    """
+    for name in names:
+        fault = "" if is_name(name) else "is empty, or has line breaks or control characters"
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # a folder's name of another encoding
+            fault = "is not UTF-8"
+        if fault:
+            raise UserError(
+                f"the name of class {name!a} {fault}; rename its folder, or give it a name by "
+                f"data.class_names"
+            )
 
 
 def select_classes(
