@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dream_jax.checks import rule_of
-from dream_jax.settings import field_types
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))
+
+from dream_jax.checks import rule_of  # noqa: E402
+from dream_jax.settings import field_types  # noqa: E402
+
 MAIN, TUNE, GENERATOR = (f"launch/{name}.py" for name in ("main", "tune", "train_generator"))
 QUICKSTART = "--config=configs/quickstart.py"
 GLYPHS = "--config=configs/generator_glyphs.py"
@@ -33,6 +35,15 @@ GENERATOR_FLAGS = (
     *("autoencoder.steps=-3", "diffusion.batch_size=abc", "seed=-1", "world.image_size=0"),
     *("diffusion.average_decay=2.0", "diffusion.optimizer.warmup=-1", "nonsense=3"),
 )
+CHANGED = """
+from configs import quickstart
+
+def get_config():
+    config = quickstart.get_config()
+    with config.ignore_type():
+        config.{} = 3
+    return config
+"""
 FILES = {
     "returns_dict.py": "def get_config():\n    return {'name': 'x'}\n",
     "returns_none.py": "def get_config():\n    return None\n",
@@ -41,10 +52,8 @@ FILES = {
     "empty.py": "",
     "no_sections.py": "from ml_collections import ConfigDict\n"
     "def get_config():\n    return ConfigDict({'name': 'x'})\n",
-    "number.py": "from configs import quickstart\ndef get_config():\n"
-    "    c = quickstart.get_config()\n    with c.ignore_type():\n        c.sampling = 3\n    return c\n",
-    "named_3.py": "from configs import quickstart\ndef get_config():\n"
-    "    c = quickstart.get_config()\n    with c.ignore_type():\n        c.name = 3\n    return c\n",
+    "number.py": CHANGED.format("sampling"),
+    "named_3.py": CHANGED.format("name"),
 }
 
 
@@ -106,7 +115,8 @@ def _unfit(rng: random.Random, folder: Path) -> tuple[str, list[str]]:
         *("eval_batch_size=2147483647", "data.image_size=1000000", "seed=4294967296"),
         *("decoding.batch_size=2147483647", "data.ood=id=/tmp", "init_from=vos"),
         *("init_from=no/such/folder", "generator.path=/tmp", "generator.path=someone/something"),
-        *("tuning.record=setup.cfg", "tuning.record=pyproject.toml", "sampling.candidates=99999999"),
+        *("tuning.record=setup.cfg", "tuning.record=pyproject.toml"),
+        "sampling.candidates=99999999",
         *("data.id=imagefolder", "data.id=letters", "decoding.id_prompt=" + "a " * 30 + "{name}"),
         *("data.ood=x=/no/such/folder", "nonsense=3", "sampling.kk=3", "data.ood.x=3"),
     )
