@@ -170,8 +170,8 @@ def main() -> None:
     seed, count = map(int, sys.argv[1:])
     faults = 0
     with tempfile.TemporaryDirectory() as folder:
-        for program, arguments in bad_settings(seed, count):
-            found = fault(program, arguments, Path(folder, "run"))
+        for number, (program, arguments) in enumerate(bad_settings(seed, count)):
+            found = fault(program, arguments, Path(folder, str(number)))
             faults += bool(found)
             print(f"{'FAULT' if found else 'ok   '} {program} {arguments} {found}", flush=True)
     print(f"seed {seed}: {count} bad settings, {faults} ended otherwise than in one line")
