@@ -89,7 +89,7 @@ def _bad_value(rng: random.Random, folder: Path) -> tuple[str, list[str]]:
                 continue
         elif name in ("decoding.prompts", "decoding.id_prompt"):
             value = rng.choice(PROMPTS)
-        elif name.startswith("data.") and "names" in allowed:
+        elif name in ("data.ood", "data.shifted", "data.tuning", "data.auxiliary"):
             value = rng.choice(LISTS)
         elif name in ("generator.path", "init_from", "tuning.record", "data.folder"):
             value = rng.choice(PATHS)

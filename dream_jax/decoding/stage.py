@@ -14,8 +14,9 @@ import numpy as np
 
 from dream_jax.config_file import shown
 from dream_jax.errors import UserError
+from dream_jax.generator.cached import generator_of, vocabulary_of
 from dream_jax.generator.folders import generator_folder, read_config
-from dream_jax.generator.interface import Generator, Sampling
+from dream_jax.generator.interface import Sampling, Vocabulary
 from dream_jax.results import Row, decode_stage, images_of_kind
 from dream_jax.rules import LONGEST_NAME
 from dream_jax.run import ID_FIELDS, Work
@@ -71,21 +72,22 @@ def _round_trips(part: str) -> Stage:
 
 def check_generator(work: Work) -> None:
     """Loads the generator, which shows whether it can be read."""
-    _generator(work)
+    generator_of(work)
 
 
 def check(work: Work, kind: str) -> None:
-    """Loads the generator, and checks steps, names of classes and prompts."""
+    """Checks steps, names of classes and prompts, then loads the generator."""
     from dream_jax.generator.schedulers import check_steps  # diffusers: slow to import
 
     own, decoding = work.settings.generator, work.settings.decoding
     work.check_classes("decoding.name_suffixes", decoding.name_suffixes)
     noise = read_config(generator_folder(own.path, own.revision), "scheduler")
     check_steps(own.scheduler, noise, decoding.steps)
-    _check_pictures(work, kind, _generator(work))
+    _check_pictures(work, kind, vocabulary_of(work))
+    generator_of(work)
 
 
-def _check_pictures(work: Work, kind: str, generator: Generator) -> None:
+def _check_pictures(work: Work, kind: str, vocabulary: Vocabulary) -> None:
     """Checks every prompt once, and that folders can have the names of the classes.
 
     Raises:
@@ -106,15 +108,7 @@ def _check_pictures(work: Work, kind: str, generator: Generator) -> None:
                 f"can have a name of {LONGEST_NAME}: give it a shorter name by data.class_names"
             )
         fits = prompt_with_placeholder if kind in SAMPLED else check_plain_prompt
-        fits(generator, picture.prompt, word)
-
-
-def _generator(work: Work) -> Generator:
-    from dream_jax.generator.load import load_generator  # diffusers: slow to import
-
-    own = work.settings.generator
-    arguments = (own.path, own.revision, own.precision)
-    return work.run.cache.get(("generator", *arguments), lambda: load_generator(*arguments))
+        fits(vocabulary, picture.prompt, word)
 
 
 def decode(work: Work, kind: str) -> None:
@@ -132,7 +126,7 @@ def decode(work: Work, kind: str) -> None:
     )
     shape = (decoding.image_size, decoding.image_size, settings.data.channels)
     pictures = plan_pictures(order, decoding)
-    decode_pictures(order, pictures, _generator(work), sampling, shape, work.folder)
+    decode_pictures(order, pictures, generator_of(work), sampling, shape, work.folder)
 
 
 def _order(work: Work, kind: str, embeddings: np.ndarray | None) -> Order:
@@ -149,7 +143,7 @@ def round_trips(work: Work, part: str) -> None:
     """Writes the images of a split after the autoencoder, (n, H, W, C) uint8, as `images.npy`."""
     from dream_jax.decoding.round_trips import write_round_trips
 
-    generator = _generator(work)
+    generator = generator_of(work)
     generator.release()  # of what decoding keeps on the devices
     images = (work.train if part == "train" else work.test).images
     batch_size = work.settings.decoding.vae_batch_size

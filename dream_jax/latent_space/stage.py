@@ -5,7 +5,7 @@ import numpy as np
 from dream_jax.data.labels import check_names
 from dream_jax.errors import UserError
 from dream_jax.files import write_npz
-from dream_jax.generator.interface import Vocabulary
+from dream_jax.generator.cached import vocabulary_of
 from dream_jax.results import Row
 from dream_jax.run import ID_FIELDS, Work
 from dream_jax.settings import Settings
@@ -35,19 +35,12 @@ def check(work: Work) -> None:
         )
     check_names(names)
     work.check_classes("data.class_tokens", work.settings.data.class_tokens)
-    check_words(_vocabulary(work), names, _words(work))
+    check_words(vocabulary_of(work), names, _words(work))
 
 
 def _words(work: Work) -> list[str]:
     """Returns for each class its name, or the word given for it."""
     return [work.settings.data.class_tokens.get(name, name) for name in work.train.class_names]
-
-
-def _vocabulary(work: Work) -> Vocabulary:
-    from dream_jax.generator.load import load_vocabulary  # transformers: slow to import
-
-    own = (work.settings.generator.path, work.settings.generator.revision)
-    return work.run.cache.get(("vocabulary", *own), lambda: load_vocabulary(*own))
 
 
 def make(work: Work) -> None:
@@ -56,7 +49,7 @@ def make(work: Work) -> None:
     from dream_jax.latent_space.learn import learn_latent_space
 
     settings, train = work.settings, work.train
-    vocabulary = _vocabulary(work)
+    vocabulary = vocabulary_of(work)
     ids = [vocabulary.name_ids(word) for word in _words(work)]
     anchors = compute_anchors(vocabulary.table, ids)
     variables = learn_latent_space(settings, train, anchors, work.folder)
