@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from configs import quickstart
 from dream_jax import pipeline, tuning
 from dream_jax.errors import UserError
 
@@ -235,3 +236,18 @@ def test_a_finished_run_opens_no_images(toy, toy_run, tmp_path, monkeypatch):
     monkeypatch.setattr("dream_jax.evaluation.evaluators.ood.load_for", unexpected)
     monkeypatch.setattr("dream_jax.run.load_id", unexpected)
     pipeline.run(toy.config(), workdir)
+
+
+def test_two_folders_of_one_name_are_both_named(toy, tmp_path):
+    config = of_folder(toy, classes(tmp_path / "data", ("a b", "a_b")))
+    message = refused(config, tmp_path / "run")
+    assert message.endswith("are called 'a b': 'a b' and 'a_b'")
+
+
+def test_classes_whose_folders_have_one_name_keep_their_images():
+    from dream_jax.decoding.pictures import Order, plan_pictures
+
+    decoding = quickstart.get_config().decoding
+    pictures = plan_pictures(Order("by_name", 6, ("a/b", "a_b"), ("a/b", "a_b"), 0), decoding)
+    assert len({picture.file_name for picture in pictures}) == 6
+    assert {picture.file_name.partition("/")[0] for picture in pictures} == {"a_b"}

@@ -50,7 +50,11 @@ def select_classes(
         )
     chosen = [i for i, label in enumerate(labels) if not class_names or label in class_names]
     names = tuple(class_names.get(labels[i], labels[i].replace("_", " ")) for i in chosen)
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise UserError(f"data.class_names: two classes of {where} are called {twice[0]!r}")
+    first: dict[str, int] = {}
+    for index, name in zip(chosen, names, strict=True):
+        if (other := first.setdefault(name, index)) != index:
+            raise UserError(
+                f"data.class_names: two classes of {where} are called {name!r}: "
+                f"{labels[other]!r} and {labels[index]!r}"
+            )
     return chosen, names
