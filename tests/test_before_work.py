@@ -251,3 +251,10 @@ def test_classes_whose_folders_have_one_name_keep_their_images():
     pictures = plan_pictures(Order("by_name", 6, ("a/b", "a_b"), ("a/b", "a_b"), 0), decoding)
     assert len({picture.file_name for picture in pictures}) == 6
     assert {picture.file_name.partition("/")[0] for picture in pictures} == {"a_b"}
+
+
+def test_numpy_scalars_reach_the_stages_as_plain_numbers(toy, tmp_path):
+    config = toy.config()
+    del config.decoding.steps  # with its type
+    config.decoding.steps = np.int64(1000)
+    assert refused(config, tmp_path / "run").startswith("config.decoding.steps is 1000; with ")
