@@ -10,7 +10,9 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from dream_jax import config_file, ending, lock
+from dream_jax.config_tree import run_name
 from dream_jax.errors import UserError
+from dream_jax.flag_values import last_of_each
 
 # diffusers and transformers announce at every layer that their Flax classes will be removed; the
 # requirements pin the last versions that have them.
@@ -30,7 +32,8 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, 
 def _parse(argv: list[str]) -> list[str]:
     """Parses the flags; errors of absl and ml_collections become one line."""
     try:
-        return flags.FLAGS(argv)
+        logging.set_verbosity(logging.ERROR)  # Orbax logs every file that it writes
+        return flags.FLAGS(last_of_each(argv))
     except UserError:
         raise
     except Exception as error:
@@ -41,10 +44,9 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _workdir(config: ConfigDict) -> Path:
-    if not isinstance(config.name, str):
-        raise UserError(f"config.name is {config.name!r}; it must be a text")
+    name = run_name(config)
     try:
-        return Path(_WORKDIR.value or Path("runs") / config.name).expanduser()
+        return Path(_WORKDIR.value or Path("runs") / name).expanduser()
     except RuntimeError as error:
         raise UserError(f"--workdir is {_WORKDIR.value!r}; {error}".rstrip(".")) from error
 
@@ -77,7 +79,6 @@ def main(run: Callable[[ConfigDict, Path], None]) -> None:
     """Parses the flags and calls `run(config, workdir)`; see `ending.run` for how it ends."""
 
     def guarded(argv: list[str]) -> None:
-        logging.set_verbosity(logging.ERROR)  # Orbax logs every file that it writes
         if len(argv) > 1:
             raise UserError(
                 f"unexpected argument {argv[1]!r}; settings are --config.<field>=<value>"

@@ -75,7 +75,7 @@ def run(
     if unknown or not steps:
         raise UserError(f"--stages names {unknown or 'nothing'}; allowed: {', '.join(STEPS)}")
     settings = check(config)
-    hosts.check_same([config.to_dict(), list(steps), overwrite], "settings")
+    hosts.check_same([as_dict(settings), list(steps), overwrite], "settings")
     check_folder(settings, workdir)
     made = possible_run(settings, workdir, steps, overwrite)
     begin(made, steps, overwrite)

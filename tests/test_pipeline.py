@@ -290,7 +290,8 @@ def test_a_set_that_streams_gives_the_bits_of_one_that_is_held(toy, tmp_path, au
             write_image(folder / split / images.class_names[label] / f"{row:03}.png", image)
     config = toy.config()
     config.data.id, config.data.folder = "imagefolder", str(folder)
-    config.data.ood = ("letters", f"digits_again={folder / 'val'}")
+    again = shutil.copytree(folder / "val", tmp_path / "again")
+    config.data.ood = ("letters", f"digits_again={again}")
     config.latent_space.augment = config.classifier.augment = augment
     results = {}
     for name, hold_bytes, workers in (("held", 2**30, 0), ("streamed", 0, 1)):

@@ -127,12 +127,14 @@ class IdSet:
       check: raises DataUnavailable if it cannot be loaded; quick, and called before each load.
       fingerprint: gives what tells the set from others of its name, by which a run knows its data
         again; quick, as it is taken at every start. JSON can hold it. Raises DataUnavailable.
+      ignores: the settings of `data` that say nothing to it, and must be empty.
     """
 
     name: str
     load: Callable[[DataOptions], tuple[ImageSet, ImageSet]]
     check: Callable[[DataOptions], None] = _nothing_to_check
     fingerprint: Callable[[DataOptions], dict[str, Any]] = _named_alone
+    ignores: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,14 @@ def load_ood(name: str, options: DataOptions) -> ImageSet:
     return tfds.load_ood(name, options)
 
 
+def load_for(use: str, name: str, options: DataOptions) -> ImageSet:
+    """Loads an OOD set; messages say what it is for: "OOD", "tuning" or "auxiliary"."""
+    try:
+        return load_ood(name, options)
+    except UserError as error:
+        raise UserError(f"the {use} set {name!r} cannot be used: {error}") from error
+
+
 def check_available(name: str, options: DataOptions) -> None:
     """Returns if an ID or OOD set can be loaded; reads no images.
 
@@ -114,10 +122,11 @@ def check_name(name: str, options: DataOptions, kind: str) -> None:
     """Raises UserError unless there is a set of that name, on this machine or elsewhere.
 
     Args:
-      kind: "ID", "OOD" or "image" for both.
+      kind: "ID", or "image" for both ID and OOD sets, or what an OOD set is for: "OOD", "tuning",
+        "auxiliary".
     """
     known: dict[str, IdSet | OodSet] = {}
-    known |= id_sets() if kind != "OOD" else {}
+    known |= id_sets() if kind in ("ID", "image") else {}
     known |= ood_sets() if kind != "ID" else {}
     title, is_folder, folder = name.partition("=")
     if is_folder and kind != "ID" and title and folder:

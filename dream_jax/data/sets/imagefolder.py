@@ -81,4 +81,4 @@ def _split(
     return ImageSet("imagefolder", *load_classes(split, classes, options), names)
 
 
-SET = IdSet("imagefolder", imagefolder, _check, fingerprint)
+SET = IdSet("imagefolder", imagefolder, _check, fingerprint=fingerprint)
