@@ -12,8 +12,10 @@ from diffusers import (
     FlaxStableDiffusionPipeline,
     FlaxUNet2DConditionModel,
 )
-from ml_collections import ConfigDict
 from transformers import CLIPTextConfig, CLIPTokenizer, FlaxCLIPTextModel
+
+from dream_jax.errors import UserError
+from dream_jax.miniature.settings import AutoencoderSettings, TextEncoderSettings, UNetSettings
 
 LATENT_CHANNELS = 4
 # Stable Diffusion's noise schedule; v-prediction trains a small network faster than noise
@@ -28,7 +30,7 @@ NOISE: Mapping[str, Any] = {
 
 
 def build_autoencoder(
-    config: ConfigDict, image_size: int, scaling: float = 1.0
+    config: AutoencoderSettings, image_size: int, scaling: float = 1.0
 ) -> FlaxAutoencoderKL:
     """Builds the autoencoder of grey images (one channel).
 
@@ -52,7 +54,9 @@ def build_autoencoder(
     )
 
 
-def build_unet(config: ConfigDict, text_width: int, latent_size: int) -> FlaxUNet2DConditionModel:
+def build_unet(
+    config: UNetSettings, text_width: int, latent_size: int
+) -> FlaxUNet2DConditionModel:
     """Builds the network that denoises latents.
 
     Args:
@@ -76,7 +80,7 @@ def build_unet(config: ConfigDict, text_width: int, latent_size: int) -> FlaxUNe
 
 
 def build_text_encoder(
-    config: ConfigDict, tokenizer: CLIPTokenizer, seed: int
+    config: TextEncoderSettings, tokenizer: CLIPTokenizer, seed: int
 ) -> FlaxCLIPTextModel:
     """Builds the text encoder for a tokenizer's vocabulary, with random parameters.
 
@@ -119,10 +123,20 @@ def save_pipeline(
 
     Args:
       params: the parameter trees of "vae", "text_encoder" and "unet".
+
+    Raises:
+      UserError: parameters are not finite in half precision.
     """
+    with np.errstate(over="ignore"):  # checked next
+        half = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params)
+    for name, part in half.items():
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(part)):
+            raise UserError(
+                f"{name}: the trained parameters are not finite in float16, in which a pipeline is "
+                f"kept; train with lower learning rates"
+            )
     scheduler = FlaxDPMSolverMultistepScheduler(**NOISE)
     pipeline: Any = FlaxStableDiffusionPipeline(
         vae, text_encoder, tokenizer, unet, scheduler, safety_checker=None, feature_extractor=None
     )
-    half = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params)
     pipeline.save_pretrained(str(folder), half)
