@@ -22,7 +22,9 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON."""
-    write_whole(path, lambda partial: partial.write_text(json.dumps(value, indent=2) + "\n"))
+    write_whole(
+        path, lambda partial: partial.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
+    )
 
 
 def read_json(path: Path) -> Any:
@@ -32,7 +34,7 @@ def read_json(path: Path) -> Any:
       UserError: the file is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: cannot be read as JSON ({error}); delete it to redo it"

@@ -112,7 +112,9 @@ def remove_partial(folder: Path) -> None:
 def write_metadata(part: Path, rows: Sequence[dict]) -> None:
     """One JSON object a line; each names its `file_name` relative to the part."""
     partial = part / "metadata.partial"
-    partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    # A name that is not UTF-8 has lone surrogates, which JSON writes as escapes.
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(partial, part / LISTING)
 
 
@@ -128,7 +130,7 @@ def read_listing(folder: Path, count: int) -> list[tuple[str, dict]]:
     found: dict[int, tuple[str, dict]] = {}
     for part in sorted(folder.glob("part-*")):
         try:
-            rows = [json.loads(line) for line in (part / LISTING).read_text().splitlines()]
+            rows = [json.loads(line) for line in (part / LISTING).read_text("utf-8").splitlines()]
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{part / LISTING}: cannot be read ({error}); redo with --overwrite"

@@ -54,9 +54,7 @@ def build_autoencoder(
     )
 
 
-def build_unet(
-    config: UNetSettings, text_width: int, latent_size: int
-) -> FlaxUNet2DConditionModel:
+def build_unet(config: UNetSettings, text_width: int, latent_size: int) -> FlaxUNet2DConditionModel:
     """Builds the network that denoises latents.
 
     Args:

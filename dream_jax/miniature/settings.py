@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Annotated, Any
 
 from dream_jax.errors import UserError
-from dream_jax.rules import Rule, above, is_list, number, text, whole
+from dream_jax.rules import Rule, is_list, number, text, whole
 from dream_jax.settings import Count, NeutralCount, NotNegative, Positive, Share, Whole
 
 UNET_NORM_GROUPS = 32  # which Flax's UNet fixes

@@ -127,7 +127,7 @@ def test_captions_must_fit_the_positions(tmp_path, in_small):
 
 
 def test_latents_that_say_nothing_are_refused():
-    with pytest.raises(UserError, match="standard deviation of 0, .*kl_weight"):
+    with pytest.raises(UserError, match=r"standard deviation of 0, .*kl_weight"):
         training._scaling(np.zeros((4, 4, 8, 8), np.float32))
     with pytest.raises(UserError, match="standard deviation of nan"):
         training._scaling(np.full((4, 4, 8, 8), np.nan, np.float32))
