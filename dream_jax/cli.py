@@ -11,6 +11,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from dream_jax.console import accept_any_text
 from dream_jax.errors import UserError
 
 # diffusers and transformers announce at every layer that their Flax classes will be removed; the
@@ -112,5 +113,6 @@ def main(run: Callable[[ConfigDict, Path], None]) -> None:
             traceback.print_exc()
             _leave(1)
 
+    accept_any_text()
     flags.mark_flag_as_required("config")
     app.run(guarded, flags_parser=_parse)
