@@ -11,6 +11,8 @@ from jaxtyping import Int
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from dream_jax.legible import legible
+
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#007A58", "#A8578B"
 INK, GREY = "#222222", "#8a8a8a"
 CLASS_COLOURS = (
@@ -20,6 +22,7 @@ CLASS_COLOURS = (
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
+    "text.parse_math": False,  # names are drawn as they are, with their $
     "text.color": INK,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -49,7 +52,8 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def shortened(text: str, most: int) -> str:
-    """Cuts a text to at most `most` characters."""
+    """Makes a name legible and cuts it to at most `most` characters."""
+    text = legible(text)
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
