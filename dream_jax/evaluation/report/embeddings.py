@@ -58,8 +58,8 @@ def tsne_anchors(features, labels, anchors, class_names, path, seed=0) -> Path:
                 of_class = points[labels == y]
                 centre = np.median(of_class, axis=0) if len(of_class) else stars[y]
                 axes.annotate(
-                    shortened(name, 24), centre, (0, 13), textcoords="offset points", ha="center", zorder=4,
-                    fontsize=10, fontweight="bold", path_effects=halo,
+                    shortened(name, 24), centre, (0, 13), textcoords="offset points",
+                    ha="center", zorder=4, fontsize=10, fontweight="bold", path_effects=halo,
                 )  # fmt: skip
         axes.set_title(f"t-SNE: {len(points):,} ID features, {len(anchors)} text anchors (stars)")
         return save(figure, path)
