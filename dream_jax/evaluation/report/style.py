@@ -10,7 +10,9 @@ import numpy as np
 from jaxtyping import Int
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from dream_jax.evaluation.report.fonts import choose_fonts
 from dream_jax.legible import legible
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#007A58", "#A8578B"
@@ -47,6 +49,7 @@ def figure_of(width: float, height: float) -> Figure:
 def save(figure: Figure, path: Path) -> Path:
     """Writes a figure as a PNG and returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    choose_fonts(figure.findobj(Text))
     figure.savefig(path, dpi=DPI)
     return path
 

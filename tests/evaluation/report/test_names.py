@@ -41,3 +41,13 @@ def test_tables_escape_names():
     assert ",'=a|b.fpr95," in heading and "[y] z.fpr95" in heading
     for text in (markdown, latex, heading, tables.text_table(metrics)):
         text.encode("utf-8")
+
+
+def test_characters_that_no_font_has_are_named_once(tmp_path, capsys, recwarn):
+    images, labels = np.zeros((1, 8, 8, 1), np.float32), np.array([0])
+    for number in range(2):
+        image_sheets.image_grid_by_class(
+            images, labels, images, labels, ["\U000e01f0"], tmp_path / f"{number}.png"
+        )
+    assert capsys.readouterr().err.count("no installed font has") == 1
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
