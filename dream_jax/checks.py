@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from ml_collections import ConfigDict
 
 from dream_jax.config_tree import plain_tree, shown
+from dream_jax.configurations import check_known, check_program
 from dream_jax.data.roles import check_sets
 from dream_jax.detector.methods import PLAIN, TRAININGS
 from dream_jax.errors import UserError
@@ -14,7 +15,7 @@ from dream_jax.precision import resolve_precision
 from dream_jax.rows import check_tuning, make_rows
 from dream_jax.rules import Rule, one_of
 from dream_jax.sampling.settings import check_class_sizes
-from dream_jax.settings import Settings, field_types, flatten
+from dream_jax.settings import Settings
 from dream_jax.sizes import check_sizes
 
 # Lists of names, for which a flag may give one text: --config.methods=msp,vos
@@ -28,13 +29,11 @@ def check(config: ConfigDict) -> Settings:
       UserError: one line with the first bad field, its value and what is allowed.
     """
     tree = plain_tree(config)
+    check_program(Settings, tree, "configs/quickstart.py")
     for field in LISTS:
         _split_at_commas(tree, field)
     settings = typed(Settings, tree, "")
-    known = field_types()
-    for field in flatten(tree):
-        if not any(field == name or field.startswith(f"{name}.") for name in known):
-            raise UserError(f"config.{field} is no setting; allowed: {', '.join(sorted(known))}")
+    check_known(Settings, tree)
     make_rows(settings)
     check_tuning(settings)
     check_sets(settings.data)

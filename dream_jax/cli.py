@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, config_flags
 
 from dream_jax import config_file, ending, lock
 from dream_jax.config_tree import run_name
+from dream_jax.console import accept_any_text
 from dream_jax.errors import UserError
 from dream_jax.flag_values import last_of_each
 
@@ -90,5 +91,6 @@ def main(run: Callable[[ConfigDict, Path], None]) -> None:
         with _lock(workdir):
             run(config, workdir)
 
+    accept_any_text()
     flags.mark_flag_as_required("config")
     ending.run(lambda: app.run(guarded, flags_parser=_parse))

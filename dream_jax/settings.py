@@ -241,18 +241,18 @@ def field_types(kind: type = Settings, prefix: str = "") -> dict[str, Any]:
     return types
 
 
-def is_neutral(name: str) -> bool:
+def is_neutral(name: str, kind: type = Settings) -> bool:
     """Returns whether a field leaves results as they are."""
-    return NEUTRAL in getattr(field_types()[name], "__metadata__", ())
+    return NEUTRAL in getattr(field_types(kind)[name], "__metadata__", ())
 
 
-def expand(names: tuple[str, ...]) -> tuple[str, ...]:
+def expand(names: tuple[str, ...], kind: type = Settings) -> tuple[str, ...]:
     """Returns the fields that names of fields and of whole sections stand for.
 
     Raises:
       KeyError: a name is neither.
     """
-    known = field_types()
+    known = field_types(kind)
     expanded: dict[str, None] = {}
     for name in names:
         found = [field for field in known if field == name or field.startswith(f"{name}.")]

@@ -103,7 +103,9 @@ def written_images(folder: Path) -> dict[Path, list[str]]:
 def write_metadata(part: Path, rows: Sequence[dict]) -> None:
     """One JSON object a line; each names its `file_name` relative to the part."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_whole(part / LISTING, lambda partial: partial.write_text(text, encoding="utf-8"))
+    # A name that is not UTF-8 has lone surrogates, which JSON writes as escapes.
+    content = text.encode("utf-8", "backslashreplace")
+    write_whole(part / LISTING, lambda partial: partial.write_bytes(content))
 
 
 def read_listing(folder: Path, count: int) -> list[tuple[str, dict]]:

@@ -157,7 +157,7 @@ def _wnids_of_indices(classes: Sequence[str], id_test: ImageSet, options: DataOp
     wnids, as TFDS reads them too. Indices are looked for only where the ID set has wnids, as names
     of its classes or of their folders.
     """
-    wnids = path_of(WNIDS).read_text().split()
+    wnids = path_of(WNIDS).read_text("utf-8").split()
     indices = all(name.isdecimal() and int(name) < len(wnids) for name in classes)
     if not indices or set(wnids).isdisjoint({*options.class_names, *id_test.class_names}):
         return list(classes)

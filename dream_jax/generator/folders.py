@@ -146,7 +146,7 @@ def read_config(folder: Path, part: str) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"generator.path: {path} cannot be read: {error}") from error
     if not isinstance(content, dict):

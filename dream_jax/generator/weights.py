@@ -97,7 +97,7 @@ def shards(path: Path) -> list[Path]:
     if path.suffix != ".json":
         return [path]
     try:
-        names = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+        names = sorted(set(json.loads(path.read_text("utf-8"))["weight_map"].values()))
         if any(PurePath(name).name != name for name in names):
             raise ValueError("it names files outside its folder")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

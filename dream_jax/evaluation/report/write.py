@@ -53,9 +53,10 @@ def write_report(folder: Path, page: Page) -> Path:
     )
     template = environment.get_template("report.html.j2")
     for name, text in table_texts(page).items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
     index = folder / "index.html"
-    index.write_text(template.render(**_content(page)), encoding="utf-8")
+    text = template.render(**_content(page))
+    index.write_text(text, encoding="utf-8", errors="backslashreplace")
     return index
 
 
