@@ -21,6 +21,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from dream_jax.data.images import Images
+from dream_jax.data.modes import to_mode
+from dream_jax.data.reader import open_image, reason
 from dream_jax.data.sources import Files, to_bytes, to_pillow
 from dream_jax.errors import UserError
 
@@ -73,12 +75,11 @@ def read_image(path: Path, channels: int) -> UInt8[np.ndarray, "H W C"]:
       UserError: the file is empty, unreadable or cut short.
     """
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+        with open_image(path) as image:
+            pixels = np.asarray(to_mode(image, channels))
     except Exception as error:  # Pillow raises many kinds
         raise UserError(
-            f"{path}: not a readable image ({os.path.getsize(path) if path.exists() else 'no'} "
-            f"bytes, {type(error).__name__}); delete it to make it again"
+            f"{path}: not a readable image ({reason(error)}); delete it to make it again"
         ) from error
     return pixels.reshape(*pixels.shape[:2], channels)
 
@@ -112,7 +113,8 @@ def remove_partial(folder: Path) -> None:
 def write_metadata(part: Path, rows: Sequence[dict]) -> None:
     """One JSON object a line; each names its `file_name` relative to the part."""
     partial = part / "metadata.partial"
-    partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    partial.write_text(lines, encoding="utf-8")
     os.replace(partial, part / LISTING)
 
 
@@ -128,13 +130,14 @@ def read_listing(folder: Path, count: int) -> list[tuple[str, dict]]:
     found: dict[int, tuple[str, dict]] = {}
     for part in sorted(folder.glob("part-*")):
         try:
-            rows = [json.loads(line) for line in (part / LISTING).read_text().splitlines()]
-        except (OSError, ValueError) as error:
+            lines = (part / LISTING).read_text(encoding="utf-8").splitlines()
+            for row in map(json.loads, lines):
+                found[int(Path(row["file_name"]).stem)] = f"{part.name}/{row['file_name']}", row
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(
-                f"{part / LISTING}: cannot be read ({error}); redo with --overwrite"
+                f"{part / LISTING}: cannot be read ({type(error).__name__}: {error}); redo with "
+                "--overwrite"
             ) from error
-        for row in rows:
-            found[int(Path(row["file_name"]).stem)] = f"{part.name}/{row['file_name']}", row
     missing = [number for number in range(count) if number not in found]
     if missing or len(found) != count:
         raise UserError(
