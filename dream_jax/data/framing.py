@@ -98,7 +98,7 @@ def _resize_part(
         box.append((first - start[axis], min(last, image.size[axis]) - start[axis]))
     size = part[2] - part[0], part[3] - part[1]
     (left, right), (top, bottom) = box
-    cut = image.crop((*start, *end))
+    cut = image.crop((start[0], start[1], end[0], end[1]))
     return cut.resize(size, Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 

@@ -75,13 +75,19 @@ def _bring_key_to_8_bits(image: Image.Image) -> None:
     key = image.info.get("transparency")
     if image.format != "PNG" or image.mode not in ("L", "RGB") or key is None:
         return
-    raw = str(image.tile[0].args) if image.tile else image.mode  # such as "L;4" and "RGB;16B"
+    raw = _raw_mode(image)
     if image.mode == "RGB":
         key = tuple(value >> 8 if "16" in raw else value & 255 for value in key)
     else:
         most = 2 ** int(raw.partition(";")[2] or 8) - 1
         key = (key & most) * 255 // most
     image.info["transparency"] = key
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Returns what the pixels are in the file of an image that is not loaded: "L;4", "RGB;16B"."""
+    tiles = getattr(image, "tile", None)
+    return str(tiles[0].args) if tiles else image.mode
 
 
 def _tag(image: Image.Image, name: str, default: int) -> int:

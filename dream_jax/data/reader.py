@@ -18,9 +18,7 @@ from dream_jax.data.names import printable
 from dream_jax.git_lfs import ADVICE, POINTER
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-SUFFIXES = tuple(
-    [".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".bmp", ".tif", ".tiff", ".gif"]
-)
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 # Pixels that the threads of a process decode at the same time, and so the most that an image may
 # have. One takes up to 16 bytes while it is decoded and converted: 1 GiB together.
 MOST_PIXELS = 2**26
@@ -96,9 +94,9 @@ def _kind(file: str | os.PathLike[str] | bytes) -> str:
         if start.lstrip().lower().startswith(beginning.lower()):
             return kind
     names = ", ".join(FORMATS[:-1])
-    other = (
-        f", but {BRANDS[start[8:12]]}" if start[4:8] == b"ftyp" and start[8:12] in BRANDS else ""
-    )
+    brand = BRANDS.get(start[8:12]) if start[4:8] == b"ftyp" else None
+    if brand:
+        return f"is {brand}, not {names} or {FORMATS[-1]}"
     return f"is not {names} or {FORMATS[-1]}, or is damaged"
 
 
