@@ -123,7 +123,7 @@ class Walk:
                 continue
             self._folders.add(real)
             for entry in entries(self.root / name):
-                below = os.path.join(name, entry.name)
+                below = entry.name if name == "." else os.path.join(name, entry.name)
                 if entry.is_symlink():
                     self._links.append((below, real, images))
                 elif entry.is_dir(follow_symlinks=False):
