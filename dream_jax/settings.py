@@ -30,7 +30,6 @@ from dream_jax.rules import (
 # or that says where something lies, of which records hold a fingerprint (see `origins`).
 NEUTRAL = "neutral"
 
-Whole = Annotated[int, whole(0)]
 Count = Annotated[int, whole(1)]
 NeutralCount = Annotated[int, whole(1), NEUTRAL]
 Seed = Annotated[int, whole(0, MOST_SEED)]

@@ -21,6 +21,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from dream_jax.data.images import Images
+from dream_jax.data.modes import to_mode
+from dream_jax.data.reader import open_image, reason
 from dream_jax.data.sources import Files, to_bytes, to_pillow
 from dream_jax.errors import UserError
 from dream_jax.files import PARTIAL, write_whole
@@ -71,12 +73,11 @@ def read_image(path: Path, channels: int) -> UInt8[np.ndarray, "H W C"]:
       UserError: the file is empty, unreadable or cut short.
     """
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+        with open_image(path) as image:
+            pixels = np.asarray(to_mode(image, channels))
     except Exception as error:  # Pillow raises many kinds
         raise UserError(
-            f"{path}: not a readable image ({os.path.getsize(path) if path.exists() else 'no'} "
-            f"bytes, {type(error).__name__}); delete it to make it again"
+            f"{path}: not a readable image ({reason(error)}); delete it to make it again"
         ) from error
     return pixels.reshape(*pixels.shape[:2], channels)
 
@@ -122,13 +123,13 @@ def read_listing(folder: Path, count: int) -> list[tuple[str, dict]]:
         try:
             # Not by `splitlines`: a name may hold what Unicode takes for the end of a line.
             lines = (part / LISTING).read_text(encoding="utf-8").split("\n")
-            rows = [json.loads(line) for line in lines if line]
-        except (OSError, ValueError) as error:
+            for row in map(json.loads, filter(None, lines)):
+                found[int(Path(row["file_name"]).stem)] = f"{part.name}/{row['file_name']}", row
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(
-                f"{part / LISTING}: cannot be read ({error}); redo with --overwrite"
+                f"{part / LISTING}: cannot be read ({type(error).__name__}: {error}); redo with "
+                "--overwrite"
             ) from error
-        for row in rows:
-            found[int(Path(row["file_name"]).stem)] = f"{part.name}/{row['file_name']}", row
     missing = [number for number in range(count) if number not in found]
     if missing or len(found) != count:
         raise UserError(

@@ -18,6 +18,7 @@ from safetensors import safe_open
 
 from dream_jax.errors import UserError
 from dream_jax.generator.torch_weights import BUFFERS, LeafPath, flax_layout, flax_path
+from dream_jax.git_lfs import ADVICE, is_pointer
 from dream_jax.training.finite import REMEDIES, is_finite
 
 STEMS = {  # of the files in Flax and in PyTorch layout
@@ -54,6 +55,8 @@ def check_weights(folder: Path, part: str) -> None:
     for path in _files(folder, part):
         if not path.is_file():
             raise UserError(f"generator.path: {path} is missing, which the part's index names")
+        if is_pointer(path):
+            raise UserError(f"generator.path: {path} is a Git LFS pointer; {ADVICE}")
 
 
 def _files(folder: Path, part: str) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from dream_jax.errors import UserError
 from dream_jax.rules import Rule, is_list, number, text, whole
-from dream_jax.settings import Count, NeutralCount, NotNegative, Positive, Share, Whole
+from dream_jax.settings import Count, NeutralCount, NotNegative, Positive, Seed, Share
 
 UNET_NORM_GROUPS = 32  # which Flax's UNet fixes
 
@@ -120,7 +120,7 @@ class TrainingSettings:
     """A whole configuration of a generator's training."""
 
     name: Annotated[str, text("a text", empty=False)]
-    seed: Whole
+    seed: Seed
     world: WorldSettings
     autoencoder: AutoencoderSettings
     text_encoder: TextEncoderSettings

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from dream_jax.data.folders import class_folders, image_files, load_classes
+from dream_jax.data.folders import ALLOWED, class_folders, image_files, load_classes
 from dream_jax.data.image_sets import DataOptions, IdSet, ImageSet
 from dream_jax.data.labels import select_classes
+from dream_jax.data.names import printable
 from dream_jax.errors import DataUnavailable, UserError
 from dream_jax.fingerprint import of_files
 
@@ -28,7 +29,7 @@ def _splits(options: DataOptions) -> tuple[Path, Path]:
         missing = "train" if not train.is_dir() else " or ".join(TEST_NAMES)
         raise DataUnavailable(
             f"data.folder {options.folder}: there is no folder {missing} in it; it must hold "
-            "train/<class>/* and test/<class>/* (or val/<class>/*), as png, jpg or jpeg"
+            f"train/<class>/* and test/<class>/* (or val/<class>/*), as {ALLOWED}"
         )
     return train, test
 
@@ -55,11 +56,15 @@ def imagefolder(options: DataOptions) -> tuple[ImageSet, ImageSet]:
 def _classes(train: Path, test: Path, options: DataOptions) -> tuple[list[str], tuple[str, ...]]:
     """Returns the folders of the classes and the names of these; see `imagefolder`."""
     folders = class_folders(train)
-    chosen, names = select_classes(folders, options.class_names, f"data.folder {train}")
+    chosen, names = select_classes(
+        list(map(printable, folders)), options.class_names, f"data.folder {train}"
+    )
     folders = [folders[index] for index in chosen]
     unknown = sorted(set(class_folders(test)) - set(folders)) if not options.class_names else []
     if unknown:
-        raise UserError(f"data.folder {test / unknown[0]}: there is no such class in {train}")
+        raise UserError(
+            f"data.folder {printable(str(test / unknown[0]))}: there is no such class in {train}"
+        )
     return folders, names
 
 

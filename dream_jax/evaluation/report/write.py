@@ -119,7 +119,7 @@ def _embedded(path) -> dict:
     """A PNG as base64, and the CSS pixels of its width at its own resolution."""
     from PIL import Image
 
-    with Image.open(path) as image:
+    with Image.open(path, formats=["PNG"]) as image:
         per_inch = image.info.get("dpi", (96, 96))[0]
         width = round(image.width * 96 / per_inch)
     return {"data": base64.b64encode(Path(path).read_bytes()).decode("ascii"), "width": width}
