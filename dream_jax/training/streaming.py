@@ -50,7 +50,7 @@ def stream(make: Callable[[int], Any], steps: range, workers: int) -> Generator[
         with closing(iter(data)) as batches:
             yield from batches
         return
-    check_shared_memory(make(steps.start), workers)
+    check_shared_memory(_Guarded(make)(steps.start), workers)
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
     data = data.mp_prefetch(options, worker_init_fn=_end_with_parent)
     mask = interrupts.keep_from_thread()
