@@ -15,7 +15,8 @@ from dream_jax.data.image_sets import IdSet, ImageSet
 from dream_jax.data.images import Images
 from dream_jax.data.registry import add
 from dream_jax.errors import UserError
-from dream_jax.files import read_json, read_npz, write_npz
+from dream_jax.files import checksum, read_json, read_npz, write_npz
+from dream_jax.record import seal
 
 
 def refusal(config, workdir, stages=tuple(pipeline.STEPS), overwrite=False) -> str:
@@ -199,7 +200,11 @@ def test_damaged_features_are_named(toy, copied_run):
     workdir = copied_run("embeddings", "images", "classifier", "evaluation", "report")
     path = workdir / "latent_space" / "features.npz"
     path.write_bytes(path.read_bytes()[:1000])
-    assert f"{path}: cannot be read" in refusal(toy.config(), workdir, ["sample"])
+    message = refusal(toy.config(), workdir, ["sample"])
+    assert message == (
+        f"{path}: is missing or damaged, and stage learn is not chosen to make it again; add learn "
+        f"to --stages"
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n cut short", b"no image at all"])
@@ -210,15 +215,15 @@ def test_unreadable_image_is_named(toy, copied_run, content):
     path.write_bytes(content)
     before = files_of(workdir)
     message = refusal(toy.config(), workdir, ["train"])
-    assert message.startswith(f"{path}: not a readable image (")
-    assert message.endswith("; delete it to make it again")
+    assert message.startswith(f"{path}: is missing or damaged, and stage decode is not chosen")
+    assert message.endswith("; add decode to --stages")
     after = files_of(workdir)
     assert {name: after[name] for name in before if name.name != "config.json"} == {
         name: time for name, time in before.items() if name.name != "config.json"
     }
 
 
-def test_corrupt_checkpoint_is_named(toy, copied_run, capsys):
+def test_corrupt_checkpoint_is_named(toy, copied_run):
     workdir = copied_run("evaluation", "report", "metrics.json")
     folder = workdir / "classifier" / "cross_entropy" / "checkpoints"
     newest = folder / str(max(int(p.name) for p in folder.iterdir() if p.name.isdigit()))
@@ -226,8 +231,8 @@ def test_corrupt_checkpoint_is_named(toy, copied_run, capsys):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     message = refusal(toy.config(), workdir, ["evaluate"])
-    assert f"checkpoint {newest}: checksums.json is missing or damaged; " in capsys.readouterr().out
-    assert message.startswith(f"{folder}: the newest whole checkpoint is of step 20, ")
+    assert message.startswith(f"{newest}/")
+    assert "stage train cross_entropy is not chosen" in message and "add train to" in message
     assert not (workdir / "metrics.json").exists()
 
 
@@ -262,6 +267,9 @@ def test_generator_of_another_token_width(toy, copied_run):
     path = workdir / "embeddings" / "outliers.npz"
     arrays = read_npz(path)
     write_npz(path, **(arrays | {"embeddings": arrays["embeddings"][..., :24]}))
+    record = read_json(path.parent / "stage.json")  # as if they had been sampled like that
+    record["files"][path.name] = checksum(path)
+    (path.parent / "stage.json").write_text(json.dumps(seal(record)))
     message = refusal(toy.config(), workdir, ["decode"])
     assert "token embeddings are 32 wide" in message
     assert "outliers 24" in message

@@ -156,7 +156,7 @@ def load_variables(
     if found != steps:
         raise UserError(
             f"{folder / 'checkpoints'}: the newest whole checkpoint is of step {max(found, 0)}, "
-            f"the trained classifier's is {steps}; redo it with --stages=train --overwrite"
+            f"the trained classifier's is {steps}; go on with --stages=train"
         )
     network = dict(state.model_state)
     own = Own(state.params["method"], network.pop("method", {}))
