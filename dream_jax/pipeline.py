@@ -157,6 +157,8 @@ def begin(run: Run, steps: Sequence[str], overwrite: bool) -> None:
     if hosts.is_main():
         for name in chosen if overwrite else ():
             run.record(name).clear()
+        for name in to_make:
+            run.record(name).reopen()
         for name, files in damage.items():
             repair(run.record(name), files)
         write_json(config, {"format": FORMAT} | as_dict(run.settings))

@@ -152,7 +152,9 @@ class Record:
 
     def reopen(self) -> None:
         """Records that the stage is not done, so that it goes on from the files that it has."""
-        self._write(False, self.read()["seconds"])
+        made = self._content()
+        if made is not None:
+            write_json(self._path, seal(made | {"done": False}))
 
     def clear(self) -> None:
         """Deletes the stage's folder, but for stages that lie in it, and its other products."""

@@ -55,14 +55,12 @@ def damaged_files(record: Record, thorough: bool) -> list[str]:
 
 
 def repair(record: Record, damaged: Iterable[str]) -> None:
-    """Deletes damaged files, so that the stage makes them again and keeps the others.
+    """Deletes damaged files of a stage that is made again, so that it keeps the others.
 
     Of a checkpoint, everything is deleted: the training goes on from the one before it.
     """
-    record.reopen()
-    for name in damaged:
-        parts = PurePosixPath(name).parts
-        path = record.folder.joinpath(*(parts[:2] if of_checkpoint(name) else parts))
+    parts = [PurePosixPath(name).parts[: 2 if of_checkpoint(name) else None] for name in damaged]
+    for path in (record.folder.joinpath(*part) for part in dict.fromkeys(parts)):
         print(f"missing or damaged, made again: {path}", flush=True)
         delete(path)
 

@@ -257,6 +257,7 @@ def test_what_is_damaged_is_found_and_deleted_and_nothing_else(tmp_path):
     assert damaged_files(learn(), thorough=False) == ["c/d.png"]
     damaged = damaged_files(learn(), thorough=True)
     assert damaged == ["b.npz", "c/d.png", "checkpoints/5/x/y"]
+    learn().reopen()
     repair(learn(), damaged)
     assert not learn().done
     learn().refuse_changes()  # it is continued
