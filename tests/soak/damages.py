@@ -39,7 +39,7 @@ READERS = {
 
 
 def run(case: Case) -> Outcome:
-    """Damages one file; a third of the time also deletes what is read from it, or adds rows."""
+    """Damages one file; often also deletes what was made from it, or asks for more rows."""
     laboratory, draw, outcome = case.laboratory, case.random(), Outcome()
     workdir, plain = case.folder / "run", laboratory.reference()
     shutil.copytree(plain.workdir, workdir)
@@ -50,7 +50,8 @@ def run(case: Case) -> Outcome:
     if then == "more rows":
         flags = (MORE_ROWS,)
     elif then == "deleted":
-        then = f"{_delete_reader(draw, workdir, before) or 'nothing else'} deleted"
+        gone = _delete_reader(draw, workdir, before)
+        then = f"{gone} deleted" if gone else "nothing else"
     what = f"{before} {kind}, {then}"
     outcome.counts.update({"damages": 1, f"damages of {_sort(before)}": 1})
     attempt = Attempt(laboratory, workdir, laboratory.reference(flags=flags), flags, draw)
@@ -268,6 +269,8 @@ def _sort(name: str) -> str:
     """The sort of a file, by its name relative to the run's folder."""
     if results.CHECKPOINTS in name:
         return "checkpoints"
+    if name.startswith("report/"):
+        return "report"
     own = Path(name).name
     return own if own in ("stage.json", "config.json", "metrics.json") else Path(own).suffix[1:]
 
