@@ -140,7 +140,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def main() -> int:
     given = arguments()
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)  # also where a shell's background job ignores SIGINT
     folder = given.folder or Path(tempfile.mkdtemp(prefix="dream-jax-soak-"))
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ Moment = Callable[[Program], bool]
 def run(case: Case) -> Outcome:
     """Kills one run at random moments of random stages."""
     laboratory, draw, outcome = case.laboratory, case.random(), Outcome()
-    layout = draw.choice(LAYOUTS)
+    (layout,) = draw.choices(list(LAYOUTS), list(LAYOUTS.values()))
     reference, workdir = laboratory.reference(layout), case.folder / "run"
     for number in range(MOST + 1):
         started = laboratory.start(workdir, layout)
@@ -28,9 +28,10 @@ def run(case: Case) -> Outcome:
             outcome.counts.update({"kills": 1, f"kills, {layout}": 1, f"kills in {stage}": 1})
             outcome.counts[kind.name] += 1
             for ending in endings:
-                outcome.expect("HANGS", ending.wrong if ending.status is None else "")
+                hangs = ending.status is None
+                outcome.expect("HANGS", f"{kind.name} in {stage}: {ending.wrong}" if hangs else "")
             if wrong := _unclean(kind, stage, endings[0]):
-                outcome.expect("unclean endings", f"{kind.name} in {stage}: {wrong}")
+                outcome.expect("UNCLEAN ENDINGS", f"{kind.name} in {stage}: {wrong}")
             continue
         endings = [program.end() for program in started]
         wrong = [str(ending) for ending in endings if ending.status != 0 or ending.wrong]
@@ -51,7 +52,7 @@ def _stage(program: Program) -> str:
 def _draw_moment(draw: random.Random, reference: Reference) -> Moment:
     """Draws when to kill: in start-up, where a stage begins, or within a stage."""
     where = draw.choices(("start-up", "edge", "within"), (1, 2, 7))[0]
-    later, share = draw.choices(range(5), (6, 6, 4, 2, 2))[0], draw.random()
+    later, share = draw.choices(range(5), (3, 6, 4, 3, 2))[0], draw.random()
 
     def moment(program: Program) -> bool:
         if where == "start-up":

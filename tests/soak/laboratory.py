@@ -29,11 +29,14 @@ class Layout(NamedTuple):
     devices: int
 
     def __str__(self) -> str:
-        return "2 processes" if self.processes > 1 else f"{self.devices} devices"
+        return "2 processes" if self.processes > 1 else f"devices: {self.devices}"
 
 
 ONE = Layout(1, 1)
-LAYOUTS = (ONE, Layout(1, 2), Layout(1, 4), Layout(2, 1))
+# How often runs of each are killed. Two processes are slow: the second finds nothing in the cache.
+LAYOUTS = {ONE: 3, Layout(1, 2): 3, Layout(1, 4): 3, Layout(2, 1): 2}
+# Programs that are compiled at every start need not be fast.
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 class Reference(NamedTuple):
@@ -122,7 +125,8 @@ class Laboratory:
                     arguments + ([f"--process_id={process}"] if layout.processes > 1 else []),
                     prefix,
                 ),
-                programs.environment(self.compiled, layout.devices),
+                programs.environment(self.compiled, layout.devices)
+                | (QUICK if layout.processes > 1 else {}),
                 REPOSITORY,
             )
             for process in range(layout.processes)
@@ -140,7 +144,11 @@ class Laboratory:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
             if key not in self._references:
-                workdir = self.folder / "references" / f"{layout}{' more' if flags else ''}"
+                workdir = (
+                    self.folder
+                    / "references"
+                    / f"{str(layout).replace(': ', '-')}{'-more' * bool(flags)}"
+                )
                 shutil.rmtree(workdir, ignore_errors=True)
                 ending = self.finish(workdir, layout, flags)
                 if ending.status != 0 or ending.errors:

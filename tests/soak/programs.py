@@ -17,7 +17,7 @@ from typing import ClassVar
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRESS = re.compile(r"\d+%\||\[\d\d:\d\d")  # what tqdm writes
-PATIENCE = 300.0  # seconds in which a program ends, or says something new
+PATIENCE = 180.0  # seconds in which a program ends, or prints something new
 
 
 @dataclass(frozen=True)
