@@ -24,6 +24,7 @@ from dream_jax.checks import check
 from dream_jax.data.images import Images
 from dream_jax.decoding.prompts import plain_prompt, prompt_with_placeholder
 from dream_jax.detector.methods import PLAIN
+from dream_jax.environment import use_compilation_cache
 from dream_jax.evaluation.report.image_sheets import Sheet
 from dream_jax.generator.interface import Sampling
 from dream_jax.generator.load import load_generator
@@ -31,7 +32,6 @@ from dream_jax.generator.stable_diffusion import Decoder
 from dream_jax.pipeline import make_run
 from dream_jax.settings import DecodingSettings
 from dream_jax.training import devices
-from dream_jax.training.devices import use_compilation_cache
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.py"
 PLMS = "PLMS, 50 steps"

@@ -63,9 +63,10 @@ def model() -> ConfigDict:
     model.arch = "resnet34"  # resnet8, resnet18, resnet34, resnet50
     model.width = 64  # channels of the first stage
     model.stem = "small"  # 3×3; "stride2" 3×3 with stride 2; "imagenet" 7×7 and max-pooling
-    # The published code computes in float32. bfloat16 halves the memory of activations, and TPU
-    # and GPU multiply it several times as fast.
-    model.precision = "bfloat16"
+    # "auto" is bfloat16 where the device computes it natively (TPU, GPU of compute capability 8.0
+    # or more), which halves the memory of activations and is several times as fast there, and else
+    # float32, in which the published code computes. A run keeps the one that it began with.
+    model.precision = "auto"
     return model
 
 
@@ -126,7 +127,8 @@ def generator() -> ConfigDict:
     generator.path = "CompVis/stable-diffusion-v1-4"  # a folder, or owner/name on the hub
     generator.revision = "133a221b8aa7292a167afc5127cb63fb5005638b"  # on the hub: commit or tag
     generator.scheduler = "plms"  # or ddim, dpmsolver++
-    generator.precision = "bfloat16"  # the published code: mixed float16 on a GPU
+    # "auto" is bfloat16 as above, float16 (the published code) on older GPUs, and else float32.
+    generator.precision = "auto"
     return generator
 
 

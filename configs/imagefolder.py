@@ -3,10 +3,11 @@
     python launch/main.py --config=configs/imagefolder.py \
         --config.data.folder=/data/parts --config.data.ood="('broken=/data/broken',)"
 
-`data.folder` holds `train/<class>/*.{png,jpg,jpeg}` and `test/<class>/*`; the folders' names are
-the classes' names, or `data.class_names` gives them. Names that Stable Diffusion's text encoder
-knows make better outliers than numbers: the outliers are imagined from them. `data.ood` names
-folders of images that are of no class, to measure the detector by: `name=folder`, any number.
+`data.folder` holds `train/<class>/*` and `test/<class>/*`, as png, jpg, webp, bmp, tif or gif. The
+folders' names are the classes' names, or `data.class_names` gives them. Names that Stable
+Diffusion's text encoder knows make better outliers than numbers: the outliers are imagined from
+them. `data.ood` names folders of images that are of no class, to measure the detector by:
+`name=folder`, any number.
 
 The 5,000 outliers take about half an hour on an A100 by the estimate of docs/scale.md; the rest
 depends on the images. Sizes are between CIFAR-100's and ImageNet-100's: a few hundred to some tens

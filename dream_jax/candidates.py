@@ -1,5 +1,7 @@
 """Candidates for the settings of rows: the choice among them, and how results report it."""
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,37 @@ def record_file(record: str) -> Path | None:
     """
     if not record:
         return None
-    if not Path(record).is_file():
+    if not os.path.isfile(record):
         raise UserError(
             f"config.tuning.record is {record!r}; there is no such file: it must be one that "
             f"launch/tune.py wrote, or empty"
         )
     return Path(record)
+
+
+def read_record(record: str) -> dict[str, Any]:
+    """Returns what `config.tuning.record` holds; nothing if it is empty.
+
+    Raises:
+      UserError: it names no file that launch/tune.py wrote.
+    """
+    path = record_file(record)
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text())
+        for own in found["rows"].values():
+            choose(own["candidates"])
+            dict(own["chosen"])
+        whole = isinstance(found["seed"], int) and isinstance(found["sets"], list)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise UserError(
+            f"config.tuning.record is {record!r}, which is damaged or no tuning.json: it must be "
+            f"one that launch/tune.py wrote, or empty"
+        )
+    return found
 
 
 def choose(candidates: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -5,15 +5,18 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from ml_collections import ConfigDict
 
-from dream_jax.candidates import record_file
+from dream_jax.config_tree import plain_tree, shown
+from dream_jax.configurations import check_known, check_program
 from dream_jax.data.roles import check_sets
 from dream_jax.detector.methods import PLAIN, TRAININGS
 from dream_jax.errors import UserError
 from dream_jax.generator.folders import check_generator
-from dream_jax.rows import candidates, make_rows
+from dream_jax.precision import resolve_precision
+from dream_jax.rows import check_tuning, make_rows
 from dream_jax.rules import Rule, one_of
 from dream_jax.sampling.settings import check_class_sizes
-from dream_jax.settings import Settings, field_types, flatten
+from dream_jax.settings import Settings
+from dream_jax.sizes import check_sizes
 
 # Lists of names, for which a flag may give one text: --config.methods=msp,vos
 LISTS = ("methods", "data.ood", "data.shifted", "data.tuning", "data.auxiliary")
@@ -25,19 +28,16 @@ def check(config: ConfigDict) -> Settings:
     Raises:
       UserError: one line with the first bad field, its value and what is allowed.
     """
-    tree = config.to_dict()
+    tree = plain_tree(config)
+    check_program(Settings, tree, "configs/quickstart.py")
     for field in LISTS:
         _split_at_commas(tree, field)
-    settings = _typed(Settings, tree, "")
-    known = field_types()
-    for field in flatten(tree):
-        if not any(field == name or field.startswith(f"{name}.") for name in known):
-            raise UserError(f"config.{field} is no setting; allowed: {', '.join(sorted(known))}")
+    settings = typed(Settings, tree, "")
+    check_known(Settings, tree)
     make_rows(settings)
-    for name in settings.tuning.candidates:
-        candidates(settings, name)
-    record_file(settings.tuning.record)
+    check_tuning(settings)
     check_sets(settings.data)
+    check_sizes(settings)
     check_class_sizes(settings)
     if settings.init_from in TRAININGS and settings.init_from != PLAIN:
         raise UserError(
@@ -50,7 +50,7 @@ def check(config: ConfigDict) -> Settings:
             f"{settings.classifier.by_name_share} it must be above 0"
         )
     check_generator(settings.generator.path, settings.generator.revision)
-    return settings
+    return resolve_precision(settings)
 
 
 def _split_at_commas(tree: dict[str, Any], field: str) -> None:
@@ -63,23 +63,37 @@ def _split_at_commas(tree: dict[str, Any], field: str) -> None:
         section[last] = tuple(name.strip() for names in parts for name in names)
 
 
-def _typed(kind: Any, tree: Any, prefix: str) -> Any:
-    """Makes a section of the settings of a tree of values."""
+def typed(kind: Any, tree: Any, prefix: str) -> Any:
+    """Makes a section of the settings, a dataclass with rules, of a tree of values.
+
+    Args:
+      kind: the dataclass.
+      tree: field → value, or → the tree of a section.
+      prefix: of the fields' names in messages, "" or "section.".
+
+    Raises:
+      UserError: names the first field that is missing or not allowed.
+    """
     values: dict[str, Any] = {}
     hints: dict[str, Any] = get_type_hints(kind, include_extras=True)
+    if not isinstance(tree, dict):
+        raise UserError(
+            f"config.{prefix.rstrip('.')} is {shown(tree)}; it must be a section with the fields "
+            f"{', '.join(field.name for field in fields(kind))}"
+        )
     for field in fields(kind):
         hint, path = hints[field.name], f"{prefix}{field.name}"
-        section = tree if isinstance(tree, dict) else {}
         if is_dataclass(hint):
-            values[field.name] = _typed(hint, section.get(field.name), f"{path}.")
+            values[field.name] = typed(hint, tree.get(field.name, {}), f"{path}.")
             continue
         rule = rule_of(hint)
-        if field.name not in section:
+        if field.name not in tree:
             raise UserError(f"config.{path} is missing; it must be {rule.allowed}")
-        value = section[field.name]
+        value = tree[field.name]
         if not rule.holds(value):
-            raise UserError(f"config.{path} is {value!r}; it must be {rule.allowed}")
-        values[field.name] = tuple(value) if isinstance(value, list) else value
+            raise UserError(f"config.{path} is {shown(value)}; it must be {rule.allowed}")
+        made = rule.made(value)
+        values[field.name] = tuple(made) if isinstance(made, list) else made
     return kind(**values)
 
 

@@ -18,11 +18,13 @@ import dream_jax.sampling.stage
 from dream_jax.checks import check
 from dream_jax.errors import UserError
 from dream_jax.files import read_json, write_json
+from dream_jax.record import FORMAT, old_format
+from dream_jax.repair import find_damage, repair
 from dream_jax.results import Row
 from dream_jax.rows import check_row, impossible, lacking, make_rows
 from dream_jax.run import Cache, Run
 from dream_jax.settings import Settings, as_dict
-from dream_jax.stage import FORMAT, Stage, old_format
+from dream_jax.stage import Stage
 from dream_jax.training import hosts
 
 # The steps of the method, in order: each lists its stages for some settings and rows.
@@ -73,7 +75,7 @@ def run(
     if unknown or not steps:
         raise UserError(f"--stages names {unknown or 'nothing'}; allowed: {', '.join(STEPS)}")
     settings = check(config)
-    hosts.check_same([config.to_dict(), list(steps), overwrite], "settings")
+    hosts.check_same([as_dict(settings), list(steps), overwrite], "settings")
     check_folder(settings, workdir)
     made = possible_run(settings, workdir, steps, overwrite)
     begin(made, steps, overwrite)
@@ -88,7 +90,7 @@ def check_folder(settings: Settings, workdir: Path) -> None:
     config = workdir / "config.json"
     if not config.exists():
         return
-    found = read_json(config)
+    found = read_json(config, "delete it: it is written again")
     if found.get("format") != FORMAT:
         raise old_format(workdir)
     if found.get("name") != settings.name:
@@ -140,18 +142,23 @@ def begin(run: Run, steps: Sequence[str], overwrite: bool) -> None:
                 f"--stages starts at {tuple(STEPS)[first]}, which needs stage {name!r}; it is not "
                 f"done in {run.workdir}"
             )
-    missing = [name for name in chosen if overwrite or not run.done(name)]
-    for name in missing:
+    missing = {name for name in chosen if overwrite or not run.done(name)}
+    damage = find_damage(run, chosen, missing)
+    to_make = [name for name in chosen if name in missing or name in damage]
+    for name in to_make:
         run.stages[name].check(run.work(name))
-    if not missing:
+    config = run.workdir / "config.json"
+    if not to_make and hosts.from_main(config.exists):
         return
-    for row in run.rows:
+    for row in run.rows if to_make else ():
         check_row(run.settings, row, run.work("learn").train)
     hosts.barrier("settings checked")
-    config = run.workdir / "config.json"
+    run.look_again()
     if hosts.is_main():
         for name in chosen if overwrite else ():
             run.record(name).clear()
+        for name, files in damage.items():
+            repair(run.record(name), files)
         write_json(config, {"format": FORMAT} | as_dict(run.settings))
     hosts.barrier("begun")
     if not config.exists():
@@ -163,9 +170,10 @@ def begin(run: Run, steps: Sequence[str], overwrite: bool) -> None:
 
 def make(run: Run, name: str) -> None:
     """Makes a stage that is not done; a derived one from nothing."""
+    record = run.record(name)
+    record.refuse_changes()  # of what was made again upstream, with another result
     if run.done(name):
         return
-    record = run.record(name)
     if hosts.is_main() and record.stage.derived:
         record.clear()
     with record.running():

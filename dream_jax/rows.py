@@ -1,15 +1,18 @@
 """Which rows the results have: names of trainings and detectors as pairs with their settings."""
 
+import math
 from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
+from dream_jax.candidates import read_record
 from dream_jax.data.image_sets import ImageSet
 from dream_jax.detector.detectors import DETECTORS
 from dream_jax.detector.methods import PLAIN, TRAININGS
 from dream_jax.detector.options import resolve
 from dream_jax.errors import UserError
 from dream_jax.results import Row
+from dream_jax.rules import is_list
 from dream_jax.settings import Settings
 
 # The rows of `methods = "all"`: every detector of the plain classifier, then every other training.
@@ -18,6 +21,7 @@ ALL = (
     *(name for name, detector in DETECTORS.items() if not detector.made_for),
     *(name for name in TRAININGS if name != PLAIN),
 )
+MOST_CANDIDATES = 10_000  # of a row
 SECTIONS = {
     "": "Trained on the ID images alone",
     "outliers": "Trained with imagined images",
@@ -147,6 +151,33 @@ def check_row(settings: Settings, row: Row, train: ImageSet) -> None:
     DETECTORS[row.detector].check(row.options, len(labels))
 
 
+def check_tuning(settings: Settings) -> None:
+    """Checks the candidates of `config.tuning`, and the record that settings were chosen by.
+
+    Raises:
+      UserError: names the setting.
+    """
+    for name in settings.tuning.candidates:
+        candidates(settings, name)
+    for name, own in read_record(settings.tuning.record).get("rows", {}).items():
+        unknown = sorted(set(own["chosen"]) - set(_options_of(name)))
+        if unknown:
+            raise UserError(
+                f"config.tuning.record is {settings.tuning.record!r}; it chooses {unknown[0]!r} "
+                f"for {name!r}, which has no such setting: tune again, or leave it empty"
+            )
+
+
+def _options_of(name: str) -> dict[str, Any]:
+    """Returns what can be chosen for a row by its name: its detector's settings, its training's."""
+    found = pair(name)
+    if found is None:
+        return {}
+    training, detector = found
+    own = {} if name in DETECTORS else TRAININGS[training].options
+    return {**DETECTORS[detector].options, **own}
+
+
 def candidates(settings: Settings, name: str) -> list[dict[str, Any]]:
     """Returns the settings to try for a row: all combinations of `config.tuning.candidates`.
 
@@ -154,19 +185,20 @@ def candidates(settings: Settings, name: str) -> list[dict[str, Any]]:
       UserError: there is no such row or setting, or a value is not allowed.
     """
     lists, field = settings.tuning.candidates[name], f"config.tuning.candidates.{name}"
-    found = pair(name)
-    if not found or not lists or not all(isinstance(v, tuple | list) for v in lists.values()):
+    are_lists = all(is_list(values) and len(values) for values in lists.values())
+    if not pair(name) or not lists or not are_lists:
         raise UserError(
             f"{field} is {lists!r}; it must be a list of values for each of some settings of one "
-            f"of {', '.join(ALL)}"
+            f"of {', '.join(ALL)}; no list may be empty"
         )
-    training, detector = found
-    known = dict(DETECTORS[detector].options)
-    known |= {} if name in DETECTORS else TRAININGS[training].options
+    if (key := key_of(*pair(name))) != name:  # type: ignore[misc]
+        raise UserError(f"config.tuning.candidates has {name!r}; the name of its row is {key!r}")
+    if (count := math.prod(map(len, lists.values()))) > MOST_CANDIDATES:
+        raise UserError(f"{field} has {count} combinations; at most {MOST_CANDIDATES} are tried")
     tried = [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
     try:
         for own in tried:
-            resolve(name, known, own)
+            resolve(name, _options_of(name), own)
     except UserError as error:
         raise UserError(f"{field}: {error}") from None
     return tried

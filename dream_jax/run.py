@@ -17,9 +17,11 @@ from dream_jax.data.registry import load_id
 from dream_jax.data.sources import Stored
 from dream_jax.errors import DataUnavailable, UserError
 from dream_jax.files import read_json, read_npz
+from dream_jax.origins import ORIGINS, counted, fingerprint
+from dream_jax.record import Record
 from dream_jax.results import Features, Row, decode_stage, images_of_kind, stage_of
-from dream_jax.settings import Settings, expand, is_neutral, value_of, view
-from dream_jax.stage import Record, Stage
+from dream_jax.settings import Settings, expand, is_neutral, view
+from dream_jax.stage import Stage
 from dream_jax.training import hosts
 
 T = TypeVar("T")
@@ -69,6 +71,7 @@ class Run:
         self.cache = cache or Cache()
         self._root_of = root_of or (lambda stage: workdir)
         self._records: dict[str, Record] = {}
+        self._fingerprints: dict[str, dict[str, Any]] = {}
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -76,29 +79,41 @@ class Run:
         return self.settings.seeds or (self.settings.seed,)
 
     def record(self, name: str) -> Record:
-        """Returns the record of a stage, with those of all stages upstream of it."""
+        """Returns the record of a stage, with those of all stages upstream of it.
+
+        Raises:
+          UserError: images or the generator are here and cannot be read.
+        """
         if name not in self._records:
             stage = self.stages[name]
             upstream: dict[str, Record] = {}
             for source in stage.inputs:
                 above = self.record(source)
                 upstream |= {**above.upstream, source: above}
-            settings = {
-                field: value_of(self.settings, field)
-                for field in expand(stage.reads)
-                if not is_neutral(field)
-            }
-            root = self._root_of(stage)
-            self._records[name] = Record(stage, root, settings | dict(stage.parameters), upstream)
+            fields = expand(stage.reads)
+            settings = {f: counted(self.settings, f) for f in fields if not is_neutral(f)}
+            settings |= stage.parameters
+            origins = {f: self._fingerprint(f) for f in fields if f in ORIGINS}
+            self._records[name] = Record(stage, self._root_of(stage), settings, origins, upstream)
         return self._records[name]
 
+    def _fingerprint(self, field: str) -> dict[str, Any]:
+        if field not in self._fingerprints:
+            self._fingerprints[field] = fingerprint(self.settings, field)
+        return self._fingerprints[field]
+
+    def look_again(self) -> None:
+        """Forgets fingerprints: checks may have prepared or downloaded what was not there."""
+        self._fingerprints.clear()
+        self._records.clear()
+
     def folder(self, name: str) -> Path:
-        return self.record(name).folder
+        stage = self.stages[name]
+        return self._root_of(stage) / stage.folder
 
     def done(self, name: str) -> bool:
         """Returns whether a stage is done: the same in all processes."""
-        work = self.work(name)
-        return hosts.from_main(lambda: self.record(name).done and work.stage.current(work))
+        return hosts.from_main(lambda: self.record(name).done)
 
     def work(self, name: str, read: set[str] | None = None) -> Work:
         """Returns what a stage works with; `read` collects the fields that it reads."""

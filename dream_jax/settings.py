@@ -7,14 +7,35 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, cast, get_type_hints
 
-from dream_jax.rules import above, mapping, number, seeds, text, texts, whole
+from dream_jax.rules import (
+    MOST_SEED,
+    above,
+    all_of,
+    is_name,
+    is_section,
+    is_suffix,
+    mapping,
+    number,
+    path,
+    run_name,
+    seeds,
+    sets,
+    template,
+    text,
+    texts,
+    whole,
+)
 
-# Marks a field that changes how a result is reached, or when a run is refused, and not the result.
+# Marks a field that changes how a result is reached, or when a run is refused, and not the result;
+# or that says where something lies, of which records hold a fingerprint (see `origins`).
 NEUTRAL = "neutral"
 
-Whole = Annotated[int, whole(0)]
 Count = Annotated[int, whole(1)]
 NeutralCount = Annotated[int, whole(1), NEUTRAL]
+Seed = Annotated[int, whole(0, MOST_SEED)]
+# Bounds far beyond what is of use, so that a slip of the pen is no list of 10^12 images.
+Epochs = Annotated[int, whole(1, 1_000_000)]  # also rounds of sampling
+Pictures = Annotated[int, whole(1, 10_000_000)]  # that are decoded, or drawn from a set
 Share = Annotated[float, number(0, 1)]
 Positive = Annotated[float, above(0)]
 NotNegative = Annotated[float, number(0)]
@@ -22,8 +43,8 @@ NotNegative = Annotated[float, number(0)]
 Augmentation = Literal["none", "affine", "crop_flip", "random_resized_crop"]
 Architecture = Literal["resnet8", "resnet18", "resnet34", "resnet50"]
 Stem = Literal["small", "stride2", "imagenet"]
-ModelPrecision = Literal["float32", "bfloat16"]
-GeneratorPrecision = Literal["float32", "bfloat16", "float16"]
+ModelPrecision = Literal["auto", "float32", "bfloat16"]
+GeneratorPrecision = Literal["auto", "float32", "bfloat16", "float16"]
 Scheduler = Literal["plms", "ddim", "dpmsolver++"]
 Selection = Literal["paper", "published"]
 
@@ -31,35 +52,38 @@ Selection = Literal["paper", "published"]
 @dataclass(frozen=True)
 class DataSettings:
     id: Annotated[str, text("the name of an ID set", empty=False)]
-    ood: Annotated[tuple[str, ...], texts("one or more of the OOD sets' names", empty=False)]
+    ood: Annotated[tuple[str, ...], sets("one or more of the OOD sets' names", empty=False)]
     shifted: Annotated[
-        tuple[str, ...], texts("names of shifted test sets of the ID classes, or empty")
+        tuple[str, ...], sets("names of shifted test sets of the ID classes, or empty")
     ]
     tuning: Annotated[
-        tuple[str, ...], texts("names of OOD sets to choose hyper-parameters by, or empty")
+        tuple[str, ...], sets("names of OOD sets to choose hyper-parameters by, or empty")
     ]
     auxiliary: Annotated[
-        tuple[str, ...], texts("names of sets of real outliers to train on, or empty")
+        tuple[str, ...], sets("names of sets of real outliers to train on, or empty")
     ]
-    auxiliary_count: Count
-    image_size: Annotated[int, whole(28)]
+    auxiliary_count: Pictures
+    image_size: Annotated[int, whole(28, 4096)]
     channels: Literal[1, 3]
-    ood_count: Count
-    tfds_dir: Annotated[str, text("a text, empty for the usual folder"), NEUTRAL]
-    folder: Annotated[str, text("a folder for data.id=imagefolder, else empty")]
+    ood_count: Pictures
+    tfds_dir: Annotated[str, path("a text that names a folder, empty for the usual one"), NEUTRAL]
+    folder: Annotated[str, path("a folder for data.id=imagefolder, else empty"), NEUTRAL]
     class_names: Annotated[
-        dict[str, str], mapping("a class name for each of some folders or labels, or empty", str)
+        dict[str, str],
+        mapping("a class name for each of some folders or labels, or empty", is_name),
     ]
-    class_tokens: Annotated[dict[str, str], mapping("a word for each of some class names", str)]
+    class_tokens: Annotated[
+        dict[str, str], mapping("a word for each of some class names, or empty", is_name)
+    ]
     unreadable: Annotated[Literal["stop", "skip"], NEUTRAL]
-    hold_bytes: Annotated[int, whole(0), NEUTRAL]
-    workers: Annotated[int, whole(0), NEUTRAL]
+    hold_bytes: Annotated[int, whole(0, 2**60), NEUTRAL]
+    workers: Annotated[int, whole(0, 1024), NEUTRAL]
 
 
 @dataclass(frozen=True)
 class ModelSettings:
     arch: Architecture
-    width: Count
+    width: Annotated[int, whole(1, 1024)]
     stem: Stem
     precision: ModelPrecision
 
@@ -75,7 +99,7 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class LatentSpaceSettings:
-    epochs: Count
+    epochs: Epochs
     batch_size: Count
     temperature: Positive
     augment: Augmentation
@@ -91,7 +115,7 @@ class SamplingSettings:
     candidates: Count
     scale: Positive
     keep: Count
-    rounds: Count
+    rounds: Epochs
     selection: Selection
 
 
@@ -102,15 +126,15 @@ class InlierSettings:
     candidates: Count
     scale: Positive
     keep: Count
-    rounds: Count
-    images: Count
+    rounds: Epochs
+    images: Pictures
     confirmed: bool
 
 
 @dataclass(frozen=True)
 class GeneratorSettings:
-    path: Annotated[str, text("a folder, or owner/name", empty=False)]
-    revision: Annotated[str, text("a commit or tag, empty for a folder")]
+    path: Annotated[str, path("a folder, or owner/name", empty=False), NEUTRAL]
+    revision: Annotated[str, text("a commit or tag, empty for a folder"), NEUTRAL]
     scheduler: Scheduler
     precision: GeneratorPrecision
 
@@ -119,25 +143,28 @@ class GeneratorSettings:
 class DecodingSettings:
     prompts: Annotated[
         tuple[str, ...],
-        texts("one or more texts with {name} in them", empty=False, holding="{name}"),
+        all_of(
+            template(), "one or more texts with {name} in them and no other braces", empty=False
+        ),
     ]
-    id_prompt: Annotated[str, text("a text with {name} in it", holding="{name}")]
+    id_prompt: Annotated[str, template()]
     name_suffixes: Annotated[
-        dict[str, str], mapping("a text for each of some class names, or empty", str)
+        dict[str, str],
+        mapping("a text without braces for each of some class names, or empty", is_suffix),
     ]
-    image_size: Annotated[int, whole(8)]
+    image_size: Annotated[int, whole(8, 4096)]
     steps: Count
     guidance: NotNegative
     batch_size: NeutralCount
     vae_batch_size: NeutralCount
-    outliers: Count
-    by_name: Whole
-    by_name_test: Count
+    outliers: Pictures
+    by_name: Annotated[int, whole(0, 10_000_000)]
+    by_name_test: Pictures
 
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    epochs: Count
+    epochs: Epochs
     batch_size: Count
     outlier_batch_size: Count
     augment: Augmentation
@@ -152,7 +179,7 @@ class ClassifierSettings:
 
 @dataclass(frozen=True)
 class FineTuneSettings:
-    epochs: Count
+    epochs: Epochs
     batch_size: Count
     outlier_batch_size: Count
     learning_rate: Positive
@@ -160,30 +187,32 @@ class FineTuneSettings:
 
 @dataclass(frozen=True)
 class TuningSettings:
-    seed: Whole
+    seed: Seed
     candidates: Annotated[
         dict[str, dict[str, Any]],
-        mapping("by the name of a row, a list of values for each of some settings, or empty", dict),
+        mapping(
+            "by the name of a row, a list of values for each of some settings, or empty", is_section
+        ),
     ]
-    record: Annotated[str, text("a file that launch/tune.py wrote, or empty")]
+    record: Annotated[str, path("a file that launch/tune.py wrote, or empty")]
 
 
 @dataclass(frozen=True)
 class Settings:
     """A whole configuration; `configs/base.py` explains each field."""
 
-    name: Annotated[str, text("a text", empty=False)]
-    seed: Whole
+    name: Annotated[str, run_name()]
+    seed: Seed
     seeds: Annotated[
         tuple[int, ...],
-        seeds("whole numbers of at least 0, each once, or empty for config.seed alone"),
+        seeds("whole numbers of at least 0 and below 2^32, each once, or empty for config.seed"),
     ]
     methods: Annotated[tuple[str, ...], texts("names of rows", empty=False)]
     method_options: Annotated[
         dict[str, dict[str, Any]],
-        mapping("settings by the name of a training or detector, or empty", dict),
+        mapping("settings by the name of a training or detector, or empty", is_section),
     ]
-    init_from: Annotated[str, text("a text")]
+    init_from: Annotated[str, path("empty, 'cross_entropy', or a folder of checkpoints")]
     save_every: NeutralCount
     eval_batch_size: NeutralCount
     data: DataSettings
@@ -211,18 +240,18 @@ def field_types(kind: type = Settings, prefix: str = "") -> dict[str, Any]:
     return types
 
 
-def is_neutral(name: str) -> bool:
+def is_neutral(name: str, kind: type = Settings) -> bool:
     """Returns whether a field leaves results as they are."""
-    return NEUTRAL in getattr(field_types()[name], "__metadata__", ())
+    return NEUTRAL in getattr(field_types(kind)[name], "__metadata__", ())
 
 
-def expand(names: tuple[str, ...]) -> tuple[str, ...]:
+def expand(names: tuple[str, ...], kind: type = Settings) -> tuple[str, ...]:
     """Returns the fields that names of fields and of whole sections stand for.
 
     Raises:
       KeyError: a name is neither.
     """
-    known = field_types()
+    known = field_types(kind)
     expanded: dict[str, None] = {}
     for name in names:
         found = [field for field in known if field == name or field.startswith(f"{name}.")]

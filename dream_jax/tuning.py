@@ -50,15 +50,19 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             f"on, and candidates for some of config.methods = {settings.methods}"
         )
     cache = Cache()
+    steps = [step for step in pipeline.STEPS if step != "report"]
+    runs = [
+        (row.key, options, candidate_run(settings, workdir, row, options, cache))
+        for row in rows
+        for options in candidates(settings, row.key)
+    ]
+    for _, _, candidate in runs:  # all are checked before any of them works
+        pipeline.begin(candidate, steps, overwrite=False)
     tried: dict[str, list] = {row.key: [] for row in rows}
-    for row in rows:
-        for options in candidates(settings, row.key):
-            candidate = candidate_run(settings, workdir, row, options, cache)
-            steps = [step for step in pipeline.STEPS if step != "report"]
-            pipeline.begin(candidate, steps, overwrite=False)
-            for name in pipeline.chosen_stages(candidate, steps):
-                pipeline.make(candidate, name)
-            tried[row.key].append({"options": options, **_measures(candidate, row.key)})
+    for key, options, candidate in runs:
+        for name in pipeline.chosen_stages(candidate, steps):
+            pipeline.make(candidate, name)
+        tried[key].append({"options": options, **_measures(candidate, key)})
     record = {
         "config": settings.name,
         "sets": list(settings.data.tuning),
@@ -83,7 +87,7 @@ def candidate_run(
         settings,
         methods=(row.key,),
         seeds=(seed,),
-        data=replace(settings.data, ood=settings.data.tuning, tuning=(), shifted=()),
+        data=replace(settings.data, ood=settings.data.tuning, shifted=()),
         method_options=with_options(settings.method_options, row.key, options),
     )
     name = ",".join(f"{setting}={value}" for setting, value in options.items())

@@ -16,9 +16,9 @@ except ModuleNotFoundError:  # in a clone that is not installed
 
 
 def run(config, workdir):
-    from dream_jax.miniature.training import train_generator  # not needed for --help
+    from dream_jax import generator_training  # not needed for --help
 
-    print(f"generator: {train_generator(config, workdir)}")
+    print(f"generator: {generator_training.run(config, workdir)}")
 
 
 flags.adopt_module_key_flags(cli)  # so that --help shows --config and --workdir

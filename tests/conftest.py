@@ -1,5 +1,6 @@
 """What all tests share. Imported before any test file, so before JAX and diffusers."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -68,6 +69,18 @@ def on_devices(tmp_path_factory):
             return dict(file)
 
     return run
+
+
+@pytest.fixture
+def decoding():
+    """Settings of decoding with short prompts."""
+    from configs import base
+    from dream_jax.settings import DecodingSettings
+
+    settings = DecodingSettings(**base.get_config().decoding.to_dict())
+    return dataclasses.replace(
+        settings, prompts=("a {name}", "the {name}"), id_prompt="{name}", name_suffixes={}
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,26 @@
 """A configuration is checked as a whole before any work, and refused in one line."""
 
+import json
+import random
 import re
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from toy import digits_small
 
 from configs import cifar10, cifar100, imagefolder, imagenet100, quickstart
 from dream_jax import pipeline
 from dream_jax.checks import check
+from dream_jax.config_tree import run_name, shown
+from dream_jax.data.image_sets import IdSet
+from dream_jax.data.registry import add
 from dream_jax.errors import UserError
+from dream_jax.files import read_json
 from dream_jax.rows import candidates as tried
-from dream_jax.settings import field_types
+from dream_jax.settings import as_dict, field_types
 
 
 def refusal(config: ConfigDict) -> str:
@@ -28,8 +37,8 @@ def with_value(config: ConfigDict, field: str, value) -> ConfigDict:
     *parents, last = field.split(".")
     for part in parents:
         section = section[part]
-    with section.ignore_type():
-        section[last] = value
+    del section[last]  # with its type
+    section[last] = value
     return config
 
 
@@ -109,12 +118,49 @@ def test_all_rows_can_be_asked_for_in_every_configuration():
         ("classifier.round_trip_share", 1.2, "at most 1"),
         ("classifier.filter_confidence", 0.0, "above 0"),
         ("classifier.optimizer.weight_decay", float("inf"), "a number"),
+        ("seed", 2**32, "at most 4294967295"),  # JAX draws the same from it as from 0
+        ("tuning.seed", 2**63, "at most 4294967295"),
+        ("seeds", (0, 2**64), "below 2^32"),
+        ("name", "a\nb", "a text"),
+        ("data.image_size", 10**6, "at most 4096"),
+        ("decoding.image_size", 10**6, "at most 4096"),
+        ("decoding.outliers", 10**12, "at most 10000000"),
+        ("model.width", 10**6, "at most 1024"),
+        ("eval_batch_size", 2**31 - 1, "with config.data.image_size = 32 it must be at most"),
+        ("decoding.batch_size", 2**31 - 1, "with config.decoding.image_size = 32"),
+        ("sampling.candidates", 10**8, "with 10 features drawn in a round"),
+        ("latent_space.temperature", 1e-50, "above 0"),
+        ("classifier.optimizer.learning_rate", 10**400, "above 0"),
+        ("decoding.guidance", 1e300, "at least 0"),
+        ("decoding.prompts", (1,), "{name}"),
+        ("decoding.prompts", ("{name} {color}",), "no other braces"),
+        ("decoding.prompts", ("{name", "{name}"), "no other braces"),
+        ("decoding.prompts", ("{name!r:>10}",), "{name}"),
+        ("decoding.prompts", ("{{name}}",), "no other braces"),
+        ("decoding.prompts", ("{name} {}",), "no other braces"),
+        ("decoding.id_prompt", "{name} }", "no other braces"),
+        ("data.shifted", ("blur", "nope"), "there is no shifted set 'nope'"),
+        ("data.shifted", ("blur", "blur=folder"), "a name of its own"),
+        ("data.tuning", ("nope",), "there is no tuning set 'nope'"),
+        ("data.auxiliary", ("nope",), "there is no auxiliary set 'nope'"),
+        ("data.tuning", ("id=folder",), "a name of its own"),
+        ("data.ood", ("allow_pickle=folder",), "a name of its own"),
+        ("data.folder", "x" * 300, "a folder"),
+        ("data.folder", "~no_such_user/x", "a folder"),
+        ("data.folder", "data/images", "must be empty, because data.id = digits_ignoring"),
+        ("sampling", 3, "a section with the fields k, boundary"),
+        ("data", None, "a section with the fields id"),
+        ("method_options", {1: {}}, "settings"),
     ],
 )
 def test_bad_value_is_named_with_what_is_allowed(toy, field, value, allowed):
-    message = refusal(with_value(toy.config(), field, value))
+    config = with_value(toy.config(), field, value)
+    if "ignoring" in allowed:
+        add(IdSet("digits_ignoring", digits_small, ignores=("folder",)))
+        config.data.id = "digits_ignoring"
+    message = refusal(config)
     assert message.startswith(f"config.{field} is ")
-    assert str(value) in message
+    assert shown(value)[:100] in message
     assert allowed in message
 
 
@@ -161,6 +207,9 @@ def test_rows_and_sets_in_one_text(toy):
         ({"knn": {"k": (0, 3)}}, "config.tuning.candidates.knn: knn: k is 0; it must be a whole"),
         ({"knn": {"n": (1,)}}, "config.tuning.candidates.knn: knn has no setting 'n'"),
         ({"knn": {"k": 3}}, "it must be a list of values for each of some settings of one of"),
+        ({"knn": {"k": ()}}, "no list may be empty"),
+        ({"knn": {}}, "it must be a list of values for each of some settings of one of"),
+        ({"vos/energy": {"weight": (1,)}}, "has 'vos/energy'; the name of its row is 'vos'"),
         ({"knm": {"k": (3,)}}, "it must be a list of values for each of some settings of one of"),
     ],
 )
@@ -182,6 +231,110 @@ def test_a_set_is_tested_or_tuned_or_trained_on(toy):
 def test_record_of_tuning_that_is_not_there(toy):
     message = refusal(with_value(toy.config(), "tuning.record", "no/file.json"))
     assert message.startswith("config.tuning.record is 'no/file.json'; there is no such file")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{}", "[]", "no JSON", '{"rows": {"knn": {}}, "sets": [], "seed": 1}'),
+        '{"rows": {"knn": {"candidates": [], "chosen": {}}}, "sets": [], "seed": 1}',
+    ],
+)
+def test_record_of_tuning_that_is_none(toy, tmp_path, content):
+    path = tmp_path / "tuning.json"
+    path.write_text(content)
+    message = refusal(with_value(toy.config(), "tuning.record", str(path)))
+    assert message.startswith(f"config.tuning.record is {str(path)!r}, which is damaged or no ")
+
+
+def test_record_of_tuning_with_settings_that_are_gone(toy, tmp_path):
+    record = read_json(Path(quickstart.get_config().tuning.record))
+    record["rows"]["knn"]["chosen"] = {"neighbours": 3}
+    path = tmp_path / "tuning.json"
+    path.write_text(json.dumps(record))
+    message = refusal(with_value(toy.config(), "tuning.record", str(path)))
+    assert "it chooses 'neighbours' for 'knn', which has no such setting" in message
+
+
+@pytest.mark.parametrize("config", [None, [], {"name": "x"}, 3])
+def test_what_is_no_configuration(config):
+    for read in (check, run_name):
+        with pytest.raises(UserError, match=r"^--config: its get_config\(\) returns .*ConfigDict$"):
+            read(config)
+
+
+@pytest.mark.parametrize("name", [3, None, ()])
+def test_name_of_a_run_that_is_no_text(name):
+    with pytest.raises(UserError, match=r"^config\.name is .*; it must be a text$"):
+        run_name(ConfigDict({"name": name}))
+
+
+def test_home_folders_in_every_path(toy, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(toy.generator, tmp_path / "generator")
+    shutil.copy(quickstart.get_config().tuning.record, tmp_path / "tuning.json")
+    config = toy.config()
+    config.generator.path, config.tuning.record = "~/generator", "~/tuning.json"
+    config.init_from, config.data.tfds_dir = "~/checkpoints", "~/tfds"
+    config.data.ood = ("letters", "mine=~/a,b")
+    config.data.id, config.data.folder = "imagefolder", "~/images"
+    settings = check(config)
+    home = str(tmp_path)
+    assert settings.generator.path == f"{home}/generator"
+    assert settings.tuning.record == f"{home}/tuning.json"
+    assert settings.init_from == f"{home}/checkpoints"
+    assert settings.data.tfds_dir == f"{home}/tfds"
+    assert settings.data.folder == f"{home}/images"
+    assert settings.data.ood == ("letters", f"mine={home}/a,b")
+
+
+def test_numpy_scalars_become_plain_values(toy):
+    config = with_value(toy.config(), "sampling.k", np.int64(5))
+    config = with_value(config, "sampling.scale", np.float32(0.5))
+    config = with_value(config, "inliers.confirmed", np.bool_(True))
+    config = with_value(config, "seeds", [np.int32(3)])
+    settings = check(config)
+    assert type(settings.sampling.k) is int and type(settings.sampling.scale) is float
+    assert settings.inliers.confirmed is True and settings.seeds == (3,)
+    json.dumps(settings.seeds)
+
+
+WRONG = (
+    *(None, True, -1, 0, 1, 3.5, -0.0, 0.0, float("nan"), float("inf"), 10**400, -(10**400)),
+    *(
+        2**31,
+        2**32,
+        2**64,
+        1e300,
+        1e-300,
+        "",
+        " ",
+        "3",
+        "nan",
+        "a\nb",
+        "\0",
+        "{name}",
+        "{",
+        "\udcff",
+    ),
+    *("~", "/", "x" * 5000, "=", "a=", "=a", (), (1,), ("",), (None,), ((),), [], [1, "a"], {}),
+    *({"a": 1}, {"a": None}, {1: "a"}, {"": ""}, {"a": {"b": 1}}, b"a", 1j, {1, 2}, object, print),
+    *(np.int64(3), np.float16(0.5), np.array([1, 2]), np.str_("a"), Path("a")),
+)
+
+
+@pytest.mark.parametrize("field", field_types())
+def test_any_value_of_a_field_is_accepted_or_refused_in_one_line(toy, field):
+    """What is accepted can be written as JSON; all else is one line."""
+    rng = random.Random(field)
+    for value in rng.sample(WRONG, 25):
+        value = ConfigDict(value) if isinstance(value, dict) and "a" in value else value
+        try:
+            settings = check(with_value(toy.config(), field, value))
+        except UserError as error:
+            assert len(str(error).splitlines()) == 1 and len(str(error)) < 3000, value
+        else:
+            json.dumps(as_dict(settings))
 
 
 def test_outlier_exposure_needs_real_outliers(toy):

@@ -18,7 +18,8 @@ from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.parts import read_decoded, read_image, read_listing, write_image
 from dream_jax.data.registry import load_id
 from dream_jax.errors import UserError
-from dream_jax.files import read_json, read_npz
+from dream_jax.files import PARTIAL, read_json, read_npz
+from dream_jax.record import seal
 
 METHODS = ("energy", "dream_ood")
 TRAININGS = ("cross_entropy", "dream_ood")
@@ -55,7 +56,7 @@ def outliers_of(workdir) -> np.ndarray:
 def reopen(workdir, stage_folder: str) -> None:
     """Makes a stage one that was interrupted."""
     path = workdir / stage_folder / "stage.json"
-    path.write_text(json.dumps(read_json(path) | {"done": False}))
+    path.write_text(json.dumps(seal(read_json(path) | {"done": False})))
 
 
 def test_metrics_have_the_documented_layout(toy_run):
@@ -289,7 +290,8 @@ def test_a_set_that_streams_gives_the_bits_of_one_that_is_held(toy, tmp_path, au
             write_image(folder / split / images.class_names[label] / f"{row:03}.png", image)
     config = toy.config()
     config.data.id, config.data.folder = "imagefolder", str(folder)
-    config.data.ood = ("letters", f"digits_again={folder / 'val'}")
+    again = shutil.copytree(folder / "val", tmp_path / "again")
+    config.data.ood = ("letters", f"digits_again={again}")
     config.latent_space.augment = config.classifier.augment = augment
     results = {}
     for name, hold_bytes, workers in (("held", 2**30, 0), ("streamed", 0, 1)):
@@ -317,7 +319,7 @@ def test_only_missing_images_are_decoded_again(toy, toy_run, copied_run):
     missing = files[3], files[8], files[17]
     for path in missing:
         path.unlink()
-    missing[0].with_suffix(".partial").write_bytes(b"\x89PNG\r\n")
+    (missing[0].parent / f"{PARTIAL}{missing[0].name}").write_bytes(b"\x89PNG\r\n")
     (folder / "metadata.jsonl").unlink()
     kept = {path: path.stat().st_mtime_ns for path in (workdir / "images").rglob("*.png")}
     pipeline.run(toy.config(), workdir, ["decode"])

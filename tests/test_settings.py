@@ -12,6 +12,7 @@ from dream_jax.generator.load import PRECISIONS
 from dream_jax.generator.schedulers import SCHEDULERS
 from dream_jax.models.resnet import ARCHITECTURES, STEMS
 from dream_jax.models.resnet import PRECISIONS as MODEL_PRECISIONS
+from dream_jax.precision import AUTO
 from dream_jax.sampling.rounds import SELECTIONS
 from dream_jax.settings import (
     UndeclaredField,
@@ -35,8 +36,8 @@ def settings(toy):
         (module.Augmentation, AUGMENTATIONS),
         (module.Architecture, ARCHITECTURES),
         (module.Stem, STEMS),
-        (module.ModelPrecision, MODEL_PRECISIONS),
-        (module.GeneratorPrecision, PRECISIONS),
+        (module.ModelPrecision, (AUTO, *MODEL_PRECISIONS)),
+        (module.GeneratorPrecision, (AUTO, *PRECISIONS)),
         (module.Scheduler, SCHEDULERS),
         (module.Selection, SELECTIONS),
     ],

@@ -8,6 +8,10 @@ from PIL import Image
 
 # From this size on, images are cropped as ImageNet's are; smaller ones show the whole picture.
 CROP_FROM = 64
+# From this ratio of the sides on, images are cropped before they are resized: whole, 1 by 20,000
+# pixels would take 5 GB on their way to size 224.
+CROP_FIRST_FROM = 16
+COLUMNS_FIRST_FROM = 2**24  # pixels after the rows of an image are scaled, before the columns are
 # Of torchvision's RandomResizedCrop.
 CROP_AREA = (0.08, 1.0)
 CROP_ASPECT = (3 / 4, 4 / 3)
@@ -48,20 +52,6 @@ def frame_28(images: np.ndarray, size: int, channels: int) -> np.ndarray:
     return with_channels(resize(padded, size), channels)
 
 
-def to_mode(image: Image.Image, channels: int) -> Image.Image:
-    """An image of any mode as 8-bit grey (1 channel) or RGB (3).
-
-    16-bit grey is scaled to 8 bits, where Pillow would cut off all above 255; transparency is
-    dropped, as is usual for these sets.
-    """
-    if image.mode.startswith("I"):
-        deep = np.asarray(image).astype(np.float32)
-        image = Image.fromarray(np.clip(np.round(deep / 257), 0, 255).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns of what is lost otherwise
-    return image.convert("L" if channels == 1 else "RGB")
-
-
 def frame(image: Image.Image, size: int, crop: bool) -> Image.Image:
     """An 8-bit image in the network's frame, as at test time: `size` by `size`, bilinear.
 
@@ -70,12 +60,46 @@ def frame(image: Image.Image, size: int, crop: bool) -> Image.Image:
         the centre; otherwise both sides are scaled to `size`.
     """
     if not crop or size < CROP_FROM:
-        return image.resize((size, size), Image.Resampling.BILINEAR)
+        return _resize_whole(image, size)
     scale = round(size * 256 / 224) / min(image.size)
     width, height = (max(size, round(extent * scale)) for extent in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - size) / 2), round((height - size) / 2)
+    if max(image.size) > CROP_FIRST_FROM * min(image.size):
+        return _resize_part(image, (width, height), (left, top, left + size, top + size))
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
     return image.crop((left, top, left + size, top + size))
+
+
+def _resize_whole(image: Image.Image, size: int) -> Image.Image:
+    """Scales an image to `size` by `size`.
+
+    Pillow scales the rows first. The result may be far larger than the image where that is narrow
+    and very high; then columns come first.
+    """
+    if size * image.height > COLUMNS_FIRST_FROM and image.width < size:
+        image = image.resize((image.width, size), Image.Resampling.BILINEAR)
+    return image.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def _resize_part(
+    image: Image.Image, whole: tuple[int, int], part: tuple[int, int, int, int]
+) -> Image.Image:
+    """Returns what resizing to `whole` and cropping to `part` does, without all of the former.
+
+    Values may differ by 1 or 2, because Pillow takes the part in single precision.
+    """
+    start, end, box = [], [], []
+    for axis in (0, 1):
+        step = image.size[axis] / whole[axis]  # pixels of the image for one of the result
+        margin = math.ceil(max(step, 1)) + 1  # to which bilinear interpolation looks
+        first, last = part[axis] * step, part[axis + 2] * step
+        start.append(max(0, math.floor(first) - margin))
+        end.append(min(image.size[axis], math.ceil(last) + margin))
+        box.append((first - start[axis], min(last, image.size[axis]) - start[axis]))
+    size = part[2] - part[0], part[3] - part[1]
+    (left, right), (top, bottom) = box
+    cut = image.crop((start[0], start[1], end[0], end[1]))
+    return cut.resize(size, Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 
 def random_resized_crop(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:

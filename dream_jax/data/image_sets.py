@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -112,6 +112,11 @@ def _nothing_to_check(options: DataOptions) -> None:
     """Accepts any options."""
 
 
+def _named_alone(options: DataOptions) -> dict[str, Any]:
+    """Returns no fingerprint: the images of the set are always those of its name."""
+    return {}
+
+
 @dataclass(frozen=True)
 class IdSet:
     """The declaration of an ID set.
@@ -120,11 +125,16 @@ class IdSet:
       name: by which configurations ask for it.
       load: gives its training and its test images.
       check: raises DataUnavailable if it cannot be loaded; quick, and called before each load.
+      fingerprint: gives what tells the set from others of its name, by which a run knows its data
+        again; quick, as it is taken at every start. JSON can hold it. Raises DataUnavailable.
+      ignores: the settings of `data` that say nothing to it, and must be empty.
     """
 
     name: str
     load: Callable[[DataOptions], tuple[ImageSet, ImageSet]]
     check: Callable[[DataOptions], None] = _nothing_to_check
+    fingerprint: Callable[[DataOptions], dict[str, Any]] = _named_alone
+    ignores: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,7 +144,7 @@ class OodSet:
     Attributes:
       name: by which configurations ask for it.
       load: gives up to `count` images; the same options give the same images.
-      check: as of an `IdSet`.
+      check, fingerprint: as of an `IdSet`.
       role: what it is for.
     """
 
@@ -142,6 +152,7 @@ class OodSet:
     load: Callable[[DataOptions], ImageSet]
     check: Callable[[DataOptions], None] = _nothing_to_check
     role: Role = "test"
+    fingerprint: Callable[[DataOptions], dict[str, Any]] = _named_alone
 
 
 def package_check(module: str, package: str) -> Callable[[DataOptions], None]:

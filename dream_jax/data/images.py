@@ -19,7 +19,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from dream_jax.data.framing import frame, random_resized_crop, to_mode
+from dream_jax.data.framing import frame, random_resized_crop
+from dream_jax.data.modes import to_mode
+from dream_jax.data.reader import decoding, reason
 from dream_jax.data.sources import ImageSource, Pixels, to_bytes
 from dream_jax.errors import UserError
 
@@ -87,6 +89,10 @@ class Images:
     def at(self, rows: Int[np.ndarray, " batch"], step: int) -> UInt8[np.ndarray, "batch H W C"]:
         """Returns the images of a training step, which are the same in every step."""
         return self.pixels(rows)
+
+    def name(self, row: int) -> str:
+        """Returns what a message calls an image."""
+        return self.source.name(self.indices[row])
 
     def take(self, rows: Indices) -> Images:
         """Returns the set of some of the images; reads nothing."""
@@ -164,13 +170,13 @@ def read_pixels(
 
     def read(place: int, index: int) -> None:
         try:
-            with images.source.open(index) as image:
+            with images.source.open(index) as image, decoding(image):
                 pixels = shape(to_mode(image, images.channels), index)
         except UserError:
             raise
         except Exception as error:  # Pillow raises many kinds
             raise UserError(
-                f"{images.source.name(index)}: not a readable image ({_reason(error)})"
+                f"{images.source.name(index)}: not a readable image ({reason(error)})"
                 f"{images.source.remedy}"
             ) from error
         out[place] = np.asarray(pixels).reshape(images.shape[1:])
@@ -214,15 +220,15 @@ def load_images(
     def read(place: int, index: int) -> str:
         """Returns why the image cannot be read; nothing if it can."""
         try:
-            with source.open(index) as image:
+            with source.open(index) as image, decoding(image):
                 if hold:
                     framed = frame(to_mode(image, channels), size, crop)
                     held[place] = np.asarray(framed).reshape(held.shape[1:])
                 else:
                     image.draft(None, (1, 1))
-                    image.load()
+                    to_mode(image, channels)
         except Exception as error:  # Pillow raises many kinds
-            return _reason(error)
+            return reason(error)
         return ""
 
     reasons = _progress(_in_threads(read, images.indices), len(images))
@@ -248,10 +254,6 @@ def _report(source: ImageSource, failed: dict[int, str], unreadable: str, count:
     for index, reason in failed.items():
         print(f"skipped image {source.name(index)}: {reason}", file=sys.stderr)
     print(f"skipped {len(failed)} of {count} images, which are unreadable", file=sys.stderr)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _progress(items: Iterable, count: int) -> Iterable:

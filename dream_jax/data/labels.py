@@ -3,6 +3,26 @@
 from collections.abc import Mapping, Sequence
 
 from dream_jax.errors import UserError
+from dream_jax.rules import is_name
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Checks that names of classes can stand in a prompt.
+
+    Raises:
+      UserError: a name is empty, has control characters, or is no valid text.
+    """
+    for name in names:
+        fault = "" if is_name(name) else "is empty, or has line breaks or control characters"
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # a folder's name of another encoding
+            fault = "is not UTF-8"
+        if fault:
+            raise UserError(
+                f"the name of class {name!a} {fault}; rename its folder, or give it a name by "
+                f"data.class_names"
+            )
 
 
 def select_classes(
@@ -30,7 +50,11 @@ def select_classes(
         )
     chosen = [i for i, label in enumerate(labels) if not class_names or label in class_names]
     names = tuple(class_names.get(labels[i], labels[i].replace("_", " ")) for i in chosen)
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise UserError(f"data.class_names: two classes of {where} are called {twice[0]!r}")
+    first: dict[str, int] = {}
+    for index, name in zip(chosen, names, strict=True):
+        if (other := first.setdefault(name, index)) != index:
+            raise UserError(
+                f"data.class_names: two classes of {where} are called {name!r}: "
+                f"{labels[other]!r} and {labels[index]!r}"
+            )
     return chosen, names

@@ -21,8 +21,11 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from dream_jax.data.images import Images
+from dream_jax.data.modes import to_mode
+from dream_jax.data.reader import open_image, reason
 from dream_jax.data.sources import Files, to_bytes, to_pillow
 from dream_jax.errors import UserError
+from dream_jax.files import PARTIAL, write_whole
 
 THREADS = 8  # that read or write image files
 WAITING = 64  # images per process that may wait to be written
@@ -31,10 +34,7 @@ LISTING = "metadata.jsonl"
 
 def write_image(path: Path, image: Float[np.ndarray, "H W C"]) -> None:
     """Writes an image in [0, 1] as an 8-bit PNG, which is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    to_pillow(to_bytes(image)).save(partial, "PNG")
-    os.replace(partial, path)
+    write_whole(path, lambda partial: to_pillow(to_bytes(image)).save(partial, "PNG"))
 
 
 class ImageWriter:
@@ -73,12 +73,11 @@ def read_image(path: Path, channels: int) -> UInt8[np.ndarray, "H W C"]:
       UserError: the file is empty, unreadable or cut short.
     """
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+        with open_image(path) as image:
+            pixels = np.asarray(to_mode(image, channels))
     except Exception as error:  # Pillow raises many kinds
         raise UserError(
-            f"{path}: not a readable image ({os.path.getsize(path) if path.exists() else 'no'} "
-            f"bytes, {type(error).__name__}); delete it to make it again"
+            f"{path}: not a readable image ({reason(error)}); delete it to make it again"
         ) from error
     return pixels.reshape(*pixels.shape[:2], channels)
 
@@ -96,24 +95,18 @@ def written_images(folder: Path) -> dict[Path, list[str]]:
             for group in os.scandir(part)
             if group.is_dir()
             for file in os.scandir(group)
-            if file.name.endswith(".png")
+            if file.name.endswith(".png") and not file.name.startswith(PARTIAL)
         ]
         for part in sorted(folder.glob("part-*"))
     }
 
 
-def remove_partial(folder: Path) -> None:
-    """Deletes what was being written when a run was killed."""
-    for pattern in ("part-*/*/*.partial", "part-*/*.partial"):
-        for path in folder.glob(pattern):
-            path.unlink()
-
-
 def write_metadata(part: Path, rows: Sequence[dict]) -> None:
     """One JSON object a line; each names its `file_name` relative to the part."""
-    partial = part / "metadata.partial"
-    partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    os.replace(partial, part / LISTING)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    # A name that is not UTF-8 has lone surrogates, which JSON writes as escapes.
+    content = text.encode("utf-8", "backslashreplace")
+    write_whole(part / LISTING, lambda partial: partial.write_bytes(content))
 
 
 def read_listing(folder: Path, count: int) -> list[tuple[str, dict]]:
@@ -128,13 +121,15 @@ def read_listing(folder: Path, count: int) -> list[tuple[str, dict]]:
     found: dict[int, tuple[str, dict]] = {}
     for part in sorted(folder.glob("part-*")):
         try:
-            rows = [json.loads(line) for line in (part / LISTING).read_text().splitlines()]
-        except (OSError, ValueError) as error:
+            # Not by `splitlines`: a name may hold what Unicode takes for the end of a line.
+            lines = (part / LISTING).read_text(encoding="utf-8").split("\n")
+            for row in map(json.loads, filter(None, lines)):
+                found[int(Path(row["file_name"]).stem)] = f"{part.name}/{row['file_name']}", row
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(
-                f"{part / LISTING}: cannot be read ({error}); redo with --overwrite"
+                f"{part / LISTING}: cannot be read ({type(error).__name__}: {error}); redo with "
+                "--overwrite"
             ) from error
-        for row in rows:
-            found[int(Path(row["file_name"]).stem)] = f"{part.name}/{row['file_name']}", row
     missing = [number for number in range(count) if number not in found]
     if missing or len(found) != count:
         raise UserError(

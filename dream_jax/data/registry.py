@@ -9,6 +9,7 @@ Each file of `dream_jax/data/sets/` is a set, by the name of the file, with a de
 import functools
 import importlib
 import pkgutil
+from typing import Any
 
 from dream_jax.data import folders, sets, tfds
 from dream_jax.data.image_sets import DataOptions, IdSet, ImageSet, OodSet
@@ -75,6 +76,14 @@ def load_ood(name: str, options: DataOptions) -> ImageSet:
     return tfds.load_ood(name, options)
 
 
+def load_for(use: str, name: str, options: DataOptions) -> ImageSet:
+    """Loads an OOD set; messages say what it is for: "OOD", "tuning" or "auxiliary"."""
+    try:
+        return load_ood(name, options)
+    except UserError as error:
+        raise UserError(f"the {use} set {name!r} cannot be used: {error}") from error
+
+
 def check_available(name: str, options: DataOptions) -> None:
     """Returns if an ID or OOD set can be loaded; reads no images.
 
@@ -94,14 +103,30 @@ def check_available(name: str, options: DataOptions) -> None:
         tfds.prepare(name, options)
 
 
+def fingerprint(name: str, options: DataOptions) -> dict[str, Any]:
+    """Returns what tells an ID or OOD set from others of its name; see `IdSet.fingerprint`.
+
+    Raises:
+      UserError: a folder of it cannot be read.
+      DataUnavailable: its data are not on this machine.
+    """
+    _, is_folder, folder = name.partition("=")
+    if is_folder:
+        return folders.fingerprint(folder)
+    if declared := (id_sets() | ood_sets()).get(name):
+        return declared.fingerprint(options)
+    return tfds.fingerprint(name, options)
+
+
 def check_name(name: str, options: DataOptions, kind: str) -> None:
     """Raises UserError unless there is a set of that name, on this machine or elsewhere.
 
     Args:
-      kind: "ID", "OOD" or "image" for both.
+      kind: "ID", or "image" for both ID and OOD sets, or what an OOD set is for: "OOD", "tuning",
+        "auxiliary".
     """
     known: dict[str, IdSet | OodSet] = {}
-    known |= id_sets() if kind != "OOD" else {}
+    known |= id_sets() if kind in ("ID", "image") else {}
     known |= ood_sets() if kind != "ID" else {}
     title, is_folder, folder = name.partition("=")
     if is_folder and kind != "ID" and title and folder:

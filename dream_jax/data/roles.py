@@ -1,10 +1,14 @@
 """What image sets are used for: to test, to tune or to train on, and none of them for two."""
 
+import os
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
+from dream_jax.data.corruptions import CORRUPTIONS
 from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.registry import check_name, id_sets, ood_sets, set_title
+from dream_jax.data.shifted import parts
 from dream_jax.errors import UserError
 from dream_jax.settings import DataSettings
 
@@ -15,10 +19,23 @@ TAKES = {
     "data.tuning": ("tuning", "any"),
     "data.auxiliary": ("auxiliary", "any"),
 }
-
-
-# What results call the other sets that they hold.
-RESERVED = ("id", "mean", "round_trips", "sampled_by_name", "file")
+# What messages call the sets of a field.
+USES = {"ood": "OOD", "tuning": "tuning", "auxiliary": "auxiliary"}
+# Sets that have images of another one, under another name.
+SHOWN_BY = {
+    "digits": "mnist",
+    "cifar10_h": "cifar10",
+    "cifar10_n": "cifar10",
+    "cifar100_n": "cifar100",
+    "imagenet2012_fewshot": "imagenet2012",
+    "imagenet2012_multilabel": "imagenet2012",
+    "imagenet2012_real": "imagenet2012",
+    "imagenet2012_subset": "imagenet2012",
+}
+# What results, and the function that writes scores, call something else.
+RESERVED = ("id", "mean", "round_trips", "sampled_by_name", "file", "args", "allow_pickle")
+ID_SPLITS = ("train", "test", "val")
+MOST_LINKS = 100
 
 
 def check_sets(data: DataSettings) -> None:
@@ -28,47 +45,92 @@ def check_sets(data: DataSettings) -> None:
       UserError: names the setting `config.data.<field>`.
     """
     options = DataOptions.of(data, count=data.ood_count)
-    uses: Mapping[str, Sequence[str]] = {
-        "id": (data.id,),
-        "ood": data.ood,
-        "tuning": data.tuning,
-        "auxiliary": data.auxiliary,
-    }
-    for field, names in uses.items():
+    _check_names(data, options)
+    if data.id == "imagefolder" and not data.folder:
+        raise UserError("config.data.folder is ''; with data.id = imagefolder it must be a folder")
+    declared = id_sets().get(data.id)
+    for field in ("folder",) if declared is None else declared.ignores:
+        if found := getattr(data, field):
+            raise UserError(
+                f"config.data.{field} is {found!r}; it must be empty, because data.id = {data.id} "
+                f"does not use it"
+            )
+    try:
+        check_roles(data.id, data.ood, data.tuning, data.auxiliary, data.shifted, id_folders(data))
+    except UserError as error:
+        raise UserError(f"config.{error}") from None
+    for field in (*USES, "shifted"):
+        _check_titles(field, getattr(data, field))
+
+
+def _check_names(data: DataSettings, options: DataOptions) -> None:
+    """Raises UserError where a name stands for no set."""
+    given = {"id": ((data.id,), "ID")}
+    given |= {field: (getattr(data, field), use) for field, use in USES.items()}
+    for field, (names, use) in given.items():
         for name in names:
             try:
-                check_name(name, options, "ID" if field == "id" else "OOD")
+                check_name(name, options, use)
             except UserError as error:
                 found = getattr(data, field)
                 raise UserError(f"config.data.{field} is {found!r}; {error}") from None
-    if data.id == "imagefolder" and not data.folder:
-        raise UserError("config.data.folder is ''; with data.id = imagefolder it must be a folder")
-    # Other sets may lie in the same folder as its train and test folders.
-    own = f"={data.folder}/train" if data.id == "imagefolder" else ""
-    try:
-        check_roles(data.id + own, data.ood, data.tuning, data.auxiliary)
-    except UserError as error:
-        raise UserError(f"config.{error}") from None
-    set_titles = [set_title(name) for name in data.ood]
-    for title in set_titles:
-        if set_titles.count(title) > 1 or title in RESERVED:
+    for name in data.shifted:
+        try:
+            parts(name, options)
+        except UserError as error:
+            raise UserError(f"config.data.shifted is {data.shifted!r}; {error}") from None
+
+
+def _check_titles(field: str, names: Sequence[str]) -> None:
+    """Raises UserError unless each set has a title of its own, and no folder a second title."""
+    titles = [set_title(name) for name in names]
+    for title in titles:
+        if titles.count(title) > 1 or title in RESERVED:
             raise UserError(
-                f"config.data.ood is {data.ood!r}; each set must have a name of its own, other "
+                f"config.data.{field} is {names!r}; each set must have a name of its own, other "
                 f"than {', '.join(RESERVED)}, and {title!r} is not"
             )
+    folders: dict[Path, str] = {}
+    for name in names:
+        if "=" in name:
+            other = folders.setdefault(_folder(name).resolve(), name)
+            if other != name:
+                raise UserError(
+                    f"config.data.{field} has {other!r} and {name!r}, which are one folder"
+                )
+
+
+def id_folders(data: DataSettings) -> tuple[Path, ...]:
+    """Returns the folders that hold images of an `imagefolder`, whether they exist or not.
+
+    Where `data.class_names` selects classes, other classes of the same folder are of no ID class.
+    """
+    if data.id != "imagefolder":
+        return ()
+    splits = [Path(data.folder, split) for split in ID_SPLITS]
+    if not data.class_names:
+        return tuple(splits)
+    return tuple(split / name for split in splits for name in data.class_names)
 
 
 def check_roles(
-    id: str, ood: Sequence[str], tuning: Sequence[str], auxiliary: Sequence[str]
+    id: str,
+    ood: Sequence[str],
+    tuning: Sequence[str],
+    auxiliary: Sequence[str],
+    shifted: Sequence[str] = (),
+    id_folders: Sequence[Path] = (),
 ) -> None:
     """Checks that no set has two uses, and that registered sets have their own.
 
     Two sets are one if they have the same title, or are configurations or splits of one TFDS set,
-    or folders of which one is, or lies in, the other.
+    or have the same images, or are folders of which one is, or lies in, the other. Links are
+    followed.
 
     Args:
-      id: the ID set's name; of folders, "imagefolder=folder".
-      ood, tuning, auxiliary: names as in `data.ood`, `data.tuning` and `data.auxiliary`.
+      id: the ID set's name; of folders, also "imagefolder=folder".
+      ood, tuning, auxiliary, shifted: names as in `data.ood`, `data.tuning`, ....
+      id_folders: those with the ID set's images.
 
     Raises:
       UserError: names the set, where it was found twice, or what it is for.
@@ -83,26 +145,79 @@ def check_roles(
                     f"{setting} is {tuple(names)!r}; the role of {name!r} is {role}; "
                     f"allowed: {', '.join(allowed)}, a name in TFDS, name=folder"
                 )
-    placed = [("data.id", id), *((setting, n) for setting, names in uses.items() for n in names)]
+    own = [(f"data.id and {split.name}", f"{id}={split}") for split in id_folders]
+    placed = [("data.id", id), *own]
+    for setting, names in uses.items():
+        placed += [(setting, name) for name in names]
+    # A corruption is made of the ID test images, whatever sets are called by its name.
+    placed += [("data.shifted", name) for name in shifted if name not in CORRUPTIONS]
     for i, (setting, name) in enumerate(placed):
         for other_setting, other in placed[:i]:
-            if setting != other_setting and same_set(name, other):
-                raise UserError(
-                    f"{setting} has {name!r} and {other_setting} has {other!r}, which are or share "
-                    "one set; the images of each must be used in one of them only"
-                )
+            one_use = setting == other_setting or setting.startswith("data.id")
+            if one_use or not _in_common(setting, name, other_setting, other):
+                continue
+            raise UserError(
+                f"{setting} has {name!r} and {_where(other_setting, other)}, which are or share "
+                "one set; the images of each must be used in one of them only"
+            )
+
+
+def _where(setting: str, name: str) -> str:
+    if setting.startswith("data.id and"):
+        return f"data.id has the images in {name.partition('=')[2]}"
+    return f"{setting} has {name!r}"
+
+
+def _in_common(setting: str, name: str, other_setting: str, other: str) -> bool:
+    """Returns whether two uses have images in common that they must not have."""
+    if setting == "data.shifted" and other_setting.startswith("data.id"):
+        # It may show the ID images with another look, but not as they are.
+        return name == other or share_folder(name, other)
+    return same_set(name, other)
 
 
 def same_set(one: str, other: str) -> bool:
     """Returns whether two names mean sets that have, or may have, images in common."""
-    if "=" in one and "=" in other:
-        a, b = (Path(name.partition("=")[2]).expanduser().resolve() for name in (one, other))
-        if a.is_relative_to(b) or b.is_relative_to(a):
-            return True
-    return _dataset(one) == _dataset(other)
+    return share_folder(one, other) or _dataset(one) == _dataset(other)
+
+
+def share_folder(one: str, other: str) -> bool:
+    """Returns whether two names are of folders of which one is, or lies in, the other."""
+    if "=" not in one or "=" not in other:
+        return False
+    return any(
+        _within(a, b) or _within(b, a)
+        for a in _places(_folder(one))
+        for b in _places(_folder(other))
+    )
+
+
+def _folder(name: str) -> Path:
+    return Path(os.path.expanduser(name.partition("=")[2]))
+
+
+def _places(folder: Path) -> list[Path]:
+    """Returns a folder, and what links in it lead to: some of many, which tell enough."""
+    found = [folder.resolve()]
+    if os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK):
+        with os.scandir(folder) as entries:
+            links = islice((entry.path for entry in entries if entry.is_symlink()), MOST_LINKS)
+            found += [Path(os.path.realpath(link)) for link in links]
+    return found
+
+
+def _within(inner: Path, outer: Path) -> bool:
+    """Returns whether a folder is or lies in another, also where that is mounted twice."""
+    if inner.is_relative_to(outer):
+        return True
+    return os.path.exists(outer) and any(
+        os.path.exists(path) and os.path.samefile(path, outer) for path in (inner, *inner.parents)
+    )
 
 
 def _dataset(name: str) -> str:
     """Returns the title without the configuration of a TFDS set; what is registered is itself."""
     title = set_title(name)
-    return title if name in id_sets() or name in ood_sets() else title.partition("/")[0]
+    known: Mapping = id_sets() | ood_sets()
+    title = title if name in known else title.partition("/")[0]
+    return title if "=" in name else SHOWN_BY.get(title, title)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from dream_jax.data import folders, tfds
 from dream_jax.data.corruptions import CORRUPTIONS, STRENGTHS, corrupted
 from dream_jax.data.image_sets import DataOptions, ImageSet
 from dream_jax.data.images import Images
+from dream_jax.data.names import printable
 from dream_jax.data.photographs import path_of
 from dream_jax.errors import UserError
 
@@ -118,6 +119,16 @@ def load_shifted(name: str, id_test: ImageSet, options: DataOptions) -> Iterator
         yield Shifted(family, strength, ImageSet(title, images, labels, id_test.class_names))
 
 
+def fingerprint(name: str, options: DataOptions) -> dict[str, Any]:
+    """Returns what tells the sets of a name from others of it; see `IdSet.fingerprint`."""
+    if "=" in name:
+        return folders.fingerprint(name.partition("=")[2])
+    if name in CORRUPTIONS:
+        return {}
+    titles = [_set_name(*part) for part in parts(name, options)]
+    return {title: tfds.fingerprint(title, options) for title in titles}
+
+
 def _set_name(family: str, strength: int) -> str:
     return f"{family}_{strength}" if strength else family
 
@@ -134,7 +145,7 @@ def _folder_of_classes(name: str) -> Path:
 def _load_folder(name: str, id_test: ImageSet, options: DataOptions) -> tuple[Images, np.ndarray]:
     root = _folder_of_classes(name)
     classes = folders.class_folders(root)
-    named = _wnids_of_indices(classes, id_test, options)
+    named = _wnids_of_indices(list(map(printable, classes)), id_test, options)
     labels = _id_labels(named, id_test, options, f"the shifted set {name}")
     used = [(folder, label) for folder, label in zip(classes, labels, strict=True) if label >= 0]
     return folders.load_classes(root, used, options)
@@ -147,7 +158,7 @@ def _wnids_of_indices(classes: Sequence[str], id_test: ImageSet, options: DataOp
     wnids, as TFDS reads them too. Indices are looked for only where the ID set has wnids, as names
     of its classes or of their folders.
     """
-    wnids = path_of(WNIDS).read_text().split()
+    wnids = path_of(WNIDS).read_text("utf-8").split()
     indices = all(name.isdecimal() and int(name) < len(wnids) for name in classes)
     if not indices or set(wnids).isdisjoint({*options.class_names, *id_test.class_names}):
         return list(classes)

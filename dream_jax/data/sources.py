@@ -1,6 +1,5 @@
 """Where images are: files, records, arrays. Each source opens an image by its index."""
 
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from dream_jax.data.names import printable
+from dream_jax.data.reader import open_image
 from dream_jax.errors import UserError
 
 VANISHED = ", though it was one when the run began"
@@ -30,7 +31,7 @@ class ImageSource(Protocol):
         """Returns what a message calls the image."""
 
     def open(self, index: int) -> Image.Image:
-        """Returns the image, whose pixels need not be decoded; Pillow's errors pass through."""
+        """Returns the image, whose pixels need not be decoded; see `reader.open_image`."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,14 @@ class Files:
         return len(self.names)
 
     def name(self, index: int) -> str:
+        return printable(self.path(index))
+
+    def path(self, index: int) -> str:
+        """Returns where the file is, which need not be a text that can be printed."""
         return os.path.join(self.root, self.names[index])
 
     def open(self, index: int) -> Image.Image:
-        return Image.open(self.name(index))
+        return open_image(self.path(index))
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Records:
         return f"{self.title}, example {index}"
 
     def open(self, index: int) -> Image.Image:
-        return Image.open(io.BytesIO(self.examples[int(index)]["image"]))
+        return open_image(self.examples[int(index)]["image"])
 
 
 @dataclass(frozen=True, eq=False)

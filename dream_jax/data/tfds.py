@@ -22,6 +22,7 @@ from dream_jax.data.images import Images, load_images
 from dream_jax.data.labels import select_classes
 from dream_jax.data.sources import Records
 from dream_jax.errors import DataUnavailable, UserError
+from dream_jax.fingerprint import of_files
 
 NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.+-]+)?")  # set, or set/configuration
 # The server on which TFDS keeps its sets; asked once whether it answers.
@@ -102,6 +103,17 @@ def _unprepared(name: str, options: DataOptions, reason: str) -> DataUnavailable
         f"and network, run `tfds build {name} --file_format=array_record`, and copy "
         f"~/tensorflow_datasets/{dataset} from there to {root / dataset}"
     )
+
+
+def fingerprint(name: str, options: DataOptions) -> dict[str, Any]:
+    """Returns the version and the files of a prepared set; see `IdSet.fingerprint`.
+
+    Raises:
+      DataUnavailable: it is not prepared.
+    """
+    folder = prepared_folder(name, options)
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    return {"version": folder.name} | of_files(folder, names)
 
 
 def prepare(name: str, options: DataOptions) -> Path:

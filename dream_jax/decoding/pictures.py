@@ -15,16 +15,18 @@ from tqdm import tqdm
 from dream_jax.data.parts import (
     ImageWriter,
     part_folder,
-    remove_partial,
     write_metadata,
     written_images,
 )
 from dream_jax.decoding.prompts import plain_prompt, prompt_with_placeholder
+from dream_jax.errors import UserError
+from dream_jax.files import remove_partial
 from dream_jax.generator.interface import Generator, Sampling
 from dream_jax.keys import stage_key
 from dream_jax.settings import DecodingSettings
 from dream_jax.training import hosts
 from dream_jax.training.devices import fold_keys
+from dream_jax.training.finite import NotFinite, check_arrays
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,8 @@ def decode_pictures(
       image_shape: (H, W, C) of the files.
 
     Raises:
-      UserError: a prompt does not hold the class's name, or the embeddings are not of the
-        generator's width.
+      UserError: a prompt does not hold the class's name, the embeddings are not of the generator's
+        width or not finite, or a picture is not finite; those before it stay.
     """
 
     def find_missing() -> list[int]:
@@ -119,19 +121,31 @@ def decode_pictures(
         written = {name for names in written_images(folder).values() for name in names}
         return [i for i, picture in enumerate(pictures) if picture.file_name not in written]
 
+    if order.embeddings is not None:
+        of_classes = dict(zip(order.class_names, order.embeddings, strict=True))
+        advice = "redo them with --stages=sample --overwrite"
+        check_arrays(of_classes, f"embeddings of the {order.kind}", advice)
     missing = hosts.from_main(find_missing)
     mine = missing[hosts.share_of(len(missing))]
     done = len(pictures) - len(missing)
     title = f"decoding {order.kind}"
+    part = part_folder(folder, hosts.index())
+    paths = [part / pictures[number].file_name for number in mine]
+    fault = None
     with (
         ImageWriter() as write,
         tqdm(total=done + len(mine), initial=done, unit="image", desc=title) as bar,
     ):
-        part, numbers = part_folder(folder, hosts.index()), iter(mine)
-        for batch in _decoded(order, pictures, mine, generator, sampling, image_shape):
-            for image in batch:
-                write(part / pictures[next(numbers)].file_name, image)
-            bar.update(len(batch))
+        following = iter(paths)
+        try:
+            for batch in _decoded(order, pictures, mine, generator, sampling, image_shape):
+                for image in batch:
+                    write(next(following), image)
+                bar.update(len(batch))
+        except NotFinite as error:  # raised below, when what came before it is written
+            fault = error
+    if fault is not None:
+        raise UserError(f"{paths[fault.row]}: {fault.fault}") from fault
     hosts.barrier(f"{order.kind} decoded")
     _list_parts(order, pictures, folder)
 

@@ -12,6 +12,17 @@ def plain_prompt(vocabulary: Vocabulary, prompt: str, name: str) -> Int[np.ndarr
     return vocabulary.prompt_ids(vocabulary.name_ids(prompt.format(name=name)))
 
 
+def check_plain_prompt(vocabulary: Vocabulary, prompt: str, name: str) -> None:
+    """Raises UserError if a prompt, shortened to the text encoder's positions, cuts the name."""
+    upto = prompt.partition("{name}")[0] + name
+    most = len(vocabulary.prompt_ids([])) - 2
+    if (length := len(vocabulary.name_ids(upto))) > most:
+        raise UserError(
+            f"the prompt {prompt!r} for class {name!r} has {length} tokens up to the end of the "
+            f"name; the text encoder of generator.path takes {most}: shorten one of them"
+        )
+
+
 def prompt_with_placeholder(
     vocabulary: Vocabulary, prompt: str, name: str
 ) -> Int[np.ndarray, " positions"]:

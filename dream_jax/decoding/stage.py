@@ -4,13 +4,27 @@ Every kind of image is a stage of its own, so that a setting outdates the images
 and no others, and so that more kinds can be decoded in a finished run.
 """
 
-from functools import partial
+from __future__ import annotations
 
-from dream_jax.generator.interface import Generator, Sampling
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dream_jax.config_tree import shown
+from dream_jax.errors import UserError
+from dream_jax.generator.cached import generator_of, vocabulary_of
+from dream_jax.generator.folders import generator_folder, read_config
+from dream_jax.generator.interface import Sampling, Vocabulary
 from dream_jax.results import Row, decode_stage, images_of_kind
+from dream_jax.rules import LONGEST_NAME
 from dream_jax.run import ID_FIELDS, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
+
+if TYPE_CHECKING:
+    from dream_jax.decoding.pictures import Order
 
 GENERATOR = ("generator.path", "generator.revision", "generator.precision")
 DECODING = (
@@ -45,44 +59,64 @@ def _decoding(kind: str) -> Stage:
         (*DECODING, *OF_KIND[kind]),
         partial(decode, kind=kind),
         (SAMPLED[kind],) if kind in SAMPLED else (),
-        check=check,
+        check=partial(check, kind=kind),
     )
 
 
 def _round_trips(part: str) -> Stage:
     reads = (*ID_FIELDS, *GENERATOR, "decoding.vae_batch_size")
     made = partial(round_trips, part=part)
-    return Stage(
-        f"round trips {part}", "decode", f"images/round_trips_{part}", reads, made, check=check
-    )
+    folder = f"images/round_trips_{part}"
+    return Stage(f"round trips {part}", "decode", folder, reads, made, check=check_generator)
 
 
-def check(work: Work) -> None:
-    """Loads the generator, which shows whether it can be read, and checks names of classes."""
-    if "decoding.name_suffixes" in work.stage.reads:
-        work.check_classes("decoding.name_suffixes", work.settings.decoding.name_suffixes)
-    _generator(work)
+def check_generator(work: Work) -> None:
+    """Loads the generator, which shows whether it can be read."""
+    generator_of(work)
 
 
-def _generator(work: Work) -> Generator:
-    from dream_jax.generator.load import load_generator  # diffusers: slow to import
+def check(work: Work, kind: str) -> None:
+    """Checks steps, names of classes and prompts, then loads the generator."""
+    from dream_jax.generator.schedulers import check_steps  # diffusers: slow to import
 
-    own = work.settings.generator
-    arguments = (own.path, own.revision, own.precision)
-    return work.run.cache.get(("generator", *arguments), lambda: load_generator(*arguments))
+    own, decoding = work.settings.generator, work.settings.decoding
+    work.check_classes("decoding.name_suffixes", decoding.name_suffixes)
+    noise = read_config(generator_folder(own.path, own.revision), "scheduler")
+    check_steps(own.scheduler, noise, decoding.steps)
+    _check_pictures(work, kind, vocabulary_of(work))
+    generator_of(work)
+
+
+def _check_pictures(work: Work, kind: str, vocabulary: Vocabulary) -> None:
+    """Checks every prompt once, and that folders can have the names of the classes.
+
+    Raises:
+      UserError: a prompt is too long for the text encoder, or a name for a file system.
+    """
+    from dream_jax.decoding.pictures import plan_pictures
+    from dream_jax.decoding.prompts import check_plain_prompt, prompt_with_placeholder
+
+    order, decoding = _order(work, kind, None), work.settings.decoding
+    templates = len(decoding.prompts) if kind == "outliers" else 1
+    once = min(order.count, len(order.class_names) * templates)
+    for picture in plan_pictures(replace(order, count=once), decoding):
+        name, word = order.class_names[picture.label], order.words[picture.label]
+        folder = picture.file_name.partition("/")[0]
+        if (length := len(folder.encode())) > LONGEST_NAME:
+            raise UserError(
+                f"the name of class {shown(name)} is {length} bytes long; the folder of its images "
+                f"can have a name of {LONGEST_NAME}: give it a shorter name by data.class_names"
+            )
+        fits = prompt_with_placeholder if kind in SAMPLED else check_plain_prompt
+        fits(vocabulary, picture.prompt, word)
 
 
 def decode(work: Work, kind: str) -> None:
     """Decodes the images of a kind that are not in the folder yet."""
-    from dream_jax.decoding.pictures import Order, decode_pictures, plan_pictures
+    from dream_jax.decoding.pictures import decode_pictures, plan_pictures
 
-    settings, decoding, names = work.settings, work.settings.decoding, work.train.class_names
-    words, embeddings = names, None
-    if kind in SAMPLED:
-        words = tuple(settings.data.class_tokens.get(name, name) for name in names)
-        embeddings = work.run.embeddings(kind)
-    count = images_of_kind(settings, kind)
-    order = Order(kind, count, names, words, settings.seed, embeddings)
+    settings, decoding = work.settings, work.settings.decoding
+    order = _order(work, kind, work.run.embeddings(kind) if kind in SAMPLED else None)
     sampling = Sampling(
         settings.generator.scheduler,
         decoding.steps,
@@ -92,14 +126,24 @@ def decode(work: Work, kind: str) -> None:
     )
     shape = (decoding.image_size, decoding.image_size, settings.data.channels)
     pictures = plan_pictures(order, decoding)
-    decode_pictures(order, pictures, _generator(work), sampling, shape, work.folder)
+    decode_pictures(order, pictures, generator_of(work), sampling, shape, work.folder)
+
+
+def _order(work: Work, kind: str, embeddings: np.ndarray | None) -> Order:
+    from dream_jax.decoding.pictures import Order
+
+    names, settings = work.train.class_names, work.settings
+    words = tuple(names)
+    if kind in SAMPLED:  # where a token of the word gives way to the embedding
+        words = tuple(settings.data.class_tokens.get(name, name) for name in names)
+    return Order(kind, images_of_kind(settings, kind), names, words, settings.seed, embeddings)
 
 
 def round_trips(work: Work, part: str) -> None:
     """Writes the images of a split after the autoencoder, (n, H, W, C) uint8, as `images.npy`."""
     from dream_jax.decoding.round_trips import write_round_trips
 
-    generator = _generator(work)
+    generator = generator_of(work)
     generator.release()  # of what decoding keeps on the devices
     images = (work.train if part == "train" else work.test).images
     batch_size = work.settings.decoding.vae_batch_size

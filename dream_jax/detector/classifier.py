@@ -19,6 +19,7 @@ from dream_jax.detector.scoring import Scorer, fit_detectors, fit_head, scorer
 from dream_jax.models.resnet import INPUT_SCALE, build_model
 from dream_jax.settings import ModelSettings
 from dream_jax.training.devices import MappedFunction
+from dream_jax.training.finite import Origin
 
 
 class Variables(NamedTuple):
@@ -57,14 +58,19 @@ class Classifier:
             return training.outputs(variables.own, outputs, options)
 
         self.forward = forward
-        self._logits = MappedFunction(self._logits_of_batch, variables, batch_size)
+        self.origin = Origin(f"classifier {training.name}", "model.precision", model.precision)
+        self._logits = self._mapped(lambda own, batch: {"logits": forward(own, batch["images"])[0]})
 
-    def _logits_of_batch(self, variables: Variables, batch: dict) -> Float[Array, "n classes"]:
-        return self.forward(variables, batch["images"]).logits
+    def _mapped(self, program: Callable[[Variables, dict], Any]) -> MappedFunction:
+        return MappedFunction(program, self.variables, self.batch_size, self.origin)
 
     def logits(self, images: Images) -> Float[np.ndarray, "n classes"]:
-        """Returns the logits of images."""
-        return self._logits({"images": images})
+        """Returns the logits of images.
+
+        Raises:
+          NotFinite: one is NaN or infinite; names the first image.
+        """
+        return self._logits({"images": images})["logits"]
 
     def fit(self, detectors: Mapping[str, tuple[str, Options]], train: ImageSet) -> Scorer:
         """Fits detectors to this classifier, and returns the scores of all in one pass.
@@ -75,13 +81,15 @@ class Classifier:
 
         Raises:
           UserError: see `fit_detectors`.
+          NotFinite: see `logits`.
         """
         used = [DETECTORS[name] for name, _ in detectors.values()]
         data = None
         if any(detector.fit is not nothing_to_fit for detector in used):
             data = self.fit_data(train, any("head" in detector.needs for detector in used))
         fitted = fit_detectors(detectors, data)
-        return scorer(self.forward, self.variables, fitted, self.batch_size, INPUT_SCALE)
+        own = (self.forward, self.variables, fitted, self.batch_size, INPUT_SCALE)
+        return scorer(*own, self.origin)
 
     def fit_data(self, train: ImageSet, head: bool = True) -> FitData:
         """Returns what detectors are fitted to, from one pass over the images.
@@ -99,8 +107,7 @@ class Classifier:
             made = self.forward(variables, batch["images"])
             return {"features": made.features} | ({} if linear else {"logits": made.logits})
 
-        run = MappedFunction(outputs, self.variables, self.batch_size)
-        made = run({"images": train.images}, "features")
+        made = self._mapped(outputs)({"images": train.images}, "features")
         features, logits = made["features"], made.get("logits")
         found = self.head
         if logits is not None:
@@ -117,7 +124,6 @@ class Classifier:
             def program(variables: Variables, batch: dict) -> Any:
                 return function(make_inputs(self.forward, variables, batch["images"], INPUT_SCALE))
 
-            mapped = MappedFunction(program, self.variables, self.batch_size)
-            return mapped({"images": train.images}, "fitting")
+            return self._mapped(program)({"images": train.images}, "fitting")
 
         return evaluate

@@ -13,6 +13,7 @@ from dream_jax.detector.inputs import Forward, Head, make_inputs, visible
 from dream_jax.detector.options import Options, resolve
 from dream_jax.errors import UserError
 from dream_jax.training.devices import MappedFunction
+from dream_jax.training.finite import ANYTHING, Origin, check_arrays
 
 # images (n, ...) → (logits (n, classes), {key: scores (n,)}), higher is more ID.
 Scorer = Callable[[Images], tuple[Float[np.ndarray, "n classes"], dict[str, np.ndarray]]]
@@ -43,7 +44,8 @@ def fit_detectors(
 
     Raises:
       UserError: there is no such detector, a setting is not allowed, for this data or at all, or a
-        class is missing in it; names and settings are checked before any work.
+        class is missing in it; names and settings are checked before any work. Or what is fitted is
+        not finite.
     """
     options = {}
     for key, (name, given) in chosen.items():
@@ -56,7 +58,14 @@ def fit_detectors(
     for key, own in options.items():
         detector = DETECTORS[chosen[key][0]]
         state = detector.fit(cast(FitData, data), own)  # None where nothing is fitted
-        state = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), state)
+        with np.errstate(over="ignore"):  # what is too large for float32 is refused
+            state = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), state)
+        leaves = {f"statistic {i}": leaf for i, leaf in enumerate(jax.tree.leaves(state))}
+        advice = (
+            "the features of the training images are too large or too small for it: train the "
+            "classifier with a lower learning rate, or leave the detector out"
+        )
+        check_arrays(leaves, f"detector {detector.name}", advice)
         fitted[key] = Fitted(detector, own, state)
     return fitted
 
@@ -85,6 +94,7 @@ def scorer(
     fitted: Mapping[str, Fitted],
     batch_size: int,
     image_scale: float = 1.0,
+    origin: Origin = ANYTHING,
 ) -> Scorer:
     """Returns one program, mapped over the devices in batches, for all scores of a classifier.
 
@@ -94,21 +104,25 @@ def scorer(
       fitted: by any key, see `fit_detectors`.
       batch_size: images per call over all devices.
       image_scale: units of the network's normalised input per unit of an image (`INPUT_SCALE`).
+      origin: what messages say of the network.
+
+    The scorer raises `NotFinite` where logits or a score are; it names the score and the image.
     """
 
-    def program(variables: Any, batch: dict) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def program(variables: Any, batch: dict) -> dict[str, Any]:
         network, states = variables
         inputs = make_inputs(forward, network, batch["images"], image_scale)
         scores = {}
         for key, (detector, options, _) in fitted.items():
             scores[key] = detector.score(states[key], visible(inputs, detector.needs), options)
-        return inputs.logits, scores
+        return {"logits": inputs.logits, "scores of": scores}
 
     states = {key: own.state for key, own in fitted.items()}
-    mapped = MappedFunction(program, (variables, states), batch_size)
+    mapped = MappedFunction(program, (variables, states), batch_size, origin)
 
     def outputs(images: Images) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        logits, scores = mapped({"images": images})
-        return logits, {key: scores[key] for key in fitted}  # JAX sorts the keys of a dict
+        made = mapped({"images": images})
+        scores = {key: made["scores of"][key] for key in fitted}  # JAX sorts the keys of a dict
+        return made["logits"], scores
 
     return outputs

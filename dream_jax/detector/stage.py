@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dream_jax.data.image_sets import DataOptions
-from dream_jax.data.registry import check_available, load_ood
+from dream_jax.data.images import Images
+from dream_jax.data.registry import load_for
 from dream_jax.detector.extra_images import ExtraImages
 from dream_jax.detector.methods import PLAIN, TRAININGS, Training
 from dream_jax.detector.recipe import Recipe, fields, recipe
@@ -104,9 +105,7 @@ def check(work: Work, trained: Trained) -> None:
     own = recipe(work.settings, training, trained.seed)
     training.check(trained.options, train.images.shape[1:], train.labels, own.epochs)
     if training.extra == "auxiliary":
-        options = _auxiliary_options(work)
-        for name in work.settings.data.auxiliary:
-            check_available(name, options)
+        _auxiliary_sets(work)
 
 
 def make(work: Work, trained: Trained) -> None:
@@ -212,12 +211,16 @@ def _inliers(work: Work, trained: Trained, own: Recipe) -> ExtraImages:
     return ExtraImages([images.take(used)], labels=labels[used])
 
 
-def _auxiliary_options(work: Work) -> DataOptions:
-    data = work.settings.data
-    return DataOptions.of(data, count=data.auxiliary_count)
+def _auxiliary_sets(work: Work) -> list[Images]:
+    """Returns the sets of real outliers, loaded once; an unavailable one is an error."""
+    data, cache = work.settings.data, work.run.cache
+    options = DataOptions.of(data, count=data.auxiliary_count)
+    return [
+        cache.get(("OOD", name, options), partial(load_for, "auxiliary", name, options)).images
+        for name in data.auxiliary
+    ]
 
 
 def _auxiliary(work: Work, trained: Trained, own: Recipe) -> ExtraImages:
     """Returns real outliers to train with."""
-    options = _auxiliary_options(work)
-    return ExtraImages([load_ood(name, options).images for name in work.settings.data.auxiliary])
+    return ExtraImages(_auxiliary_sets(work))

@@ -16,10 +16,12 @@ from dream_jax.detector.objective import make_objective
 from dream_jax.detector.options import Options
 from dream_jax.detector.recipe import Recipe
 from dream_jax.errors import UserError
+from dream_jax.files import write_json
 from dream_jax.keys import stage_key
 from dream_jax.models.resnet import ResNet, build_model, init_model
 from dream_jax.settings import ModelSettings
-from dream_jax.training.checkpoints import Checkpoints
+from dream_jax.training import hosts
+from dream_jax.training.checkpoints import Checkpoints, digest
 from dream_jax.training.loop import TrainState, create_state, fit
 from dream_jax.training.optimizers import sgd
 
@@ -83,6 +85,9 @@ def train_classifier(
 ) -> None:
     """Trains a classifier, which stays in `folder` (see `load_variables`).
 
+    The folder also gets `weights.json` with a digest of what was learned, which checkpoints do not
+    give: their files have times in them.
+
     Args:
       options: all settings of the training.
       extra: what batches hold in addition to the ID images, or None.
@@ -99,7 +104,7 @@ def train_classifier(
         state = state.replace(params=params, model_state=state.model_state | start)
     steps = recipe.steps(len(train))
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        fit(
+        state = fit(
             make_objective(network, training, options, recipe, steps),
             state,
             make_batches(recipe, train, extra),
@@ -110,6 +115,9 @@ def train_classifier(
             progress=f"classifier {training.name}",
             watch=_watch(training, recipe, steps) if recipe.watched else None,
         )
+    if hosts.is_main():
+        learned = digest({"params": state.params, "model_state": state.model_state})
+        write_json(folder / "weights.json", {"sha256": learned})
 
 
 def _watch(training: Training, recipe: Recipe, steps: int) -> Any:
@@ -147,8 +155,8 @@ def load_variables(
     found = -1 if state is None else int(state.step)
     if found != steps:
         raise UserError(
-            f"{folder / 'checkpoints'}: the newest checkpoint is of step {max(found, 0)}, the "
-            f"trained classifier's is {steps}; redo it with --stages=train --overwrite"
+            f"{folder / 'checkpoints'}: the newest whole checkpoint is of step {max(found, 0)}, "
+            f"the trained classifier's is {steps}; redo it with --stages=train --overwrite"
         )
     network = dict(state.model_state)
     own = Own(state.params["method"], network.pop("method", {}))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dream_jax.errors import UserError
+from dream_jax.fingerprint import of_files
 from dream_jax.generator import hub
 from dream_jax.generator.hub import PARTS
 from dream_jax.generator.weights import PICKLES, STEMS, check_weights, refused_pickle
@@ -63,6 +64,15 @@ def check_generator(path: str, revision: str = "") -> Path | None:
         raise UserError(f"generator.path: there is no folder {path!r}; it must hold a pipeline")
     check_folder(folder)
     return folder
+
+
+def fingerprint(path: str, revision: str = "") -> dict[str, Any]:
+    """Returns the fingerprint of a pipeline's parts, weights included; {} before a download."""
+    folder = check_generator(path, revision)
+    if folder is None:
+        return {}
+    files = [file for part in PARTS for file in sorted((folder / part).iterdir()) if file.is_file()]
+    return of_files(folder, [file.relative_to(folder).as_posix() for file in files])
 
 
 def _is_whole(folder: Path) -> bool:
@@ -136,7 +146,7 @@ def read_config(folder: Path, part: str) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"generator.path: {path} cannot be read: {error}") from error
     if not isinstance(content, dict):

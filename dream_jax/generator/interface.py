@@ -67,17 +67,24 @@ class Generator(Vocabulary, Protocol):
           keys: (n,) random keys, one for each image, which depends on no other image.
           sampling: how pictures are sampled.
           image_shape: (H, W, C) to which pictures are brought; None leaves them as they are.
+
+        Raises:
+          NotFinite: a picture is not finite; no batch with such a picture is yielded.
         """
         ...
 
     def round_trip(
-        self, images: Images, batch_size: int, progress: str | None
+        self, images: Images, batch_size: int, progress: str | None, done: int = 0
     ) -> Iterator[UInt8[np.ndarray, "batch H W C"]]:
         """Yields images after the autoencoder and back; each process its share of them.
 
         Args:
           batch_size: images at once over the devices of all processes.
           progress: title of the progress bar; None shows none.
+          done: images of this process's share that are left out, the first ones.
+
+        Raises:
+          NotFinite: as for `decode`.
         """
         ...
 

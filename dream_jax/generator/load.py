@@ -14,7 +14,7 @@ from dream_jax.errors import UserError
 from dream_jax.generator.folders import generator_folder, read_config
 from dream_jax.generator.interface import Generator, Vocabulary
 from dream_jax.generator.vocabulary import TokenTable
-from dream_jax.generator.weights import read_weights
+from dream_jax.generator.weights import in_precision, read_weights
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -43,7 +43,7 @@ def load_generator(path: str, revision: str = "", precision: str = "float32") ->
 
     Raises:
       UserError: see `generator_folder`; or a file cannot be read, or its weights are not the
-        model's.
+        model's, or not finite in this precision.
     """
     # diffusers is slow to import, and `load_vocabulary` does not need it.
     from diffusers import FlaxAutoencoderKL, FlaxStableDiffusionPipeline, FlaxUNet2DConditionModel
@@ -54,7 +54,12 @@ def load_generator(path: str, revision: str = "", precision: str = "float32") ->
     folder = generator_folder(path, revision)
     dtype = jnp.dtype(precision)
     text_encoder, text = _load_text_encoder(folder, dtype)
-    params = {"text_encoder": jax.tree.map(lambda leaf: leaf.astype(dtype), text)}
+
+    def converted(path: Any, leaf: np.ndarray) -> np.ndarray:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        return in_precision(leaf, dtype, f"{folder / 'text_encoder'}: {name!r}")
+
+    params = {"text_encoder": jax.tree_util.tree_map_with_path(converted, text)}
     models: dict[str, Any] = {}
     for part, kind in (("unet", FlaxUNet2DConditionModel), ("vae", FlaxAutoencoderKL)):
         with _reading(folder, part):

@@ -9,6 +9,8 @@ from diffusers import (
     FlaxPNDMScheduler,
 )
 
+from dream_jax.errors import UserError
+
 # Fields of a scheduler's configuration that describe the noise a UNet was trained with.
 NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
 # Stable Diffusion's own settings: offset 1 and no Runge-Kutta start. Latents are not confined to
@@ -37,3 +39,25 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> tuple[Any, Any]:
     kind, settings = SCHEDULERS[name]
     scheduler = kind(**{field: config[field] for field in NOISE if field in config}, **settings)
     return scheduler, scheduler.create_state()
+
+
+def check_steps(name: str, config: Mapping[str, Any], steps: int) -> None:
+    """Checks that a scheduler steps from noise to a picture in a number of steps.
+
+    PLMS and DDIM go through every n-th training step, n being a whole number: with one step or more
+    than half as many as there are they would begin far from noise. DPM-Solver++ needs a different
+    training step for each of its own.
+
+    Args:
+      name, config: see `make_scheduler`.
+
+    Raises:
+      UserError: it does not; names `decoding.steps`.
+    """
+    trained = int(config.get("num_train_timesteps", 1000))
+    least, most = (1, trained - 1) if name == "dpmsolver++" else (2, trained // 2)
+    if not least <= steps <= most:
+        raise UserError(
+            f"config.decoding.steps is {steps}; with generator.scheduler = {name} and a generator "
+            f"trained with {trained} steps it must be at least {least} and at most {most}"
+        )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, Int, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from dream_jax.data.images import Images
 from dream_jax.errors import UserError
@@ -16,7 +16,7 @@ from dream_jax.generator.cpu_attention import cpu_attention
 from dream_jax.generator.interface import Sampling
 from dream_jax.generator.schedulers import make_scheduler
 from dream_jax.generator.vocabulary import TokenTable
-from dream_jax.training import devices, hosts
+from dream_jax.training import devices, finite, hosts
 
 
 class StableDiffusion(TokenTable):
@@ -62,6 +62,7 @@ class StableDiffusion(TokenTable):
 
         Raises:
           UserError: the embeddings' width is not the text encoder's.
+          NotFinite: see `Generator.decode`.
         """
         width = self.table.shape[1]
         if embeddings is None:
@@ -76,12 +77,27 @@ class StableDiffusion(TokenTable):
         waiting = None
         for start in range(0, len(ids), decoder.batch_size):
             chosen = slice(start, start + decoder.batch_size)
-            images = decoder(ids[chosen], embeddings[chosen], key_data[chosen])
+            made = decoder(ids[chosen], embeddings[chosen], key_data[chosen])
             if waiting:
-                yield devices.unshard(*waiting)
-            waiting = images, len(ids[chosen])
+                yield self._images(*waiting)
+            waiting = made, start, len(ids[chosen])
         if waiting:
-            yield devices.unshard(*waiting)
+            yield self._images(*waiting)
+
+    def _images(
+        self, made: tuple[jax.Array, jax.Array], start: int, count: int
+    ) -> Float[np.ndarray, "batch H W C"]:
+        """Returns the images of a batch that starts at `start`, or raises `NotFinite`."""
+        images, right = (devices.unshard(array, count) for array in made)
+        if (row := finite.first_fault(right)) is not None:
+            raise finite.NotFinite(start + row, self.origin.fault("latents or pixels"))
+        return images
+
+    @property
+    def origin(self) -> finite.Origin:
+        """What messages say of the pipeline."""
+        precision = jnp.dtype(self.pipeline.dtype).name
+        return finite.Origin("the generator", "generator.precision", precision)
 
     def _prepared(self, sampling: Sampling, image_shape: tuple[int, int, int] | None) -> "Decoder":
         """Returns the programs for some settings; those of the last call are kept."""
@@ -96,7 +112,7 @@ class StableDiffusion(TokenTable):
         self._decoder = None
 
     def round_trip(
-        self, images: Images, batch_size: int, progress: str | None
+        self, images: Images, batch_size: int, progress: str | None, done: int = 0
     ) -> Iterator[UInt8[np.ndarray, "batch H W C"]]:
         """Yields images after the autoencoder and back; each process its share (`share_of`).
 
@@ -111,12 +127,14 @@ class StableDiffusion(TokenTable):
             pixels = fit_channels(batch["images"], vae.config.in_channels)
             pixels = jnp.transpose(fit_size(pixels, (size, size)), (0, 3, 1, 2)) * 2 - 1
             moments = vae.apply({"params": params}, pixels, method=vae.encode).latent_dist
-            decoded = _vae_decode(vae, params, jnp.transpose(moments.mean, (0, 3, 1, 2)))
-            made = fit_channels(fit_size(decoded, shape[:2]), shape[-1])
+            return _vae_decode(vae, params, jnp.transpose(moments.mean, (0, 3, 1, 2)))
+
+        def to_bytes(decoded):
+            made = fit_channels(fit_size(decoded.clip(0, 1), shape[:2]), shape[-1])
             return jnp.round(made * 255).astype(jnp.uint8)
 
-        run = devices.MappedFunction(forward, self.params["vae"], batch_size)
-        yield from run.batches({"images": images}, progress)
+        run = devices.MappedFunction(forward, self.params["vae"], batch_size, self.origin, to_bytes)
+        yield from run.batches({"images": images}, progress, done)
 
 
 class Decoder:
@@ -158,7 +176,7 @@ class Decoder:
         ids: Int[np.ndarray, "n positions"],
         embeddings: Float[np.ndarray, "n width"],
         keys: UInt32[np.ndarray, "n 2"],
-    ) -> Float[Array, "devices per_device H W C"]:
+    ) -> tuple[Float[Array, "devices per_device H W C"], Bool[Array, "devices per_device"]]:
         """Starts a batch of at most `batch_size` images and does not wait for it.
 
         Args:
@@ -166,7 +184,7 @@ class Decoder:
           keys: data of the random keys.
 
         Returns:
-          Images in [0, 1], padded (see `devices.shard`).
+          Images in [0, 1] and whether each is finite, padded (see `devices.shard`).
         """
         batch = {"ids": ids, "embeddings": embeddings, "keys": keys}
         batch = devices.shard(batch, rows=self.batch_size)
@@ -289,8 +307,8 @@ def decode_latents(
     *,
     at_once: int,
     image_shape: tuple[int, int, int] | None,
-) -> Float[Array, "n H W C"]:
-    """Decodes latents to images in [0, 1].
+) -> tuple[Float[Array, "n H W C"], Bool[Array, " n"]]:
+    """Decodes latents to images in [0, 1], and tells of each whether all numbers were finite.
 
     Args:
       params: of the VAE.
@@ -304,21 +322,25 @@ def decode_latents(
 
     def images(chunk):
         pixels = _vae_decode(pipeline.vae, params, 1 / pipeline.vae.config.scaling_factor * chunk)
-        if image_shape is None:
-            return pixels
-        return fit_channels(fit_size(pixels, image_shape[:2]), image_shape[2])
+        right, pixels = finite.finite_rows((chunk, pixels)), pixels.clip(0, 1)
+        if image_shape is not None:
+            pixels = fit_channels(fit_size(pixels, image_shape[:2]), image_shape[2])
+        return pixels, right
 
     padded = jnp.pad(latents, ((0, -count % at_once), (0, 0), (0, 0), (0, 0)))
     chunks = jax.lax.map(images, padded.reshape(-1, at_once, *latents.shape[1:]))
-    return chunks.reshape(-1, *chunks.shape[2:])[:count]
+    return jax.tree.map(lambda part: part.reshape(-1, *part.shape[2:])[:count], chunks)
 
 
 def _vae_decode(
     vae: Any, params: Mapping[str, Any], latents: Float[Array, "n channels height width"]
 ) -> Float[Array, "n H W C"]:
-    """Decodes latents in the VAE's scale to float32 images in [0, 1]."""
+    """Decodes latents in the VAE's scale to float32 images, most of whose values lie in [0, 1].
+
+    They are not clipped here, as that would turn infinity into 1.
+    """
     pixels = vae.apply({"params": params}, latents, method=vae.decode).sample.astype(jnp.float32)
-    return jnp.transpose((pixels / 2 + 0.5).clip(0, 1), (0, 2, 3, 1))
+    return jnp.transpose(pixels / 2 + 0.5, (0, 2, 3, 1))
 
 
 def fit_size(

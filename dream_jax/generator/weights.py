@@ -18,6 +18,8 @@ from safetensors import safe_open
 
 from dream_jax.errors import UserError
 from dream_jax.generator.torch_weights import BUFFERS, LeafPath, flax_layout, flax_path
+from dream_jax.git_lfs import ADVICE, is_pointer
+from dream_jax.training.finite import REMEDIES, is_finite
 
 STEMS = {  # of the files in Flax and in PyTorch layout
     "text_encoder": ("flax_model", "model"),
@@ -53,6 +55,8 @@ def check_weights(folder: Path, part: str) -> None:
     for path in _files(folder, part):
         if not path.is_file():
             raise UserError(f"generator.path: {path} is missing, which the part's index names")
+        if is_pointer(path):
+            raise UserError(f"generator.path: {path} is a Git LFS pointer; {ADVICE}")
 
 
 def _files(folder: Path, part: str) -> list[Path]:
@@ -96,7 +100,7 @@ def shards(path: Path) -> list[Path]:
     if path.suffix != ".json":
         return [path]
     try:
-        names = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+        names = sorted(set(json.loads(path.read_text("utf-8"))["weight_map"].values()))
         if any(PurePath(name).name != name for name in names):
             raise ValueError("it names files outside its folder")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -118,7 +122,8 @@ def read_weights(
       A tree of NumPy arrays like `shapes`.
 
     Raises:
-      UserError: a leaf is missing or unexpected, has another shape, or is no float.
+      UserError: a leaf is missing or unexpected, has another shape, is no float, or is not finite
+        in the file or in `dtype`.
     """
     wanted = {path: leaf.shape for path, leaf in flatten_dict(shapes).items()}
     params = {}
@@ -136,7 +141,12 @@ def read_weights(
                     f"generator.path: {file}: {name!r} is {array.dtype}; allowed: float32, "
                     f"float16, bfloat16"
                 )
-            params[path] = np.asarray(array, dtype, order="C")
+            if not is_finite(array):
+                raise UserError(
+                    f"generator.path: {file}: {name!r} has numbers that are NaN or infinite; the "
+                    f"file is damaged, or its training failed: get it again, or another"
+                )
+            params[path] = in_precision(array, dtype, f"{file}: {name!r}")
     missing = next((path for path in wanted if path not in params), None)
     if missing:
         raise UserError(
@@ -144,6 +154,22 @@ def read_weights(
             f"config.json asks for"
         )
     return unflatten_dict(params)
+
+
+def in_precision(array: Shaped[np.ndarray, "..."], dtype: np.dtype, name: str) -> np.ndarray:
+    """Returns a finite leaf in another precision.
+
+    Raises:
+      UserError: its numbers are too large for that; names the leaf.
+    """
+    with np.errstate(over="ignore"):
+        made = np.asarray(array, dtype, order="C")
+    if made.dtype != array.dtype and not is_finite(made):
+        raise UserError(
+            f"generator.path: {name} has numbers up to {np.max(np.abs(array)):.3g}; "
+            f"config.generator.precision is {made.dtype.name}: {REMEDIES[made.dtype.name]}"
+        )
+    return made
 
 
 def _leaves(

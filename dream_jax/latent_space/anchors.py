@@ -1,11 +1,52 @@
 """Anchors: token embeddings of the class names, which the image features are aligned with."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from dream_jax.errors import UserError
+from dream_jax.generator.interface import Vocabulary
+
+
+def check_words(vocabulary: Vocabulary, names: Sequence[str], words: Sequence[str]) -> None:
+    """Checks that every class has an anchor, and no two have equal ones.
+
+    Args:
+      vocabulary: of the text encoder.
+      names: of the classes, for messages.
+      words: for each class its name, or the word given for it.
+
+    Raises:
+      UserError: a word has no tokens or only unknown ones; or two words have the same tokens, each
+        in the same share, which makes their anchors equal.
+    """
+    marks = set(vocabulary.prompt_ids([]).tolist())  # which also stand for what is unknown
+    remedy = "give it another name by data.class_names, or another word by data.class_tokens"
+    seen: dict[frozenset, int] = {}
+    for index, word in enumerate(words):
+        ids = vocabulary.name_ids(word)
+        if not set(ids) - marks:
+            raise UserError(
+                f"{_called(names, words, index)} has no tokens that the text encoder of "
+                f"generator.path knows; {remedy}"
+            )
+        counts = Counter(ids)
+        common = math.gcd(*counts.values())
+        tokens = frozenset((token, count // common) for token, count in counts.items())
+        if (other := seen.setdefault(tokens, index)) != index:
+            raise UserError(
+                f"{_called(names, words, other)} and {_called(names, words, index)} have the same "
+                f"tokens in the text encoder of generator.path, so that their anchors are equal; "
+                f"for one of them, {remedy}"
+            )
+
+
+def _called(names: Sequence[str], words: Sequence[str], index: int) -> str:
+    name, word = names[index], words[index]
+    return f"class {name!r}" + (f", by its word {word!r}," if word != name else "")
 
 
 def compute_anchors(

@@ -7,6 +7,7 @@ from dream_jax.data.images import Images
 from dream_jax.models.resnet import build_model
 from dream_jax.settings import ModelSettings
 from dream_jax.training.devices import MappedFunction
+from dream_jax.training.finite import Origin
 
 
 def extract_features(
@@ -23,13 +24,17 @@ def extract_features(
 
     Returns:
       The features, float32, in all processes.
+
+    Raises:
+      NotFinite: a feature is NaN or infinite; names the first image.
     """
     network = build_model(model, width)
 
     def forward(variables: dict, batch: dict) -> Float[Array, "batch width"]:
         return network.apply(variables, batch["images"])[0]
 
-    return MappedFunction(forward, variables, batch_size)({"images": images}, "features")
+    origin = Origin("the feature extractor", "model.precision", model.precision)
+    return MappedFunction(forward, variables, batch_size, origin)({"images": images}, "features")
 
 
 def select_per_class(

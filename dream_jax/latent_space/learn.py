@@ -17,6 +17,7 @@ from dream_jax.models.resnet import ResNet, build_model, init_model
 from dream_jax.settings import Settings
 from dream_jax.training.batches import Batches, epoch_index
 from dream_jax.training.checkpoints import Checkpoints
+from dream_jax.training.finite import check_arrays
 from dream_jax.training.loop import Objective, Term, create_state, fit
 from dream_jax.training.optimizers import sgd
 from dream_jax.vectors import cosine_logits, unit
@@ -73,7 +74,13 @@ def learn_latent_space(
 
     Returns:
       The variables of h, {"params", "batch_stats"}.
+
+    Raises:
+      UserError: an anchor, the loss or a parameter is not finite.
     """
+    of_classes = dict(zip(train.class_names, anchors, strict=True))
+    advice = "give these classes other words in config.data.class_tokens, or another generator"
+    check_arrays(of_classes, "token embeddings of the class names", advice)
     own, seed = settings.latent_space, settings.seed
     model = build_model(settings.model, anchors.shape[1])
     key = stage_key(seed, "latent_space")

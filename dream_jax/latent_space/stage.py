@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from dream_jax.data.labels import check_names
 from dream_jax.errors import UserError
 from dream_jax.files import write_npz
-from dream_jax.generator.folders import generator_folder
+from dream_jax.generator.cached import vocabulary_of
 from dream_jax.results import Row
 from dream_jax.run import ID_FIELDS, Work
 from dream_jax.settings import Settings
@@ -24,26 +25,33 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
 
 
 def check(work: Work) -> None:
-    """Checks that the generator is here and that the classes are those of the settings."""
+    """Checks the classes, and that the generator is here and can tell them apart."""
+    from dream_jax.latent_space.anchors import check_words
+
     names = work.train.class_names
     if not names:
         raise UserError(
             f"data.id {work.settings.data.id!r} gives no class names; at least one is needed"
         )
+    check_names(names)
     work.check_classes("data.class_tokens", work.settings.data.class_tokens)
-    generator_folder(work.settings.generator.path, work.settings.generator.revision)
+    check_words(vocabulary_of(work), names, _words(work))
+
+
+def _words(work: Work) -> list[str]:
+    """Returns for each class its name, or the word given for it."""
+    return [work.settings.data.class_tokens.get(name, name) for name in work.train.class_names]
 
 
 def make(work: Work) -> None:
-    from dream_jax.generator.load import load_vocabulary  # diffusers: slow to import
     from dream_jax.latent_space.anchors import compute_anchors
     from dream_jax.latent_space.features import extract_features, select_per_class
     from dream_jax.latent_space.learn import learn_latent_space
 
     settings, train = work.settings, work.train
-    tokens = [settings.data.class_tokens.get(name, name) for name in train.class_names]
-    vocabulary = load_vocabulary(settings.generator.path, settings.generator.revision)
-    anchors = compute_anchors(vocabulary.table, [vocabulary.name_ids(word) for word in tokens])
+    vocabulary = vocabulary_of(work)
+    ids = [vocabulary.name_ids(word) for word in _words(work)]
+    anchors = compute_anchors(vocabulary.table, ids)
     variables = learn_latent_space(settings, train, anchors, work.folder)
     count = settings.latent_space.features_per_class
     chosen = select_per_class(train.labels, count, len(anchors), settings.seed)

@@ -12,8 +12,11 @@ from diffusers import (
     FlaxStableDiffusionPipeline,
     FlaxUNet2DConditionModel,
 )
-from ml_collections import ConfigDict
 from transformers import CLIPTextConfig, CLIPTokenizer, FlaxCLIPTextModel
+
+from dream_jax.errors import UserError
+from dream_jax.miniature.settings import AutoencoderSettings, TextEncoderSettings, UNetSettings
+from dream_jax.training.finite import is_finite
 
 LATENT_CHANNELS = 4
 # Stable Diffusion's noise schedule; v-prediction trains a small network faster than noise
@@ -28,7 +31,7 @@ NOISE: Mapping[str, Any] = {
 
 
 def build_autoencoder(
-    config: ConfigDict, image_size: int, scaling: float = 1.0
+    config: AutoencoderSettings, image_size: int, scaling: float = 1.0
 ) -> FlaxAutoencoderKL:
     """Builds the autoencoder of grey images (one channel).
 
@@ -52,7 +55,7 @@ def build_autoencoder(
     )
 
 
-def build_unet(config: ConfigDict, text_width: int, latent_size: int) -> FlaxUNet2DConditionModel:
+def build_unet(config: UNetSettings, text_width: int, latent_size: int) -> FlaxUNet2DConditionModel:
     """Builds the network that denoises latents.
 
     Args:
@@ -76,7 +79,7 @@ def build_unet(config: ConfigDict, text_width: int, latent_size: int) -> FlaxUNe
 
 
 def build_text_encoder(
-    config: ConfigDict, tokenizer: CLIPTokenizer, seed: int
+    config: TextEncoderSettings, tokenizer: CLIPTokenizer, seed: int
 ) -> FlaxCLIPTextModel:
     """Builds the text encoder for a tokenizer's vocabulary, with random parameters.
 
@@ -119,10 +122,21 @@ def save_pipeline(
 
     Args:
       params: the parameter trees of "vae", "text_encoder" and "unet".
+
+    Raises:
+      UserError: a parameter is not finite in half precision; nothing is written.
     """
+    with np.errstate(over="ignore"):
+        half = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(half):
+        if not is_finite(leaf):
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise UserError(
+                f"{folder}: {name} is NaN, infinite or above 65504, which half precision cannot "
+                f"hold; train with a lower learning rate"
+            )
     scheduler = FlaxDPMSolverMultistepScheduler(**NOISE)
     pipeline: Any = FlaxStableDiffusionPipeline(
         vae, text_encoder, tokenizer, unet, scheduler, safety_checker=None, feature_extractor=None
     )
-    half = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params)
     pipeline.save_pretrained(str(folder), half)

@@ -6,12 +6,12 @@ from pathlib import Path
 import jax
 import numpy as np
 from jaxtyping import Float
-from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
 from dream_jax.generator.interface import Sampling
 from dream_jax.generator.load import load_generator
 from dream_jax.keys import stage_key
+from dream_jax.miniature.settings import WorldSettings
 
 SYMBOLS = (
     "black chess queen",
@@ -31,7 +31,7 @@ LABEL = 190  # width of the names
 
 
 def sample_sheet(
-    folder: Path, world: ConfigDict, class_names: Sequence[str], path: Path, per_prompt: int = 6
+    folder: Path, world: WorldSettings, class_names: Sequence[str], path: Path, per_prompt: int = 6
 ) -> None:
     """Writes a PNG of samples: class names in the left half, symbols in the right.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import CLIPTokenizer
 from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
+from dream_jax.errors import UserError
 from dream_jax.files import write_json, write_whole
 
 
@@ -21,6 +22,9 @@ def train_tokenizer(captions: Sequence[str], positions: int, folder: Path) -> CL
       captions: the texts of the world.
       positions: length of a tokenised prompt.
       folder: in which `vocab.json` and `merges.txt` are written, or found.
+
+    Raises:
+      UserError: what is found there cannot be read.
     """
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     if not vocabulary.exists():  # written last
@@ -31,11 +35,17 @@ def train_tokenizer(captions: Sequence[str], positions: int, folder: Path) -> CL
         lines = ["#version: 0.2", *(" ".join(pair) for pair in pairs)]
 
         def write_merges(path: Path) -> None:
-            path.write_text("\n".join(lines) + "\n")
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
         write_whole(merges, write_merges)
         write_json(vocabulary, {token: index for index, token in enumerate(tokens)})
-    return CLIPTokenizer(str(vocabulary), str(merges), model_max_length=positions)
+    try:
+        return CLIPTokenizer(str(vocabulary), str(merges), model_max_length=positions)
+    except Exception as error:  # JSON, the tokenizer and the system raise many kinds
+        raise UserError(
+            f"{folder}: is no readable tokenizer ({type(error).__name__}: {error}); give another "
+            f"--workdir, because what is trained there goes with this tokenizer"
+        ) from error
 
 
 def _merged_pairs(captions: Sequence[str]) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Training of a miniature generator, part by part, each continued where it was interrupted."""
 
-import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
 from jaxtyping import Float, Shaped
-from ml_collections import ConfigDict
 from transformers import CLIPTokenizer, FlaxCLIPTextModel
 
 from dream_jax.errors import UserError
+from dream_jax.files import write_json
 from dream_jax.keys import stage_key
 from dream_jax.miniature.networks import (
     build_autoencoder,
@@ -28,61 +28,96 @@ from dream_jax.miniature.objectives import (
     to_model_range,
 )
 from dream_jax.miniature.samples import sample_sheet
+from dream_jax.miniature.settings import TrainingSettings
 from dream_jax.miniature.tokenizer import train_tokenizer
 from dream_jax.miniature.world import World, batch_indices, build_world
-from dream_jax.training import devices, hosts
+from dream_jax.settings import as_dict
+from dream_jax.training import devices
 from dream_jax.training.batches import Batches
 from dream_jax.training.checkpoints import Checkpoints
 from dream_jax.training.loop import create_state, fit
 from dream_jax.training.optimizers import adamw
 
 
-def train_generator(config: ConfigDict, workdir: Path) -> Path:
+def train_generator(settings: TrainingSettings, workdir: Path) -> Path:
     """Trains an autoencoder, then a text encoder and a UNet; returns the pipeline's folder.
 
     Args:
-      config: see `configs/generator_glyphs.py`.
+      settings: checked, see `generator_training.check`.
       workdir: holds the checkpoints of both trainings, and the folder `pipeline` at the end.
 
     Raises:
-      UserError: there are several processes, a loss is not finite, or a checkpoint cannot be read.
+      UserError: a caption is longer than the text encoder's positions, a loss is not finite, or a
+        file cannot be read.
     """
-    if hosts.count() > 1:
-        raise UserError(f"--processes is {hosts.count()}; the generator is trained by one")
-    world = build_world(config.world)
+    world = build_world(settings.world)
     print(
         f"world: {world.digits} digits, {len(world.images) - world.digits} glyphs, "
         f"{len(set(world.captions))} captions"
     )
-    positions = config.text_encoder.positions
+    positions = settings.text_encoder.positions
     tokenizer = train_tokenizer(world.captions, positions, workdir / "tokenizer")
     print(f"tokenizer: {len(tokenizer)} tokens")
+    _check_lengths(tokenizer, world.captions, positions)
 
-    size = config.world.image_size
-    vae = build_autoencoder(config.autoencoder, size)
-    vae_params = _train_autoencoder(config, world, vae, workdir / "autoencoder")
+    size = settings.world.image_size
+    vae = build_autoencoder(settings.autoencoder, size)
+    vae_params = _train_autoencoder(settings, world, vae, workdir / "autoencoder")
     latents = _encode(world, vae, vae_params)
-    scaling = float(1 / latents.std())
+    scaling = _scaling(latents)
     latents *= scaling
-    vae = build_autoencoder(config.autoencoder, size, scaling)
+    vae = build_autoencoder(settings.autoencoder, size, scaling)
 
-    text_encoder = build_text_encoder(config.text_encoder, tokenizer, config.seed)
-    unet = build_unet(config.unet, config.text_encoder.width, latents.shape[-1])
+    text_encoder = build_text_encoder(settings.text_encoder, tokenizer, settings.seed)
+    unet = build_unet(settings.unet, settings.text_encoder.width, latents.shape[-1])
     table = {"latents": latents, "ids": _prompt_ids(tokenizer, world.captions)}
     empty = _prompt_ids(tokenizer, [""])[0]
     average = _train_diffusion(
-        config, world, table, text_encoder, unet, empty, workdir / "diffusion"
+        settings, world, table, text_encoder, unet, empty, workdir / "diffusion"
     )
 
-    folder, partial = workdir / "pipeline", workdir / "pipeline.partial"
+    partial = workdir / "pipeline.partial"
     shutil.rmtree(partial, ignore_errors=True)
     params = {"vae": vae_params, **average}
     save_pipeline(partial, vae, text_encoder, tokenizer, unet, params)
-    (partial / "training.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-    sample_sheet(partial, config.world, world.class_names, partial / "samples.png")
+    write_json(partial / "training.json", as_dict(settings, TrainingSettings))
+    sample_sheet(partial, settings.world, world.class_names, partial / "samples.png")
+    return _put_in_place(partial, workdir / "pipeline")
+
+
+def _check_lengths(tokenizer: CLIPTokenizer, captions: list[str], positions: int) -> None:
+    """Raises UserError if the text encoder would see only a part of a caption."""
+    distinct = sorted(set(captions))
+    lengths = [len(ids) for ids in tokenizer(distinct).input_ids]
+    if max(lengths) > positions:
+        longest = distinct[lengths.index(max(lengths))]
+        raise UserError(
+            f"config.text_encoder.positions is {positions}; it must be at least {max(lengths)}, "
+            f"the tokens of the caption {longest!r} with its start and end"
+        )
+
+
+def _scaling(latents: Float[np.ndarray, "n channels height width"]) -> float:
+    """Returns 1 / standard deviation of the latents."""
+    deviation = latents.std()
+    if not (np.isfinite(deviation) and deviation > 1e-6):
+        raise UserError(
+            f"autoencoder: its latents have a standard deviation of {deviation:g}, so they tell "
+            f"nothing about the pictures; lower config.autoencoder.kl_weight"
+        )
+    return float(1 / deviation)
+
+
+def _put_in_place(partial: Path, folder: Path) -> Path:
+    """Renames a folder once all of it is on the disk, in place of one that is there."""
+    for path in (*sorted(partial.rglob("*")), partial):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-    return folder
+    return partial.rename(folder)
 
 
 def _prompt_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> Shaped[np.ndarray, "n positions"]:
@@ -90,7 +125,7 @@ def _prompt_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> Shaped[np.ndarray
 
 
 def _batches(
-    config: ConfigDict, world: World, table: Mapping[str, np.ndarray], batch_size: int
+    config: TrainingSettings, world: World, table: Mapping[str, np.ndarray], batch_size: int
 ) -> Batches:
     """Returns batches of a table with an entry for each picture of the world."""
     # Numbers instead of the world: what chooses the batches must hold on to no pictures.
@@ -99,7 +134,7 @@ def _batches(
 
 
 def _train_autoencoder(
-    config: ConfigDict, world: World, vae: FlaxAutoencoderKL, folder: Path
+    config: TrainingSettings, world: World, vae: FlaxAutoencoderKL, folder: Path
 ) -> dict[str, Any]:
     """Returns the parameters of the autoencoder."""
     settings = config.autoencoder
@@ -135,7 +170,7 @@ def _encode(
 
 
 def _train_diffusion(
-    config: ConfigDict,
+    config: TrainingSettings,
     world: World,
     table: Mapping[str, np.ndarray],
     text_encoder: FlaxCLIPTextModel,

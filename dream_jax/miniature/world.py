@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from dream_jax.data import glyphs
 from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.registry import load_id
+from dream_jax.miniature.settings import WorldSettings
 from dream_jax.training.batches import epoch_index
 
 
@@ -29,7 +29,7 @@ class World(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def build_world(config: ConfigDict) -> World:
+def build_world(config: WorldSettings) -> World:
     """Draws digits of the training split and named glyphs, each under a small random affine map.
 
     Args:

@@ -49,7 +49,8 @@ def sample_embeddings(
       first; p = min(`per_round`, number of features that may be drawn).
 
     Raises:
-      UserError: features are not finite or zero, or `k` or `boundary` is above their number.
+      UserError: features are not finite or zero, `k` or `boundary` is above their number, or
+        `scale` is so large that candidates leave the range of float32.
       ValueError: `pad_to` is less than n.
     """
     features = _checked(features, settings)
@@ -62,7 +63,13 @@ def sample_embeddings(
     padded = np.pad(features, ((0, pad_to - n), (0, 0)))
     # `shard` adds each element's position, which is the number of the round here.
     batch = shard({"round": np.arange(settings.rounds)})
-    points = unshard(run(padded, np.int32(n), key, batch), settings.rounds)
+    made = run(padded, np.int32(n), key, batch)
+    points, right = (unshard(array, settings.rounds) for array in made)
+    if not right.all():
+        raise UserError(
+            f"{settings.field('scale')} is {settings.scale}; its candidates leave the range of "
+            f"float32: lower it"
+        )
     return points.reshape(-1, dimension)
 
 
@@ -78,7 +85,9 @@ def _mapped_rounds(settings: SamplerSettings) -> Callable[..., jax.Array]:
             draw_key, noise_key = jax.random.split(jax.random.fold_in(key, number))
             drawn = features[_draw(draw_key, eligible, settings.per_round)]
             noise = jax.random.normal(noise_key, (settings.candidates, features.shape[1]))
-            return one_round(features, drawn, noise, settings, count)
+            points = one_round(features, drawn, noise, settings, count)
+            # A vector whose square overflows becomes 0 when it is divided by its length.
+            return points, jnp.all(jnp.abs(jnp.linalg.norm(points, axis=-1) - 1) < 0.01)
 
         return jax.lax.map(one, batch["position"])
 

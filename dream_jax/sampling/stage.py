@@ -12,6 +12,7 @@ from dream_jax.run import ID_FIELDS, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
+from dream_jax.training.finite import check_arrays
 
 OUTLIERS = (*ID_FIELDS, "seed", "sampling")
 INLIERS = (
@@ -63,7 +64,10 @@ def make(work: Work, kind: str) -> None:
         sampler = SamplerSettings.of_inliers(settings.inliers, settings.sampling.selection)
     else:
         sampler = SamplerSettings.of_outliers(settings.sampling)
-    embeddings = sample_classes(settings.seed, sampler, work.run.features, work.folder, kind)
+    known, path = work.run.features, work.run.folder("learn") / "features.npz"
+    advice = "redo it with --stages=learn --overwrite"
+    check_arrays({"features": known.features, "anchors": known.anchors}, str(path), advice)
+    embeddings = sample_classes(settings.seed, sampler, known, work.folder, kind)
     if hosts.is_main():
         parameters = work.run.record(work.stage.name).settings
         write_npz(

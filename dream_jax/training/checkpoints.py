@@ -1,6 +1,8 @@
-"""Orbax checkpoints of a training state, and what happens when one cannot be read."""
+"""Checkpoints of a training state, each whole, damaged and found to be so, or not there."""
 
-from functools import partial
+import hashlib
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from dream_jax.errors import UserError
+from dream_jax.files import checksum, checksums, read_json, write_json
 from dream_jax.training import hosts
+from dream_jax.training.finite import is_finite
+
+SAVING = ".saving-"  # begins the name of a checkpoint that is being written
+CHECKSUMS = "checksums.json"  # of a checkpoint's files: what Orbax reads of a flipped bit is wrong
+ITEM = "default"  # what Orbax writes of a checkpoint
 
 
 class Checkpoints:
@@ -17,116 +25,173 @@ class Checkpoints:
 
     A state is a pytree that holds everything a run needs to continue: step, parameters, batch
     statistics, optimiser state, average and random key. The position in the data follows from the
-    step. Orbax writes to another name and renames, so a state is whole or not there.
-    Of several processes, which hold the same state, process 0 writes it and each reads it.
+    step. A state is written to another name, with checksums of its files, and renamed, so it is
+    whole or not there. One that was damaged later is passed over, and stays until a newer one is
+    written. Of several processes, which hold the same state, process 0 writes it and each reads it.
 
     Args:
-      folder: where the checkpoints lie; made if missing.
+      folder: where the checkpoints lie; made when the first is saved.
     """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder).resolve()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        # Every process has a manager as if it were alone.
+        self._whole: int | None = None  # the newest step that is known to be whole
+        # Every process reads and writes as if it were alone.
         alone = ocp.options.MultiprocessingOptions(
             primary_host=hosts.index(),
             active_processes={hosts.index()},
             barrier_sync_key_prefix=f"process {hosts.index()}",
         )
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=2,
-            create=False,
-            read_only=not hosts.is_main(),
+        self._orbax = ocp.Checkpointer(
+            ocp.StandardCheckpointHandler(multiprocessing_options=alone),
             multiprocessing_options=alone,
         )
-        self._manager = ocp.CheckpointManager(
-            self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
-        )
+
+    def steps(self) -> list[int]:
+        """Returns the steps of the checkpoints, whole or damaged, oldest first."""
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted(int(path.name) for path in paths if path.name.isdecimal())
+
+    def damage(self, step: int) -> str:
+        """Returns what is wrong with the files of a checkpoint; "" if it is whole."""
+        folder = self.folder / str(step)
+        try:
+            written = read_json(folder / CHECKSUMS)
+            for name, expected in written.items():
+                path = folder / name
+                if not path.is_file():
+                    return f"{name} is missing"
+                if checksum(path) != expected:
+                    return f"{name} is not as it was written"
+        except (UserError, AttributeError):  # no JSON, or no mapping
+            return f"{CHECKSUMS} is missing or damaged"
+        return "" if written else f"{CHECKSUMS} is empty"
 
     def save(self, step: int, state: Any) -> None:
-        """Writes `state` (host arrays); returns when it is on disk."""
-        if hosts.is_main() and step not in self._manager.all_steps():
-            self._manager.save(step, args=ocp.args.StandardSave(state))
-            self._manager.wait_until_finished()
-        hosts.barrier("checkpoint")
-
-    def restore(self, like: Any) -> Any | None:
-        """The newest state, shaped as `like`, or None where nothing was saved.
-
-        All processes call it, and get the same.
+        """Writes `state` (host arrays); returns when it is on disk.
 
         Raises:
-          UserError: the newest checkpoint cannot be read, or holds another model's arrays.
+          UserError: an array of the state is not finite; nothing is written.
         """
-        self._manager.reload()  # process 0 may have saved since
-        step = hosts.from_main(self._manager.latest_step)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+            if not is_finite(leaf):
+                raise UserError(
+                    f"{self.folder}: {_name(path)} is not finite (NaN or infinity) at step {step}; "
+                    f"lower the learning rate ({_listed(self.steps())} kept)"
+                )
+        if hosts.is_main() and step != self._whole:
+            self._write(step, state)
+        self._whole = step
+        hosts.barrier("checkpoint")
+
+    def _write(self, step: int, state: Any) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        made, path = self.folder / f"{SAVING}{step}", self.folder / str(step)
+        shutil.rmtree(made, ignore_errors=True)
+        try:
+            self._orbax.save(made / ITEM, args=ocp.args.StandardSave(state))
+            write_json(made / CHECKSUMS, checksums(made, CHECKSUMS))
+            _flush(made)
+        except BaseException:  # such as a full disk, which the unfinished files would keep full
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+        if path.exists():  # damaged
+            shutil.rmtree(path)
+        os.rename(made, path)
+        _flush(self.folder, below=False)
+        for other in self.folder.iterdir():
+            if other.name.startswith(SAVING) or (
+                other.name.isdecimal() and int(other.name) not in (step, self._whole)
+            ):
+                shutil.rmtree(other)
+
+    def restore(self, like: Any) -> Any | None:
+        """The newest whole state, shaped as `like`, or None where nothing was saved.
+
+        All processes call it, and get the same. What is damaged is named in a line.
+
+        Raises:
+          UserError: all checkpoints are damaged, or the newest whole one holds another model's
+            arrays.
+        """
+        step = self._newest(f"delete {self.folder} to begin anew")
         if step is None:
             return None
-        saved = self._saved_shapes(step)
-        for name, shape in _shapes(like).items():
-            if saved and saved.get(name) != shape:
-                raise UserError(
-                    f"checkpoint {self.folder / str(step)}: {name} has shape "
-                    f"{saved.get(name, 'none (is missing)')}, "
-                    f"the configuration's model has {shape}; use another folder, or delete "
-                    f"{self.folder} to begin anew"
-                )
-        return self._restore(step, like)
-
-    def _restore(self, step: int, like: Any) -> Any:
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        try:
-            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        except Exception as error:  # Orbax, tensorstore and zarr raise many kinds
-            reason = str(error).strip().split("\n")[0][:200]
-            raise UserError(
-                f"checkpoint {self.folder / str(step)}: cannot be read ({type(error).__name__}: "
-                f"{reason}); delete this folder to continue from the checkpoint before it"
-            ) from error
+        place = f"checkpoint {self.folder / str(step)}"
+        advice = f"use another folder, or delete {self.folder} to begin anew"
+        self._check_shapes(step, like, place, advice)
+        return self._read(step, like, place)
 
     def restore_network(self, like: dict) -> dict:
-        """The network of the newest state, whatever else that holds: to start another training.
+        """The network of the newest whole state, whatever else that holds: to start another.
 
         Args:
           like: Flax variables {"params": ..., other collections}, of arrays or of their shapes.
 
         Raises:
-          UserError: there is no checkpoint, it cannot be read, or holds another network.
+          UserError: there is no whole checkpoint, or it holds another network.
         """
-        step = self._manager.latest_step()
+        allowed = "allowed: a folder classifier/<method>/checkpoints of a run"
+        step = self._newest(f"as config.init_from, it is of no use; {allowed}")
         if step is None:
-            raise UserError(
-                f"config.init_from: {self.folder} holds no checkpoint; allowed: a folder "
-                f"classifier/<method>/checkpoints of a run"
-            )
+            raise UserError(f"config.init_from: {self.folder} holds no checkpoint; {allowed}")
         place = f"config.init_from: checkpoint {self.folder / str(step)}"
         like = dict(like)
         wanted = {"params": {"network": like.pop("params")}, "model_state": like}
-        saved = self._saved_shapes(step)
-        if not saved:
-            raise UserError(f"{place} cannot be read; give that of another run")
-        for name, shape in _shapes(wanted).items():
+        advice = "model.* and the classes must be the same"
+        self._check_shapes(step, wanted, place, advice)
+        whole = jax.tree.map(
+            lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), self._saved(step)
+        )
+        state = self._read(step, whole, place)
+        return {"params": state["params"]["network"], **state["model_state"]}
+
+    def _newest(self, advice: str) -> int | None:
+        """Returns the newest step that is whole; names those after it. None if there is none."""
+
+        def look() -> list:
+            damaged: dict[str, str] = {}
+            for step in reversed(self.steps()):
+                if not (damage := self.damage(step)):
+                    return [step, damaged]
+                damaged[str(step)] = damage
+            return [None, damaged]
+
+        self._whole, damaged = hosts.from_main(look)
+        faults = [f"checkpoint {self.folder / step}: {fault}" for step, fault in damaged.items()]
+        if faults and self._whole is None:
+            raise UserError(f"{'; '.join(faults)}; {advice}")
+        for fault in faults:
+            print(f"{fault}; the one of step {self._whole} is used", flush=True)
+        return self._whole
+
+    def _check_shapes(self, step: int, like: Any, place: str, advice: str) -> None:
+        saved = _shapes(self._saved(step))
+        for name, shape in _shapes(like).items():
             if saved.get(name) != shape:
                 raise UserError(
                     f"{place}: {name} has shape {saved.get(name, 'none (is missing)')}, the "
-                    f"configuration's model has {shape}; model.* and the classes must be the same"
+                    f"configuration's model has {shape}; {advice}"
                 )
-        whole = jax.tree.map(
-            lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape),
-            self._manager.item_metadata(step).tree,
-        )
-        state = self._restore(step, whole)
-        return {"params": state["params"]["network"], **state["model_state"]}
 
-    def _saved_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of a checkpoint's arrays; empty where it is damaged."""
+    def _saved(self, step: int) -> Any:
+        """Returns shapes and types of a whole checkpoint's arrays."""
+        return self._orbax.metadata(self.folder / str(step) / ITEM).item_metadata.tree
+
+    def _read(self, step: int, like: Any, place: str) -> Any:
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        path = self.folder / str(step) / ITEM
         try:
-            return _shapes(self._manager.item_metadata(step).tree)
-        except Exception:  # as in restore, which then tells what is wrong
-            return {}
+            return self._orbax.restore(path, args=ocp.args.StandardRestore(abstract))
+        except Exception as error:  # Orbax, tensorstore and zarr raise many kinds
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{place}: cannot be read ({type(error).__name__}: {reason}), though its files are "
+                f"as they were written; delete it to continue from the one before it"
+            ) from error
 
     def close(self) -> None:
-        self._manager.close()
+        self._orbax.close()
 
     def __enter__(self):
         return self
@@ -135,8 +200,35 @@ class Checkpoints:
         self.close()
 
 
+def _flush(folder: Path, below: bool = True) -> None:
+    """Sees to it that a folder, and all files below it, are on the disk."""
+    paths = [folder, *(folder.rglob("*") if below else ())]
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _listed(steps: list[int]) -> str:
+    return f"checkpoints of steps {', '.join(map(str, steps))} are" if steps else "none was"
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     """{"params.w": (3,)} of a pytree of arrays, or of their metadata."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    name = partial(jax.tree_util.keystr, simple=True, separator=".")
-    return {name(path): tuple(leaf.shape) for path, leaf in leaves}
+    return {_name(path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def digest(tree: Any) -> str:
+    """Returns a SHA-256 digest of the names and the values of a pytree of host arrays."""
+    found = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        found.update(jax.tree_util.keystr(path).encode())
+        found.update(np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()

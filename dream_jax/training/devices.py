@@ -14,7 +14,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +22,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from dream_jax.training import hosts
+from dream_jax.training import finite, hosts
 from dream_jax.training.cpu_convolution import cpu_convolutions
 
 AXIS = "devices"
@@ -46,18 +45,6 @@ def use_cores() -> None:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     jax.config.update("jax_num_cpu_devices", min(cores or 1, CPU_DEVICES))
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, so that a second run starts at once.
-
-    JAX's own variable JAX_COMPILATION_CACHE_DIR goes first.
-    """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    jax.config.update("jax_compilation_cache_dir", str(home / "dream_jax" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def pmap(function: Callable, *, all_processes: bool = False, **kwargs) -> Callable:
@@ -215,27 +202,50 @@ def share_out(count: int) -> tuple[jax.Array, jax.Array]:
 class MappedFunction:
     """A function of (variables, batch) pmapped over the devices and run batch by batch.
 
-    With several processes each computes its share of the rows, and all get all outputs.
+    With several processes each computes its share of the rows, and all get all outputs. The same
+    program tells of every row whether its floats are finite, and what is not is never returned.
 
     Args:
       function: `function(variables, batch) -> pytree of arrays (rows, ...)`, pure.
       variables: a pytree, replicated once.
       batch_size: rows per call over the devices of all processes.
+      origin: what messages say of the function.
+      result: traced; what is returned of the function's outputs, after they were checked.
     """
 
-    def __init__(self, function: Callable, variables: Any, batch_size: int):
+    def __init__(
+        self,
+        function: Callable,
+        variables: Any,
+        batch_size: int,
+        origin: finite.Origin = finite.ANYTHING,
+        result: Callable[[Any], Any] = lambda outputs: outputs,
+    ):
         self._batch_size = hosts.share_size(batch_size)
         self._variables = replicate(variables)
-        self._function = pmap(function)
+        self._origin = origin
 
-    def batches(self, arrays: dict[str, Any], progress: str | None = None) -> Iterable[Any]:
+        def program(variables: Any, batch: dict) -> tuple[Any, jax.Array]:
+            outputs = function(variables, batch)
+            return result(outputs), finite.finite_rows(outputs)
+
+        self._function = pmap(program)
+
+    def batches(
+        self, arrays: dict[str, Any], progress: str | None = None, done: int = 0
+    ) -> Iterable[Any]:
         """Yields this process's outputs (NumPy, padding dropped) of one batch after the other.
 
         Args:
           arrays: equally long arrays, or anything else with a length that gives `array[slice]`.
+          done: rows of this process's share that are left out.
+
+        Raises:
+          NotFinite: an output is NaN or infinite; names the first image. All batches before it
+            were given.
         """
         share = hosts.share_of(len(next(iter(arrays.values()))))
-        starts = range(share.start, share.stop, self._batch_size)
+        starts = range(share.start + done, share.stop, self._batch_size)
 
         def read(start: int) -> dict[str, np.ndarray]:
             stop = min(start + self._batch_size, share.stop)
@@ -243,10 +253,16 @@ class MappedFunction:
 
         # Columns may be read from files: in a thread, while the devices are at the last batch.
         parts = prefetch(read, starts, ahead=1)
-        for part in tqdm(parts, progress, len(starts), disable=progress is None):
+        for start, part in zip(
+            starts, tqdm(parts, progress, len(starts), disable=progress is None), strict=True
+        ):
             rows = len(next(iter(part.values())))
-            out = self._function(self._variables, shard(part, rows=self._batch_size))
-            yield jax.tree.map(lambda leaf, rows=rows: unshard(leaf, rows), out)
+            made = self._function(self._variables, shard(part, rows=self._batch_size))
+            out, right = jax.tree.map(lambda leaf, rows=rows: unshard(leaf, rows), made)
+            if (row := finite.first_fault(right)) is not None:
+                fault = self._origin.fault(finite.names_of(out, row))
+                raise finite.NotFinite(start + row, fault, _row_name(arrays, start + row))
+            yield out
 
     def __call__(self, arrays: dict[str, Any], progress: str | None = None) -> Any:
         """All outputs, in all processes: a pytree of NumPy arrays (n, ...)."""
@@ -254,10 +270,16 @@ class MappedFunction:
         parts = list(self.batches(arrays, progress))
         if not parts:  # more processes than rows: the shapes of a row, for the gathering
             first = {name: a[:1] for name, a in arrays.items()}
-            out = self._function(self._variables, shard(first, rows=self._batch_size))
+            out, _ = self._function(self._variables, shard(first, rows=self._batch_size))
             parts = [jax.tree.map(lambda leaf: unshard(leaf, 0), out)]
         whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         return jax.tree.map(lambda leaf: hosts.gather(leaf, count), whole)
+
+
+def _row_name(arrays: dict[str, Any], row: int) -> str:
+    """Returns what a message calls a row: the name of its image, where that has one."""
+    name = getattr(arrays.get("images"), "name", None)
+    return f"image {row}" if name is None else name(row)
 
 
 def peak_memory_mb() -> float:

@@ -2,19 +2,24 @@
 
 All processes run the same program on the same settings and share the run's folder. Each computes
 its part on its own devices; process 0, the main one, writes the files of which a run has one. A
-process that fails ends at once, and the others within `SILENCE` seconds of it. With one process
-nothing here communicates or waits.
+process that ends before its time tells the others, which end with it; they find out that one was
+killed within `SILENCE` seconds. With one process nothing here communicates or waits.
 """
 
 import itertools
 import json
 import os
-from collections.abc import Callable
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import jax
 import numpy as np
 
+from dream_jax import interrupts
 from dream_jax.errors import UserError
 
 SILENCE = 60  # seconds without a sign of life after which a process is held to be dead
@@ -60,12 +65,20 @@ def initialize(coordinator: str | None, processes: int | None, process_id: int |
             "process_id": process_id,
             "cluster_detection_method": "deactivate",
         }
+    # A signal must not be left to JAX, which would only note it.
+    jax.config.update("jax_enable_preemption_service", False)
+    where = coordinator or "not set"
     try:
-        jax.distributed.initialize(**settings, heartbeat_timeout_seconds=SILENCE)
+        with _deadline(f"--coordinator is {where}", processes):
+            jax.distributed.initialize(
+                **settings,
+                initialization_timeout=2 * SILENCE,
+                heartbeat_timeout_seconds=SILENCE,
+            )
     except Exception as error:  # JAX, gRPC and the system raise many kinds
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"--coordinator is {coordinator or 'not set'}; the processes could not be connected "
+            f"--coordinator is {where}; the processes could not be connected "
             f"({type(error).__name__}: {reason})"
         ) from error
     if jax.device_count() != count() * jax.local_device_count():
@@ -73,6 +86,76 @@ def initialize(coordinator: str | None, processes: int | None, process_id: int |
             f"--processes: {count()} processes have {jax.device_count()} devices together, this "
             f"one has {jax.local_device_count()}; each must have the same number"
         )
+    threading.Thread(target=_listen, daemon=True, name="other processes").start()
+
+
+@contextmanager
+def _deadline(asked: str, processes: int | None) -> Iterator[None]:
+    """Ends this process if a block takes longer than `SILENCE`; says meanwhile what it waits for.
+
+    JAX would wait in silence, and then abort the process from compiled code.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        for passed in range(10, SILENCE, 10):
+            if done.wait(10):
+                return
+            print(f"{asked}: waiting for all processes, {passed} of {SILENCE} s", file=sys.stderr)
+        if not done.wait(10):
+            print(
+                f"error: {asked}; not all {processes or ''} processes were there within {SILENCE} "
+                f"s: process 0 must run at that address, and each --process_id once",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(2)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+_ENDED, _GONE = "dream_jax/ended", "dream_jax/gone"
+
+
+def _client() -> Any:
+    from jax._src import distributed  # JAX has no public way to the store that processes share
+
+    return distributed.global_state.client
+
+
+def _listen() -> None:
+    """Ends this process soon after another one has said that it ends."""
+    while (client := _client()) is not None:
+        with suppress(Exception):  # there is no such entry yet
+            reason, status = json.loads(client.key_value_try_get(_ENDED))
+            interrupts.ask(reason, status)
+            return
+        time.sleep(1)
+
+
+def leave(reason: str, status: int) -> None:
+    """Tells the other processes that this one ends; process 0 waits for them for a moment.
+
+    Without it, which holds what they share, they could not end in order.
+    """
+    with suppress(Exception):  # one of them has told all before, or process 0 has been killed
+        _client().key_value_set(_ENDED, json.dumps([f"process {index()} ({reason})", status]))
+    with suppress(Exception):
+        _client().key_value_set(f"{_GONE}/{index()}", "")
+    for _ in range(100 if is_main() else 0):
+        with suppress(Exception):
+            if len(_client().key_value_dir_get(_GONE)) == count():
+                break
+        time.sleep(0.1)
+
+
+def any_of(value: bool) -> bool:
+    """Returns whether it is true in any process; all must ask together."""
+    return bool(np.any(gather(np.array([value]), count())))
 
 
 def _from_environment(value: int | None, name: str) -> int | None:

@@ -13,8 +13,9 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
+from dream_jax import interrupts
 from dream_jax.errors import UserError
-from dream_jax.training import devices
+from dream_jax.training import devices, hosts
 from dream_jax.training.batches import Batches
 from dream_jax.training.checkpoints import Checkpoints
 from dream_jax.training.streaming import stream
@@ -168,6 +169,8 @@ def fit(
 
     The devices are always given the next call before the host looks at the last one's metrics, and
     a thread prepares and transfers the calls after that; only a checkpoint waits for the devices.
+    A signal takes effect at the end of a call, after a checkpoint: calls have one length, so that
+    the training goes on with the program, and to the bits, of one that was not interrupted.
 
     Args:
       objective: per-row loss terms, see `Objective`.
@@ -197,16 +200,15 @@ def fit(
     # which rounds otherwise, and whether a set fits into memory must not change results.
     length = call_length(start, steps, min(steps_per_call, log_every, save_every))
     table = devices.replicate(batches.whole()) if hold else {}
+    saved = start
+    recent: list[dict] = []
+    due: tuple[int, list[dict]] | None = None  # a look put off until the devices have a next call
 
     def look(done: int, recent: list[dict]) -> None:
         means = _mean_on_host(recent)
         bar.update(done - bar.n)
         bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
-        if not np.isfinite(means["loss"]):
-            raise UserError(
-                f"{progress}: the loss is {means['loss']} by step {done}, expected a finite "
-                f"number; lower the learning rate (checkpoints up to step {saved} are kept)"
-            )
+        _check_loss(means["loss"], f"{progress}: the loss is {means['loss']} by step {done}", saved)
         if watch is not None:
             watch(done, means)
 
@@ -214,25 +216,40 @@ def fit(
     state = devices.replicate(state)
     calls = (range(step, step + length) for step in range(start, steps, length))
     transferred = transfer_calls(batches, calls, hold)
-    saved = start
-    recent: list[dict] = []
-    # A look that is put off until the devices have their next call.
-    due: tuple[int, list[dict]] | None = None
-    with tqdm(total=steps, initial=start, desc=progress, unit="step") as bar, closing(transferred):
+    bar = tqdm(total=steps, initial=start, desc=progress, unit="step")
+    with interrupts.held(), bar, closing(transferred):
         for done, batch in transferred:
             state, means = make(table, state, batch)
             recent.append(means)
             if due is not None:
                 look(*due)
                 due = None
-            saving = done % save_every < length or done == steps
-            if saving:
+            looking = done % log_every < length
+            stopping = _asked_to_stop(looking)
+            if done % save_every < length or done == steps or stopping:
                 look(done, recent)
                 checkpoints.save(done, devices.unreplicate(state))
                 saved, recent = done, []
-            elif done % log_every < length:
+                if stopping:
+                    raise interrupts.Interrupted("another process")  # or by its own signal
+            elif looking:
                 due, recent = (done, recent), []
     return devices.unreplicate(state)
+
+
+def _check_loss(loss: float, finding: str, saved: int) -> None:
+    if not np.isfinite(loss):
+        raise UserError(
+            f"{finding}, expected a finite number; lower the learning rate (checkpoints up to step "
+            f"{saved} are kept)"
+        )
+
+
+def _asked_to_stop(looking: bool) -> bool:
+    """Whether the program was asked to end; several processes agree on it at their looks."""
+    if hosts.count() == 1:
+        return interrupts.requested()
+    return looking and hosts.any_of(interrupts.requested())
 
 
 def call_length(start: int, end: int, most: int) -> int:

@@ -1,9 +1,15 @@
 """Optimisers with their learning-rate schedules, from a configuration."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import optax
-from ml_collections import ConfigDict
 
 from dream_jax.settings import OptimizerSettings
+
+if TYPE_CHECKING:
+    from dream_jax.miniature.settings import AdamWSettings
 
 
 def sgd(config: OptimizerSettings, steps: int) -> optax.GradientTransformation:
@@ -26,7 +32,7 @@ def sgd(config: OptimizerSettings, steps: int) -> optax.GradientTransformation:
     )
 
 
-def adamw(config: ConfigDict, steps: int) -> optax.GradientTransformation:
+def adamw(config: AdamWSettings, steps: int) -> optax.GradientTransformation:
     """AdamW with clipped gradients; warm-up, then a cosine to `final_learning_rate`."""
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,

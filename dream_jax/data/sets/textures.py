@@ -1,12 +1,13 @@
 """`textures`: crops of photographs that scikit-image carries, an OOD set."""
 
 import numpy as np
-from PIL import Image
 
 from dream_jax.data.framing import set_rng
 from dream_jax.data.image_sets import DataOptions, ImageSet, OodSet
 from dream_jax.data.images import Images
+from dream_jax.data.modes import to_mode
 from dream_jax.data.photographs import files_check, path_of, random_crop, skimage
+from dream_jax.data.reader import open_image
 
 # Without pictures of print (the subject of `letters`) and `clock_motion.png`, which is one blur.
 PHOTOGRAPHS = (
@@ -35,8 +36,9 @@ def textures(options: DataOptions) -> ImageSet:
     shows no texture.
     """
     rng = set_rng("textures", options.seed)
-    mode = "L" if options.channels == 1 else "RGB"
-    photographs = [Image.open(path_of(file)).convert(mode) for file in skimage(*PHOTOGRAPHS)]
+    photographs = [
+        to_mode(open_image(path_of(file)), options.channels) for file in skimage(*PHOTOGRAPHS)
+    ]
     crops = [
         random_crop(photographs[i % len(photographs)], options.image_size, rng)
         for i in range(options.count)

@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 
 from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.images import Images
-from dream_jax.data.registry import check_available, load_ood, set_title
+from dream_jax.data.registry import check_available, load_for, set_title
 from dream_jax.errors import UserError
-from dream_jax.files import read_json, write_json, write_npz
+from dream_jax.files import write_json, write_npz
 from dream_jax.results import Row, place, stage_of
 from dream_jax.run import ID_FIELDS, Run, Work
 from dream_jax.settings import Settings
@@ -35,25 +35,30 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
 
 def _stage(settings: Settings, rows: tuple[Row, ...], training: str, seed: int) -> Stage:
     own = tuple(row for row in rows if row.training == training)
+    use = use_of(settings)
     options = {f"{row.key}: {name}": value for row in own for name, value in row.options.items()}
     return Stage(
         stage_of("evaluate", training, seed, settings.seed),
         "evaluate",
         f"evaluation/{place(training, seed, settings.seed)}",
         READS,
-        partial(make, rows=own, seed=seed),
+        partial(make, rows=own, seed=seed, use=use),
         (stage_of("train", training, seed, settings.seed), *KEPT.values()),
         options | {"rows": [row.key for row in own], "seed": seed},
-        check=check,
+        check=partial(check, use=use),
         derived=True,
-        current=has_all_sets,
     )
 
 
-def available(work: Work) -> dict[str, str]:
+def use_of(settings: Settings) -> str:
+    """Returns what messages call the sets of `data.ood`, which launch/tune.py tunes on."""
+    return "tuning" if settings.data.ood == settings.data.tuning else "OOD"
+
+
+def available(work: Work, use: str) -> dict[str, str]:
     """Returns title → name of the OOD sets that are on this machine; names the others once."""
     options = _options(work)
-    names = work.available("OOD", work.settings.data.ood, lambda n: check_available(n, options))
+    names = work.available(use, work.settings.data.ood, lambda n: check_available(n, options))
     return {set_title(name): name for name in names}
 
 
@@ -61,46 +66,47 @@ def _options(work: Work) -> DataOptions:
     return DataOptions.of(work.settings.data, count=work.settings.data.ood_count)
 
 
-def has_all_sets(work: Work) -> bool:
-    """Returns whether a result has all OOD sets: one may have been prepared since."""
-    path = work.folder / "results.json"
-    if not path.exists():
-        return False
-    first = next(iter(read_json(path).values()))
-    return [name for name in first["ood"] if name != "mean"] == [*available(work)]
+def check(work: Work, use: str) -> None:
+    """Loads the OOD sets, which shows whether their images can be read."""
+    if not _ood_sets(work, use):
+        field = "tuning" if use == "tuning" else "ood"
+        raise UserError(
+            f"config.data.{field} is {work.settings.data.ood}; none of these sets is here"
+        )
 
 
-def check(work: Work) -> None:
-    """Checks that there are OOD sets."""
-    if not available(work):
-        raise UserError(f"config.data.ood is {work.settings.data.ood}; none of these sets is here")
+def _ood_sets(work: Work, use: str) -> dict[str, Images]:
+    """Returns the images of the OOD sets that are on this machine, by their titles."""
+    options, found = _options(work), {}
+    for title, name in available(work, use).items():
+        load = partial(load_for, use, name, options)
+        found[title] = work.run.cache.get(("OOD", name, options), load).images
+    return found
 
 
-def make(work: Work, rows: Sequence[Row], seed: int) -> None:
+def make(work: Work, rows: Sequence[Row], seed: int, use: str) -> None:
     """Writes the scores of every row on every set, and their measures as results.json."""
-    sets = test_sets(work)
+    sets = test_sets(work, use)
     classifier = work.run.classifier(rows[0].training, seed)
     scorer = classifier.fit({row.key: (row.detector, row.options) for row in rows}, work.train)
     by_row, accuracy = score_sets(scorer, work.test.labels, sets)
     if not hosts.is_main():
         return
-    titles, results = [*available(work)], {}
+    titles, results = [*available(work, use)], {}
     for row in rows:
         write_npz(work.folder / f"scores_{row.detector}.npz", **by_row[row.key])
         results[row.key] = measure(by_row[row.key], accuracy, titles, [*KEPT])
     write_json(work.folder / "results.json", results)
 
 
-def test_sets(work: Work) -> dict[str, Images]:
+def test_sets(work: Work, use: str) -> dict[str, Images]:
     """Returns all images that are scored, by the names of their sets in results."""
-    options, cache = _options(work), work.run.cache
-    sets = {"id": work.test.images}
-    for title, name in available(work).items():
-        load = partial(load_ood, name, options)
-        sets[title] = cache.get(("OOD", name, options), load).images
-    sets["round_trips"] = work.run.round_trips("test")
-    sets["sampled_by_name"] = work.run.decoded("by_name_test")[0]
-    return sets
+    return {
+        "id": work.test.images,
+        **_ood_sets(work, use),
+        "round_trips": work.run.round_trips("test"),
+        "sampled_by_name": work.run.decoded("by_name_test")[0],
+    }
 
 
 Scorer = Callable[[Images], tuple[Float[np.ndarray, "n classes"], dict[str, np.ndarray]]]

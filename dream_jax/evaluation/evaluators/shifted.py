@@ -1,6 +1,7 @@
 """Accuracy of all classifiers on test sets that show the ID classes with another look."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dream_jax.data.image_sets import DataOptions
+from dream_jax.errors import UserError
 from dream_jax.files import write_json
 from dream_jax.results import Row, stage_of
 from dream_jax.run import ID_FIELDS, Run, Work
@@ -52,8 +54,21 @@ def available(work: Work) -> tuple[str, ...]:
 
 
 def check(work: Work) -> None:
-    """Names the sets that are not on this machine."""
-    available(work)
+    """Opens every image, and names the sets that are not on this machine.
+
+    Holds none of the images: together the sets of a benchmark may be larger than the memory.
+    """
+    from dream_jax.data.corruptions import CORRUPTIONS
+    from dream_jax.data.shifted import load_shifted
+
+    options = replace(DataOptions.of(work.settings.data, count=1), hold_bytes=0)
+    for name in available(work):
+        if name not in CORRUPTIONS:  # which are made of the ID test images
+            try:
+                for _ in load_shifted(name, work.test, options):
+                    pass
+            except UserError as error:
+                raise UserError(f"the shifted set {name!r} cannot be used: {error}") from error
 
 
 def make(work: Work, classifiers: list[tuple[str, int]]) -> None:

@@ -15,6 +15,7 @@ from dream_jax.evaluation.report.style import (
     VERMILLION,
     figure_of,
     save,
+    shortened,
     subset,
 )
 
@@ -57,8 +58,8 @@ def tsne_anchors(features, labels, anchors, class_names, path, seed=0) -> Path:
                 of_class = points[labels == y]
                 centre = np.median(of_class, axis=0) if len(of_class) else stars[y]
                 axes.annotate(
-                    name, centre, (0, 13), textcoords="offset points", ha="center", zorder=4,
-                    fontsize=10, fontweight="bold", path_effects=halo,
+                    shortened(name, 24), centre, (0, 13), textcoords="offset points",
+                    ha="center", zorder=4, fontsize=10, fontweight="bold", path_effects=halo,
                 )  # fmt: skip
         axes.set_title(f"t-SNE: {len(points):,} ID features, {len(anchors)} text anchors (stars)")
         return save(figure, path)
@@ -88,7 +89,9 @@ def tsne_outliers(features, outliers, class_name, path, seed=0) -> Path:
             *inside.T, s=12, c=BLUE, alpha=0.75, linewidths=0,
             label=f"ID features ({len(inside):,})",
         )  # fmt: skip
-        axes.set_title(f"t-SNE: features of “{class_name}” and outliers sampled near it")
+        axes.set_title(
+            f"t-SNE: features of “{shortened(class_name, 24)}” and outliers sampled near it"
+        )
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, markerscale=1.6)
         return save(figure, path)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 from dream_jax.evaluation import bootstrap
+from dream_jax.legible import legible
 
 LEGEND = (
     "All in %. FPR95: OOD images taken for ID when 95 % of ID images are kept, lower is better; "
@@ -99,7 +100,7 @@ def percent(fraction: float | None) -> str:
 
 def readable(key: str, names: Mapping[str, str] | None = None) -> str:
     """The name shown for a method or an OOD set: from `names`, else the key with spaces."""
-    return (names or {}).get(key, key.replace("_", " "))
+    return legible((names or {}).get(key, key.replace("_", " ")))
 
 
 def results_layout(metrics: Mapping, names: Mapping[str, str] | None = None) -> Layout:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from dream_jax.data.images import Images
 from dream_jax.evaluation.report import comparison, embeddings, image_sheets, scores
 from dream_jax.evaluation.report.write import Page, write_report
+from dream_jax.legible import legible
 
 MAX_HISTOGRAMS = 6  # with more rows, one grid shows the scores of all
 KEPT = ("round_trips", "sampled_by_name")
@@ -118,7 +119,7 @@ def outlier_embeddings(r: RunResults, folder: Path) -> list[Shown]:
     """Draws a map of one class's features and its outlier embeddings."""
     path, label = folder / "tsne_outliers.png", len(r.class_names) // 2
     own = r.features[r.feature_labels == label]
-    name = r.class_names[label]
+    name = legible(r.class_names[label])
     embeddings.tsne_outliers(own, r.embeddings[label], name, path, r.seed)
     caption = (
         "t-SNE of the features of one class and the embeddings sampled at its edge (as the paper's "

@@ -45,7 +45,7 @@ def score_histograms(
         UserError: scores are empty or not finite.
     """
     panels = [
-        (name.replace("_", " "), [(f"FPR95 {_percent(fpr)}", VERMILLION, scores)])
+        (shortened(readable(name), 40), [(f"FPR95 {_percent(fpr)}", VERMILLION, scores)])
         for name, scores in ood_scores.items()
         for fpr in [ood_metrics(id_scores, scores)["fpr95"]]
     ]
@@ -87,7 +87,7 @@ def score_histograms(
             axes.spines["left"].set_visible(False)
             axes.set_xlim(bins[0], bins[-1])
             axes.tick_params(labelbottom=True)
-        heading = f"{method_name}: densities of scores, higher is more ID"
+        heading = f"{shortened(method_name, 40)}: densities of scores, higher is more ID"
         figure.suptitle(heading, fontweight="bold", fontsize=9 if columns == 1 else 11)
         figure.legend(
             [blue, vermillion, dashes], ["ID test images", "OOD set", "keeps 95 % of ID"],
@@ -137,7 +137,7 @@ def score_grid(
                 number = f"{100 * fpr95[name]:.1f}"
                 axes.text(1.03, line, number, fontsize=7, ha="left", va="bottom", color=INK)
         for axes, name in zip(panels, ood, strict=True):
-            axes.set_title(readable(name, names))
+            axes.set_title(shortened(readable(name, names), 24))
             axes.set_xlim(0, 1.2)
             axes.set_ylim(len(scores) - 0.7, -1)
             axes.set_xticks([])

@@ -10,6 +10,10 @@ import numpy as np
 from jaxtyping import Int
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from dream_jax.evaluation.report.fonts import choose_fonts
+from dream_jax.legible import legible
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#007A58", "#A8578B"
 INK, GREY = "#222222", "#8a8a8a"
@@ -20,6 +24,7 @@ CLASS_COLOURS = (
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
+    "text.parse_math": False,  # names are drawn as they are, with their $
     "text.color": INK,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -44,12 +49,14 @@ def figure_of(width: float, height: float) -> Figure:
 def save(figure: Figure, path: Path) -> Path:
     """Writes a figure as a PNG and returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    choose_fonts(figure.findobj(Text))
     figure.savefig(path, dpi=DPI)
     return path
 
 
 def shortened(text: str, most: int) -> str:
-    """Cuts a text to at most `most` characters."""
+    """Makes a name legible and cuts it to at most `most` characters."""
+    text = legible(text)
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

@@ -22,6 +22,7 @@ from dream_jax.evaluation.report.layouts import (
     shifted_layout,
     table_rows,
 )
+from dream_jax.legible import legible
 
 Names = Mapping[str, str] | None
 
@@ -117,7 +118,9 @@ def _markdown_cell(cell: Cell, marked: bool) -> str:
 
 
 def _markdown_lines(rows: list[list[str]]) -> str:
-    return "".join("| " + " | ".join(c.replace("|", r"\|") for c in r) + " |\n" for r in rows)
+    return "".join(
+        "| " + " | ".join(re.sub(r"[|$<`]", r"\\\g<0>", c) for c in r) + " |\n" for r in rows
+    )
 
 
 def latex_table(
@@ -187,6 +190,10 @@ _LATEX = {character: "\\" + character for character in "&%$#_{}"} | {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",  # after a line end it would open an option
+    "]": "{]}",
+    "*": "{*}",
     "±": r"$\pm$",
     "†": r"$^\dagger$",
     "↓": r"$\downarrow$",
@@ -212,6 +219,7 @@ def csv_table(metrics: Mapping, layout: Layout | None = None) -> str:
     headings = ["method"]
     for column in columns:
         name = ".".join(column.path).removeprefix("ood.").removeprefix("shifted.")
+        name = _csv_text(name)
         headings += [name, f"{name}.std"] if "std" in metrics else [name]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -219,8 +227,14 @@ def csv_table(metrics: Mapping, layout: Layout | None = None) -> str:
     for row in table_rows(metrics, layout):
         cells = [cell for group in row.cells for cell in group]
         numbers = [(c.mean, c.std) if "std" in metrics else (c.mean,) for c in cells]
-        writer.writerow([row.key, *(number for pair in numbers for number in pair)])
+        writer.writerow([_csv_text(row.key), *(number for pair in numbers for number in pair)])
     return out.getvalue()
+
+
+def _csv_text(name: str) -> str:
+    """Returns a name that no spreadsheet takes for a formula."""
+    name = legible(name)
+    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
 def shifted_table(

@@ -53,9 +53,10 @@ def write_report(folder: Path, page: Page) -> Path:
     )
     template = environment.get_template("report.html.j2")
     for name, text in table_texts(page).items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
     index = folder / "index.html"
-    index.write_text(template.render(**_content(page)), encoding="utf-8")
+    text = template.render(**_content(page))
+    index.write_text(text, encoding="utf-8", errors="backslashreplace")
     return index
 
 
@@ -118,7 +119,7 @@ def _embedded(path) -> dict:
     """A PNG as base64, and the CSS pixels of its width at its own resolution."""
     from PIL import Image
 
-    with Image.open(path) as image:
+    with Image.open(path, formats=["PNG"]) as image:
         per_inch = image.info.get("dpi", (96, 96))[0]
         width = round(image.width * 96 / per_inch)
     return {"data": base64.b64encode(Path(path).read_bytes()).decode("ascii"), "width": width}

@@ -223,7 +223,7 @@ def test_latex(over_seeds):
     assert rows[4:6] == [r"\midrule", r"\multicolumn{8}{l}{\textit{Post-hoc}} \\"]
     assert rows[6].startswith(r"knn & 35.0 $\pm$ 7.1 & 85.0 $\pm$ 7.1 & \textbf{10.0} $\pm$ 0.0 &")
     assert rows[7].startswith(r"a \& b & 28.0 $\pm$ 0.0$^\dagger$ &")
-    assert rows[8:10] == [r"\midrule", r"\multicolumn{8}{l}{\textit{Trained | 100 \%}} \\"]
+    assert rows[8:10] == [r"\midrule", r"\multicolumn{8}{l}{\textit{Trained \textbar{} 100 \%}} \\"]
     escaped = latex_table(over_seeds, {"knn": r"\a_{b}~^#$%"})
     assert r"\textbackslash{}a\_\{b\}\textasciitilde{}\textasciicircum{}\#\$\% & 35.0" in escaped
 

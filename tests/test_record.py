@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 
 from dream_jax.errors import UserError
 from dream_jax.files import read_json
-from dream_jax.stage import FORMAT, Record, Stage
+from dream_jax.record import FORMAT, Record
+from dream_jax.repair import damaged_files, repair
+from dream_jax.stage import Stage
 
 SETTINGS = {"seed": 0, "sampling.k": 50, "sampling.prompts": ("a {name}",)}
 
@@ -20,8 +23,8 @@ def nothing(work) -> None:
 
 
 def record(root: Path, settings: dict[str, Any], name: str = "sample", **more: Any) -> Record:
-    upstream = more.pop("upstream", {})
-    return Record(Stage(name, name, name, (), nothing, **more), root, settings, upstream)
+    upstream, origins = more.pop("upstream", {}), more.pop("origins", {})
+    return Record(Stage(name, name, name, (), nothing, **more), root, settings, origins, upstream)
 
 
 def test_a_stage_is_done_only_after_it_ran_through(tmp_path):
@@ -128,21 +131,140 @@ def test_a_derived_stage_is_outdated_instead_of_refused(tmp_path):
     make()
     assert scores({"rows": 1}).done
     (tmp_path / "m.json").unlink()
-    assert scores({"rows": 1}).outdated
+    assert damaged_files(scores({"rows": 1}), thorough=False) == ["../m.json"]
     make()
     scores({"rows": 1}).clear()
     assert not (tmp_path / "m.json").exists()
 
 
-def test_a_damaged_record_is_named(tmp_path):
+@pytest.mark.parametrize("content", ['{"settings"', "", "{}", "[]", "3", "null"])
+def test_a_damaged_record_is_named(tmp_path, content):
     stage = record(tmp_path, SETTINGS)
     stage.folder.mkdir()
-    (stage.folder / "stage.json").write_text('{"settings"')
-    with pytest.raises(UserError, match=r"stage\.json"):
+    (stage.folder / "stage.json").write_text(content)
+    with pytest.raises(
+        UserError, match=r"stage\.json.* delete the folder .*sample to make it"
+    ) as e:
         stage.refuse_changes()
+    assert "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize("content", [{"settings": {}, "done": True}, {"format": 1}, [1]])
+@pytest.mark.parametrize("change", ["seed", "seal", "done"])
+def test_damage_inside_of_a_record_is_found(tmp_path, change):
+    with record(tmp_path, SETTINGS).running():
+        pass
+    path = tmp_path / "sample" / "stage.json"
+    lines = [line for line in path.read_text().splitlines() if f'"{change}"' not in line]
+    path.write_text("\n".join(lines).replace(",\n}", "\n}"))
+    with pytest.raises(UserError, match=r"stage\.json.* delete the folder"):
+        record(tmp_path, SETTINGS).refuse_changes()
+
+
+def test_a_derived_stage_with_a_damaged_record_is_made_anew(tmp_path):
+    def scores() -> Record:
+        return record(tmp_path, SETTINGS, derived=True)
+
+    with scores().running():
+        pass
+    (tmp_path / "sample" / "stage.json").write_text("{}")
+    scores().refuse_changes()
+    assert not scores().done and not scores().digest
+    with scores().running():
+        pass
+    assert scores().done
+
+
+def test_files_without_a_record_are_refused(tmp_path):
+    (tmp_path / "sample").mkdir()
+    record(tmp_path, SETTINGS).refuse_changes()
+    (tmp_path / "sample" / ".partial-a.npz").write_bytes(b"")
+    record(tmp_path, SETTINGS).refuse_changes()
+    (tmp_path / "sample" / "a.npz").write_bytes(b"")
+    with pytest.raises(UserError, match=r"a\.npz: lies there without .*stage\.json"):
+        record(tmp_path, SETTINGS).refuse_changes()
+
+
+ORIGIN = {"classes": ["cat", "dog"], "training files": 36, "training contents": "a" * 64}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"classes": ["cat", "hound"]}, "classes 'dog'; now it has 'hound'"),
+        ({"classes": ["cat", "dog", "owl"]}, "classes fewer; now it has 'owl'"),
+        ({"classes": ["dog", "cat"]}, "classes ['cat', 'dog']; now it has ['dog', 'cat']"),
+        ({"training files": 37}, "training files 36; now it has 37"),
+        (
+            {"training contents": "b" * 64},
+            "training contents aaaaaaaaaaaa...; now it has bbbbbb",
+        ),
+    ],
+)
+@pytest.mark.parametrize("upstream", [False, True])
+def test_other_data_are_refused_and_what_changed_is_named(tmp_path, change, words, upstream):
+    def make(origin: dict[str, Any]) -> Record:
+        learn = record(tmp_path, {}, "learn", origins={"data.id": origin})
+        if not upstream:
+            return learn
+        return record(tmp_path, {}, "decode", upstream={"learn": learn})
+
+    with make(ORIGIN).running():
+        pass
+    make(ORIGIN).refuse_changes()
+    make({}).refuse_changes()  # the data are not here any more
+    start = "from stage learn when" if upstream else "stage learn was made when"
+    with pytest.raises(UserError, match=re.escape(f"{start} data.id had {words}")):
+        make(ORIGIN | change).refuse_changes()
+
+
+def test_a_stage_made_from_other_files_is_refused(tmp_path):
+    def learn() -> Record:
+        return record(tmp_path, {}, "learn")
+
+    def sample() -> Record:
+        return record(tmp_path, {}, upstream={"learn": learn()})
+
+    def make(content: str) -> None:
+        with learn().running():
+            (tmp_path / "learn" / "features.npz").write_text(content)
+            (tmp_path / "learn" / "checkpoints").mkdir(exist_ok=True)
+            (tmp_path / "learn" / "checkpoints" / "time").write_text(str(time.perf_counter()))
+
+    make("1")
+    with sample().running():
+        pass
+    make("1")
+    sample().refuse_changes()  # the times in checkpoints do not count
+    make("2")
+    with pytest.raises(UserError, match="stage sample was made from other files of stage learn"):
+        sample().refuse_changes()
+
+
+def test_what_is_damaged_is_found_and_deleted_and_nothing_else(tmp_path):
+    def learn() -> Record:
+        return record(tmp_path, {}, open=lambda run: None)
+
+    folder = tmp_path / "sample"
+    with learn().running():
+        for name in ("a.npz", "b.npz", "c/d.png", "checkpoints/5/x/y", "checkpoints/9/x"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(b"content")
+    assert damaged_files(learn(), thorough=True) == []
+    (folder / "b.npz").write_bytes(b"changed")
+    (folder / "c" / "d.png").unlink()
+    (folder / "c" / "d.png").mkdir()
+    (folder / "checkpoints" / "5" / "x" / "y").write_bytes(b"")
+    assert damaged_files(learn(), thorough=False) == ["c/d.png"]
+    damaged = damaged_files(learn(), thorough=True)
+    assert damaged == ["b.npz", "c/d.png", "checkpoints/5/x/y"]
+    repair(learn(), damaged)
+    assert not learn().done
+    learn().refuse_changes()  # it is continued
+    left = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    assert left == ["a.npz", "checkpoints/9/x", "stage.json"]
+
+
+@pytest.mark.parametrize("content", [{"settings": {}, "done": True}, {"format": 1}])
 def test_a_record_of_another_version_is_refused(tmp_path, content):
     stage = record(tmp_path, SETTINGS)
     stage.folder.mkdir()

@@ -1,0 +1,202 @@
+"""The settings of a miniature generator's training, and which of them fit each other.
+
+`configs/generator_glyphs.py` explains every field. `generator_training.check` makes the settings
+from a configuration.
+"""
+
+import string
+from dataclasses import dataclass
+from itertools import chain
+from typing import Annotated, Any
+
+from dream_jax.errors import UserError
+from dream_jax.rules import Rule, is_list, number, text, whole
+from dream_jax.settings import Count, NeutralCount, NotNegative, Positive, Seed, Share
+
+UNET_NORM_GROUPS = 32  # which Flax's UNet fixes
+
+
+def _up_to(low: int, high: int) -> Rule:
+    """Returns the rule of a whole number in [`low`, `high`]."""
+    at_least = whole(low).holds
+    return Rule(
+        lambda value: at_least(value) and value <= high, f"a whole number from {low} to {high}"
+    )
+
+
+def _below_1() -> Rule:
+    """Returns the rule of a number in [0, 1)."""
+    share = number(0, 1).holds
+    return Rule(lambda value: share(value) and value < 1, "a number of at least 0 and below 1")
+
+
+def _one_of_each_level(holds: Any, allowed: str) -> Rule:
+    """Returns the rule of a list that is not empty and whose values are all as `holds` says."""
+    return Rule(lambda value: is_list(value) and len(value) > 0 and all(map(holds, value)), allowed)
+
+
+def _is_caption(value: Any) -> bool:
+    """Returns whether a text has {name} as its only field."""
+    try:
+        parts = list(string.Formatter().parse(value))
+    except (TypeError, ValueError):
+        return False
+    fields = [(name, spec, conversion) for _, name, spec, conversion in parts if name is not None]
+    return len(fields) > 0 and set(fields) == {("name", "", None)}
+
+
+Caption = Annotated[str, Rule(_is_caption, "a text with {name} in it and no other field")]
+Batch = Annotated[int, _up_to(2, 65_536)]  # one half digits, one half glyphs
+Layers = Annotated[int, _up_to(1, 64)]
+BelowOne = Annotated[float, _below_1()]
+Channels = Annotated[
+    tuple[int, ...],
+    _one_of_each_level(
+        _up_to(1, 8192).holds, "a list with a whole number from 1 to 8192 for each level"
+    ),
+]
+
+
+@dataclass(frozen=True)
+class WorldSettings:
+    image_size: Annotated[int, _up_to(28, 256)]
+    digit_prompt: Caption
+    glyph_prompt: Caption
+    digit_versions: Annotated[int, _up_to(1, 1000)]
+
+
+@dataclass(frozen=True)
+class AdamWSettings:
+    learning_rate: Positive
+    final_learning_rate: NotNegative
+    warmup: BelowOne
+    b2: BelowOne
+    weight_decay: NotNegative
+
+
+@dataclass(frozen=True)
+class AutoencoderSettings:
+    channels: Channels
+    layers: Layers
+    norm_groups: Count
+    kl_weight: NotNegative
+    batch_size: Batch
+    steps: Count
+    optimizer: AdamWSettings
+
+
+@dataclass(frozen=True)
+class TextEncoderSettings:
+    width: Annotated[int, _up_to(1, 8192)]
+    layers: Layers
+    heads: Count
+    positions: Annotated[int, _up_to(3, 1024)]
+
+
+@dataclass(frozen=True)
+class UNetSettings:
+    channels: Channels
+    attention: Annotated[
+        tuple[bool, ...],
+        _one_of_each_level(
+            lambda value: isinstance(value, bool), "a list with True or False for each level"
+        ),
+    ]
+    layers: Layers
+    heads: Count
+
+
+@dataclass(frozen=True)
+class DiffusionSettings:
+    batch_size: Batch
+    steps: Count
+    unconditional: BelowOne
+    average_decay: Share
+    optimizer: AdamWSettings
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """A whole configuration of a generator's training."""
+
+    name: Annotated[str, text("a text", empty=False)]
+    seed: Seed
+    world: WorldSettings
+    autoencoder: AutoencoderSettings
+    text_encoder: TextEncoderSettings
+    unet: UNetSettings
+    diffusion: DiffusionSettings
+    save_every: NeutralCount
+
+
+def check_fit(settings: TrainingSettings) -> None:
+    """Checks the settings that must fit each other for the networks to be built.
+
+    Raises:
+      UserError: names the first that does not fit, and what it must fit.
+    """
+    _check_sizes(settings)
+    _check_norms(settings)
+    _check_attention(settings)
+    for name in ("autoencoder", "diffusion"):
+        part = getattr(settings, name)
+        if round(part.optimizer.warmup * part.steps) >= part.steps:
+            raise UserError(
+                f"config.{name}.optimizer.warmup is {part.optimizer.warmup}; of config.{name}.steps"
+                f" = {part.steps} it must leave a step after the warm-up"
+            )
+
+
+def _check_sizes(settings: TrainingSettings) -> None:
+    """Each level but the last halves the picture: first those of the autoencoder, then the UNet."""
+    size = settings.world.image_size
+    halved = len(settings.autoencoder.channels) - 1
+    again = len(settings.unet.channels) - 1
+    if size % 2**halved:
+        raise UserError(
+            f"config.world.image_size is {size}; it must be a multiple of {2**halved}, because "
+            f"the {halved + 1} levels of config.autoencoder.channels halve it {halved} times"
+        )
+    if size % 2 ** (halved + again):
+        raise UserError(
+            f"config.world.image_size is {size}; it must be a multiple of {2 ** (halved + again)}, "
+            f"because the levels of config.autoencoder.channels halve it {halved} times and those "
+            f"of config.unet.channels {again} times"
+        )
+
+
+def _check_norms(settings: TrainingSettings) -> None:
+    autoencoder, unet = settings.autoencoder, settings.unet
+    if any(width % autoencoder.norm_groups for width in autoencoder.channels):
+        raise UserError(
+            f"config.autoencoder.norm_groups is {autoencoder.norm_groups}; it must divide each of "
+            f"config.autoencoder.channels = {autoencoder.channels}"
+        )
+    if any(width % UNET_NORM_GROUPS for width in unet.channels):
+        raise UserError(
+            f"config.unet.channels is {unet.channels}; each must be a multiple of "
+            f"{UNET_NORM_GROUPS}, the UNet's number of norm groups"
+        )
+
+
+def _check_attention(settings: TrainingSettings) -> None:
+    unet, text_encoder = settings.unet, settings.text_encoder
+    if len(unet.attention) != len(unet.channels):
+        raise UserError(
+            f"config.unet.attention is {unet.attention}; it must have {len(unet.channels)} values, "
+            f"one for each level of config.unet.channels"
+        )
+    # Between the way down and the way up the UNet always attends, at the width of the last level.
+    levels = zip(unet.channels, unet.attention, strict=True)
+    attending = chain((width for width, attends in levels if attends), unet.channels[-1:])
+    for width in attending:
+        if width % unet.heads:
+            raise UserError(
+                f"config.unet.heads is {unet.heads}; it must divide {width} of "
+                f"config.unet.channels = {unet.channels}, where the UNet attends to the text"
+            )
+    if text_encoder.width % text_encoder.heads:
+        raise UserError(
+            f"config.text_encoder.heads is {text_encoder.heads}; it must divide "
+            f"config.text_encoder.width = {text_encoder.width}"
+        )

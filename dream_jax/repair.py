@@ -1,0 +1,85 @@
+"""Finding finished stages whose files are missing or damaged, where these files are needed."""
+
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import PurePosixPath
+
+from dream_jax.errors import UserError
+from dream_jax.files import checksum, delete
+from dream_jax.record import Record, of_checkpoint
+from dream_jax.run import Run
+from dream_jax.training import hosts
+
+
+def find_damage(run: Run, chosen: Sequence[str], missing: Collection[str]) -> dict[str, list[str]]:
+    """Returns the damaged files of the finished stages that are made again for them.
+
+    What a stage that will be made needs is compared with its checksums; of what the chosen stages
+    have left, files must be there in their sizes, and the measures and the report be those that
+    were written. The result is the same in all processes.
+
+    Args:
+      chosen: names of the stages that may be made.
+      missing: those of them that will be made anyway.
+
+    Raises:
+      UserError: a file is damaged whose stage is not chosen.
+    """
+    found = hosts.from_main(lambda: _damage(run, chosen, missing))
+    for name, files in found.items():
+        if name not in chosen:
+            stage = run.stages[name]
+            raise UserError(
+                f"{run.folder(name) / files[0]}: is missing or damaged, and stage {name} is not "
+                f"chosen to make it again; add {stage.step} to --stages"
+            )
+    return found
+
+
+def damaged_files(record: Record, thorough: bool) -> list[str]:
+    """Returns which recorded files of a finished stage are missing or not as they were written.
+
+    Args:
+      thorough: whether to compare checksums, and to look at the checkpoints that others read;
+        otherwise only sizes are compared, and checkpoints may be missing: what is finished needs
+        them no more.
+    """
+    found = []
+    for name, recorded in record.read()["files"].items():
+        if of_checkpoint(name) and (not thorough or record.stage.open is None):
+            continue
+        path = record.folder / name
+        whole = path.is_file() and path.stat().st_size == recorded["size"]
+        if not whole or (thorough and checksum(path) != recorded):
+            found.append(name)
+    return found
+
+
+def repair(record: Record, damaged: Iterable[str]) -> None:
+    """Deletes damaged files, so that the stage makes them again and keeps the others.
+
+    Of a checkpoint, everything is deleted: the training goes on from the one before it.
+    """
+    record.reopen()
+    for name in damaged:
+        parts = PurePosixPath(name).parts
+        path = record.folder.joinpath(*(parts[:2] if of_checkpoint(name) else parts))
+        print(f"missing or damaged, made again: {path}", flush=True)
+        delete(path)
+
+
+def _damage(run: Run, chosen: Sequence[str], missing: Collection[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    whole = [name for name in chosen if name not in missing]
+    for name in whole:
+        if damaged := damaged_files(run.record(name), thorough=run.stages[name].derived):
+            found[name] = damaged
+    waiting, seen = [*missing, *found], set(missing)
+    while waiting:
+        for source in run.stages[waiting.pop()].inputs:
+            if source in seen:
+                continue
+            seen.add(source)
+            if damaged := damaged_files(run.record(source), thorough=True):
+                found[source] = damaged
+                waiting.append(source)
+    return found

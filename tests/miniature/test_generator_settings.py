@@ -1,0 +1,148 @@
+"""The configuration of a generator's training is checked as a whole, and refused in one line."""
+
+import subprocess
+import sys
+
+import pytest
+import toy as toy_module
+from ml_collections import ConfigDict
+from toy_fixtures import environment
+
+from configs import generator_glyphs, quickstart
+from dream_jax.checks import check as check_run
+from dream_jax.checks import rule_of
+from dream_jax.errors import UserError
+from dream_jax.generator_training import check
+from dream_jax.miniature.settings import TrainingSettings
+from dream_jax.settings import field_types
+
+TRAIN_GENERATOR = str(toy_module.REPOSITORY / "launch" / "train_generator.py")
+
+
+def refusal(config: ConfigDict, check=check) -> str:
+    with pytest.raises(UserError) as caught:
+        check(config)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def with_value(field: str, value) -> ConfigDict:
+    """The project's configuration with a value of any type in a field."""
+    config = generator_glyphs.get_config()
+    *parents, last = field.split(".")
+    section = config
+    for parent in parents:
+        section = section[parent]
+    with section.unlocked(), section.ignore_type():
+        section[last] = value
+    return config
+
+
+def test_the_configuration_of_the_project_passes():
+    settings = check(generator_glyphs.get_config())
+    assert settings.unet.attention == (False, True)
+    assert settings.diffusion.optimizer.weight_decay == 1e-2
+    for hint in field_types(TrainingSettings).values():
+        assert rule_of(hint).allowed
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("name", "", "a text"),
+        ("seed", -1, "at least 0"),
+        ("save_every", 0, "at least 1"),
+        ("world.image_size", 0, "from 28 to 256"),
+        ("world.image_size", 10**6, "from 28 to 256"),
+        ("world.image_size", 30, "a multiple of 4, because the 3 levels of config.autoencoder"),
+        ("world.image_size", 36, "a multiple of 8, because"),
+        ("world.digit_prompt", "a handwritten digit", "{name} in it and no other field"),
+        ("world.digit_prompt", "a {color} {name}", "{name} in it and no other field"),
+        ("world.digit_prompt", "a {name", "{name} in it and no other field"),
+        ("world.digit_prompt", "a {name!r}", "{name} in it and no other field"),
+        ("world.glyph_prompt", "a {{name}}", "{name} in it and no other field"),
+        ("world.glyph_prompt", "the {} {name}", "{name} in it and no other field"),
+        ("world.glyph_prompt", 3, "{name} in it and no other field"),
+        ("world.digit_versions", 0, "from 1 to"),
+        ("autoencoder.channels", (), "for each level"),
+        ("autoencoder.channels", 16, "for each level"),
+        ("autoencoder.channels", (16, 0), "for each level"),
+        ("autoencoder.channels", (16.0,), "for each level"),
+        ("autoencoder.channels", (16,) * 7, "a multiple of 64"),
+        ("autoencoder.channels", (16, 20, 48), "it must divide each of config.autoencoder.chan"),
+        ("autoencoder.layers", -1, "from 1 to"),
+        ("autoencoder.norm_groups", 0, "at least 1"),
+        ("autoencoder.norm_groups", 32, "it must divide each of config.autoencoder.channels"),
+        ("autoencoder.kl_weight", -1e-5, "at least 0"),
+        ("autoencoder.kl_weight", float("nan"), "at least 0"),
+        ("autoencoder.batch_size", 0, "from 2 to"),
+        ("autoencoder.batch_size", 1, "from 2 to"),
+        ("autoencoder.steps", 0, "at least 1"),
+        ("autoencoder.optimizer.learning_rate", 0.0, "above 0"),
+        ("autoencoder.optimizer.warmup", 1.0, "below 1"),
+        ("autoencoder.optimizer.warmup", 0.9999, "leave a step after the warm-up"),
+        ("autoencoder.optimizer.b2", 1.0, "below 1"),
+        ("autoencoder.optimizer", 3, "config.autoencoder.optimizer"),
+        ("text_encoder.width", 97, "it must divide config.text_encoder.width = 97"),
+        ("text_encoder.heads", 0, "at least 1"),
+        ("text_encoder.heads", 5, "it must divide config.text_encoder.width = 96"),
+        ("text_encoder.layers", 0, "from 1 to"),
+        ("text_encoder.positions", 2, "from 3 to"),
+        ("unet.channels", (64, 100), "a multiple of 32"),
+        ("unet.channels", (64,), "it must have 1 values"),
+        ("unet.attention", (), "for each level"),
+        ("unet.attention", (1, 0), "for each level"),
+        ("unet.attention", (False, True, True), "it must have 2 values"),
+        ("unet.heads", 5, "it must divide 96 of config.unet.channels"),
+        ("unet.layers", 0, "from 1 to"),
+        ("diffusion.batch_size", 0, "from 2 to"),
+        ("diffusion.steps", 0, "at least 1"),
+        ("diffusion.unconditional", 1.0, "below 1"),
+        ("diffusion.average_decay", 1.5, "at most 1"),
+        ("diffusion.optimizer.final_learning_rate", -1.0, "at least 0"),
+        ("unet", 3, "config.unet"),
+        ("world", "digits", "config.world"),
+        ("unet.depth", 3, "config.unet.depth is no setting"),
+        ("batch_size", 3, "config.batch_size is no setting"),
+    ],
+)
+def test_a_bad_value_is_named(field, value, allowed):
+    message = refusal(with_value(field, value))
+    assert allowed in message
+    if "is no setting" not in allowed and "config." not in allowed:
+        assert f"config.{field} " in message or f"config.{field.split('.')[0]}" in message
+
+
+def test_fields_and_sections_that_are_missing():
+    for field in ("unet", "seed", "diffusion.steps"):
+        config = generator_glyphs.get_config()
+        *parents, last = field.split(".")
+        del (config[parents[0]] if parents else config)[last]
+        assert f"config.{field}" in refusal(config)
+
+
+def test_a_configuration_of_another_program_is_called_one():
+    assert "none of the sections world, autoencoder" in refusal(quickstart.get_config())
+    message = refusal(generator_glyphs.get_config(), check_run)
+    assert "none of the sections data, model" in message and "configs/" in message
+
+
+def test_middle_attention_is_enough():
+    """Flax's UNet attends to the text between the way down and up, whatever its levels do."""
+    assert check(with_value("unet.attention", (False, False))).unet.attention == (False, False)
+
+
+def test_the_program_prints_one_line(tmp_path):
+    flags = [f"--workdir={tmp_path / 'run'}", "--config.autoencoder.norm_groups=3"]
+    done = subprocess.run(
+        [sys.executable, TRAIN_GENERATOR, f"--config={generator_glyphs.__file__}", *flags],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: config.autoencoder.norm_groups is 3; it must divide")
+    assert len(done.stderr.splitlines()) == 1 and not done.stdout
+    assert not (tmp_path / "run").exists()
