@@ -87,7 +87,10 @@ class Soak:
             return
         with self._lock:
             self.spent[case.part] += time.monotonic() - begin
-            self.counts[case.part].update(outcome.counts)
+            counts = self.counts[case.part]
+            counts.update(outcome.counts)
+            for name, value in outcome.most.items():
+                counts[name] = max(counts[name], value)
             for fault in outcome.faults:
                 self.faults.append(f"{case.name}: {fault}")
                 tqdm.write(f"{case.name}: {fault}")

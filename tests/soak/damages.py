@@ -101,7 +101,7 @@ class Attempt:
             return "SILENTLY WRONG", ", ".join(others[:6])
         if not own:
             return ("unneeded" if left else "repaired"), ""
-        if damaged == "metrics.json" or damaged.startswith("report/"):
+        if damaged in ("config.json", "metrics.json") or damaged.startswith("report/"):
             return "LEFT DAMAGED", own[0]
         return ("unneeded", "") if left else ("SILENTLY WRONG", own[0])
 
@@ -127,7 +127,10 @@ class Attempt:
 
 
 # What lines advise. `it` and the like mean the first path of the line.
-DELETE = re.compile(r"delete (?P<named>/\S+?)?(?P<it>it|(this|that) (file|folder))?(?=[ ,;.]|$)")
+DELETE = re.compile(
+    r"delete (the (file|folder) )?"
+    r"(?P<named>/\S+?)?(?P<it>it|(this|that) (file|folder))?(?=[ ,;:.]|$)"
+)
 FLAGS = re.compile(r"(?P<stages>--stages=\S+ )?--overwrite")
 ELSEWHERE = re.compile(r"another --workdir")
 SAME = re.compile(r"(run|start) (it |the same command )?again|the same command")

@@ -32,7 +32,9 @@ def _try_mount() -> bool:
 @contextmanager
 def small_disk(folder: Path, size: int):
     """Gives a folder a file system of its own."""
-    folder.mkdir(parents=True)
+    if folder.is_mount():  # by a soak test that was killed
+        subprocess.run(["umount", "-l", folder], check=True)
+    folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
     try:
         yield

@@ -35,13 +35,13 @@ def images(case: Case) -> Outcome:
     ending = Program(command, variables, REPOSITORY).end()
     if not outcome.expect("BROKEN", "" if ending.status == 0 else str(ending)):
         return outcome
-    outcome.counts["cases"] += 1
-    for name, value in json.loads(ending.printed[-1]).items():
-        if isinstance(value, list):  # the files that something was wrong with
-            for fault in value:
-                outcome.expect(name.upper(), str(fault))
-        elif isinstance(value, int):
-            outcome.counts[name] += value
+    figures = json.loads(ending.printed[-1])
+    outcome.counts.update(files=FILES, read=figures["read"], refused=figures["refused"])
+    outcome.most["most memory of a file, MB"] = round(figures["peak_mb"])
+    wrong = {"HANGS": figures["hung"], "TRACEBACKS": figures["tracebacks"]}
+    wrong["ABOVE 1 GB"] = int(figures["peak_mb"] >= 1024)
+    for name, count in wrong.items():
+        outcome.expect(name, "; ".join(ending.errors) if count else "")
     return outcome
 
 

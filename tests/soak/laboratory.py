@@ -49,9 +49,10 @@ class Reference(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What a case has counted, and what was wrong in it."""
+    """What a case has counted and measured, and what was wrong in it."""
 
     counts: Counter = field(default_factory=Counter)
+    most: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
     def expect(self, name: str, wrong: str) -> bool:
