@@ -1,11 +1,15 @@
 # `make` lists what can be done. PYTHON=/path/to/python3.12 chooses the interpreter for .venv, and
 # ARGS="--config.sampling.k=100" is handed on to the program (to pytest for `make test`). METHODS and
-# SEEDS choose the rows and seeds of `make table` and `make tune`: METHODS=knn,vos SEEDS=0.
+# SEEDS choose the rows and seeds of `make table` and `make tune`: METHODS=knn,vos SEEDS=0. MINUTES,
+# SEED and PARTS are those of `make soak`: MINUTES=5 SEED=7 PARTS=kills,damages.
 
 PYTHON ?=
 ARGS ?=
 METHODS ?= all
 SEEDS ?= 0,1,2
+MINUTES ?= 60
+SEED ?=
+PARTS ?= kills,damages,disk,images,settings
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -25,7 +29,7 @@ NO_PYTHON = Python 3.11 or newer is needed (tried: $(CANDIDATES)); \
     name one with PYTHON=/path/to/python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart table tune generator test benchmark lint clean
+.PHONY: help quickstart table tune generator test soak benchmark lint clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +50,9 @@ generator: $(INSTALLED) ## train the miniature Stable Diffusion that quickstart 
 test: $(INSTALLED_DEV) ## install, then run the tests
 	$(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder \
 	    --durations=10 $(ARGS)
+
+soak: $(INSTALLED_DEV) ## kill and damage runs at random for an hour, and say what did not hold
+	$(RUN) -m tests.soak --minutes=$(MINUTES) --parts=$(PARTS) $(if $(SEED),--seed=$(SEED)) $(ARGS)
 
 benchmark: $(INSTALLED_RIVALS) ## install the rivals too, then measure against them
 	for name in $(BENCHMARKS); do $(RUN) -m benchmarks.$$name $(ARGS) || exit 1; done
