@@ -20,8 +20,10 @@ from dream_jax.git_lfs import ADVICE, POINTER
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 # Pixels that the threads of a process decode at the same time, and so the most that an image may
-# have. One takes up to 16 bytes while it is decoded and converted: 1 GiB together.
+# have. One takes up to 14 bytes while it is decoded and converted: less than 1 GiB together.
 MOST_PIXELS = 2**26
+# Pixels of WebP count twice: the decoder holds two canvases, and the file two times.
+COUNTS = {"WEBP": 2}
 MOST_SIDE = 2**20  # pixels; Pillow keeps an address for each row, and weights for each pixel
 # What files that are no images begin with, and what they are.
 OTHERS = {
@@ -73,15 +75,21 @@ def open_image(file: str | os.PathLike[str] | bytes) -> Image.Image:
     if not image.info.get("progressive"):
         width, height = image.size
         for part in (2, 4, 8):
-            if image.width * image.height > MOST_PIXELS:
+            if counted(image) > MOST_PIXELS:
                 image.draft(None, (width // part, height // part))
-    if image.width * image.height > MOST_PIXELS or max(image.size) > MOST_SIDE:
+    if counted(image) > MOST_PIXELS or max(image.size) > MOST_SIDE:
         width, height = image.size
+        most = MOST_PIXELS // COUNTS.get(image.format or "", 1)
         image.close()
         raise NotReadable(
-            f"has {width:,} x {height:,} pixels; allowed: {MOST_PIXELS:,}, and {MOST_SIDE:,} a side"
+            f"has {width:,} x {height:,} pixels; allowed: {most:,}, and {MOST_SIDE:,} a side"
         )
     return image
+
+
+def counted(image: Image.Image) -> int:
+    """Returns the pixels of an image, as far as they count towards `MOST_PIXELS`."""
+    return image.width * image.height * COUNTS.get(image.format or "", 1)
 
 
 def _kind(file: str | os.PathLike[str] | bytes) -> str:
@@ -123,7 +131,7 @@ class Decoding:
 
         Nothing else may be read meanwhile, or two threads could wait for each other.
         """
-        pixels = min(image.width * image.height, self._most)
+        pixels = min(counted(image), self._most)
         with self._changed:
             self._changed.wait_for(lambda: self._pixels + pixels <= self._most)
             self._pixels += pixels
