@@ -227,4 +227,7 @@ def test_classes_must_be_in_both_splits(root):
     assert "surplus" in refusal(UserError, load_id, "imagefolder", options(root))
     (root / "val" / "surplus").rmdir()
     (root / "train" / "unfilled").mkdir()
+    lacking = refusal(UserError, load_id, "imagefolder", options(root))
+    assert "train/unfilled: there is no such class in" in lacking
+    (root / "val" / "unfilled").mkdir()
     assert "unfilled: holds no png" in refusal(UserError, load_id, "imagefolder", options(root))
