@@ -25,6 +25,9 @@ MOST_PIXELS = 2**26
 # Pixels of WebP count twice: the decoder holds two canvases, and the file two times.
 COUNTS = {"WEBP": 2}
 MOST_SIDE = 2**20  # pixels; Pillow keeps an address for each row, and weights for each pixel
+# Pillow allocates pixels in blocks of this many bytes. Above 32 MiB, glibc gives them back to the
+# system when they are freed; smaller ones, each thread would keep, up to 1 GiB.
+Image.core.set_block_size(2**26)
 # What files that are no images begin with, and what they are.
 OTHERS = {
     POINTER: f"is a Git LFS pointer; {ADVICE}",
@@ -127,7 +130,7 @@ class Decoding:
 
     @contextmanager
     def __call__(self, image: Image.Image) -> Iterator[None]:
-        """Waits until there is room for an image, and keeps it.
+        """Waits until there is room for an image, keeps it, and closes the image at the end.
 
         Nothing else may be read meanwhile, or two threads could wait for each other.
         """
@@ -138,6 +141,7 @@ class Decoding:
         try:
             yield
         finally:
+            image.close()  # frees its pixels, before others take their room
             with self._changed:
                 self._pixels -= pixels
                 self._changed.notify_all()
