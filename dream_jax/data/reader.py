@@ -75,6 +75,8 @@ def open_image(file: str | os.PathLike[str] | bytes) -> Image.Image:
         raise NotReadable(_kind(file)) from error
     except Image.DecompressionBombError as error:  # above twice Pillow's own limit
         raise NotReadable(f"has more than the {MOST_PIXELS:,} pixels allowed") from error
+    if counted(image) <= MOST_PIXELS and max(image.size) <= MOST_SIDE:
+        return image
     if not image.info.get("progressive"):
         width, height = image.size
         for part in (2, 4, 8):
