@@ -1,25 +1,49 @@
-"""Damaged and odd image files, read through the project's reader; `tests/soak.py` runs it.
+"""Damaged and odd image files, read as a set's images are; `make soak` runs it too.
 
-python tests/fuzz_images.py 2000 0
+    python tests/fuzz_images.py 2000 0
+
+A process of its own reads the files one after the other. It is replaced when it hangs or dies.
 """
 
+import functools
 import io
 import json
 import os
 import random
 import resource
+import select
+import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 FORMS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "I;16", "CMYK", "F", "I", "LAB", "YCbCr", "HSV")
+MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "I;16", "CMYK", "F", "I", "LAB", "YCbCr")
+SIZES = ((1, 1), (1, 5000), (5000, 1), (37, 50), (640, 480), (5000, 3000))
+SIZE_WEIGHTS = (4, 4, 4, 20, 6, 1)
 SUFFIXES = ("png", "jpg", "jpeg", "jfif", "jpe", "webp", "bmp", "tif", "tiff", "gif", "PNG")
+OPTIONS: dict[str, tuple[dict, ...]] = {
+    "PNG": ({"compress_level": 1}, {"bits": 2}, {"transparency": 7}, {"frames": 3}),
+    "JPEG": ({}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}),
+    "WEBP": ({"method": 0}, {"method": 0, "lossless": True}, {"method": 0, "frames": 3}),
+    "TIFF": tuple(
+        {"compression": kind}
+        for kind in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "group4", "zstd")
+    ),
+    "GIF": ({}, {"frames": 3}, {"transparency": 0}),
+    "BMP": ({},),
+}
+TIFF_MODES = {"group4": ("1",), "jpeg": ("L", "RGB", "YCbCr")}  # compression → modes
+DAMAGES = ("whole", "cut", "flips", "head", "zeros", "size", "size", "number", "twice", "swapped")
+EXTENTS = (0, 1, 2, 255, 8192, 32767, 32768, 65535)
+NUMBERS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**32 - 1)
 TEXTS = (
     b"",
     b"%!PS-Adobe-3.0 EPSF-3.0\n",
@@ -28,7 +52,10 @@ TEXTS = (
     b"RIFF\0\0\0\0WEBP",
     b"\0\0\0\x20ftypavif",
 )
-SECONDS = 20  # for one file
+SECONDS = 10  # for one file
+START_SECONDS = 60  # for the imports
+MOST_MB = 1024  # above what the process takes before its first file
+FAULTS = ("hung", "killed", "tracebacks", "noisy", "differing", "large")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -39,36 +66,45 @@ def make(path: Path, seed: int) -> Path:
     kind = rng.random()
     if kind < 0.02:
         os.mkfifo(path)
-    elif kind < 0.08:
+    elif kind < 0.06:
         path.write_bytes(rng.choice(TEXTS))
     else:
-        path.write_bytes(_damaged(_encoded(rng), rng))
+        form, content = None, None
+        while content is None:
+            form = rng.choice(FORMS)
+            size = rng.choices(SIZES, SIZE_WEIGHTS)[0]
+            option = rng.randrange(len(OPTIONS[form]))
+            content = _encoded(form, rng.choice(MODES), size, option, rng.randrange(1, 9))
+        path.write_bytes(_damaged(form, content, rng))
     return path
 
 
-def _encoded(rng: random.Random) -> bytes:
-    while True:
-        form, mode = rng.choice(FORMS), rng.choice(MODES)
-        size = rng.choice([(1, 1), (1, 5000), (5000, 1), (37, 50), (640, 480), (5000, 3000)])
-        noise = np.random.default_rng(rng.randrange(2**32)).integers(0, 256, (16, 16, 3), np.uint8)
-        image = Image.fromarray(noise)
-        options: dict = {"exif": Image.Exif()}
-        options["exif"][274] = rng.randrange(1, 9)
-        if rng.random() < 0.3:
-            options |= {"compression": "tiff_lzw"} if form == "TIFF" else {"progressive": True}
-        file = io.BytesIO()
-        try:
-            if mode in ("F", "I", "I;16", "LA", "LAB"):
-                image = image.convert("L" if mode != "LAB" else "RGB")
-            image.convert(mode).resize(size).save(file, form, **options)
-        except (OSError, ValueError, KeyError, RuntimeError):
-            continue  # that format has no such mode
-        return file.getvalue()
+@functools.lru_cache(maxsize=64)
+def _encoded(form: str, mode: str, size: tuple[int, int], option: int, turn: int) -> bytes | None:
+    """Returns an image file; None where the format has no such mode or option."""
+    if mode not in TIFF_MODES.get(OPTIONS[form][option].get("compression"), MODES):
+        return None  # libtiff would print a line of its own
+    noise = np.random.default_rng(turn).integers(0, 256, (16, 16, 3), np.uint8)
+    image = Image.fromarray(noise)
+    if mode in ("F", "I", "I;16", "LA"):
+        image = image.convert("L")
+    options = {"exif": Image.Exif()} | OPTIONS[form][option]
+    options["exif"][274] = turn
+    frames = options.pop("frames", 1)
+    file = io.BytesIO()
+    try:
+        image = image.convert(mode).resize(size)
+        if frames > 1:
+            options |= {"save_all": True, "append_images": [image.rotate(90)] * (frames - 1)}
+        image.save(file, form, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError):
+        return None
+    return file.getvalue()
 
 
-def _damaged(content: bytes, rng: random.Random) -> bytes:
+def _damaged(form: str, content: bytes, rng: random.Random) -> bytes:
     data = bytearray(content)
-    kind = rng.choice(["whole", "cut", "flips", "head", "zeros", "size", "twice"])
+    kind = rng.choice(DAMAGES)
     if kind == "cut":
         del data[rng.randrange(len(data)) :]
     for _ in range({"flips": 20, "head": 4}.get(kind, 0)):
@@ -78,86 +114,208 @@ def _damaged(content: bytes, rng: random.Random) -> bytes:
     if kind == "zeros":
         start = rng.randrange(len(data))
         data[start : start + 500] = bytes(len(data[start : start + 500]))
-    if kind == "size":  # a huge declared size, where PNG, GIF and BMP keep theirs
-        at = {0x89: 16, 0x47: 6, 0x42: 18}.get(data[0], rng.randrange(len(data)))
-        data[at : at + 2] = rng.choice([b"\xff\xff", b"\0\0", b"\0\x7f"])
+    if kind == "number":  # a length, an offset or a count
+        start = rng.randrange(max(1, min(len(data) - 4, 400)))
+        data[start : start + 4] = struct.pack(rng.choice("<>") + "I", rng.choice(NUMBERS))
+    if kind == "size":
+        for at, code in _sizes(form, data):
+            if rng.random() < 0.7 and at + struct.calcsize(code) <= len(data):
+                struct.pack_into(code, data, at, rng.choice(EXTENTS))
+    if kind == "swapped" and len(data) > 40:
+        first, second = sorted(rng.sample(range(len(data)), 2))
+        data[:] = data[:20] + data[second:] + data[first:second] + data[20:first]
+    if form == "PNG" and rng.random() < 0.7:
+        _renew_checksums(data)
     return bytes(data * 2 if kind == "twice" else data)
 
 
+def _sizes(form: str, data: bytearray) -> list[tuple[int, str]]:
+    """Returns where a file keeps its width and height, and as what."""
+    if form == "JPEG":
+        at = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2"))
+        return [(at + 5, ">H"), (at + 7, ">H")]
+    if form == "TIFF":
+        return [
+            (at + 8, "<I")
+            for at in (data.rfind(struct.pack("<HH", tag, 4)) for tag in (256, 257, 278, 279))
+            if at >= 0
+        ]
+    if form == "WEBP":  # lossy: 16 bits each; with a VP8X header: 24 bits each
+        return [(24, "<H"), (27, "<H")] if data[12:16] == b"VP8X" else [(26, "<H"), (28, "<H")]
+    return {
+        "PNG": [(16, ">I"), (20, ">I")],
+        "BMP": [(18, "<i"), (22, "<i")],
+        "GIF": [(6, "<H"), (8, "<H")],
+    }[form]
+
+
+def _renew_checksums(data: bytearray) -> None:
+    """Makes the checksums of a PNG right, without which nothing but them would be tried."""
+    at = 8
+    while at + 12 <= len(data):
+        end = at + 8 + struct.unpack_from(">I", data, at)[0]
+        if end + 4 > len(data):
+            return
+        struct.pack_into(">I", data, end, zlib.crc32(data[at + 4 : end]))
+        at = end + 4
+
+
 def run(count: int, seed: int, folder: Path) -> dict[str, int | float]:
-    """Makes `count` files in `folder` and reads each in a child process.
+    """Makes `count` files in `folder` and reads each in another process.
+
+    Files with which something is wrong are kept and named on standard error.
 
     Returns:
-      How many were "read", "refused" in a line, "hung" and ended in "tracebacks", and "peak_mb",
-      the most memory above that of the child before its first file.
+      How many were "read" and "refused" in one line; of how many the reading "hung", was "killed"
+      by a signal, ended in "tracebacks", printed something ("noisy"), gave results that are
+      "differing", or took above `MOST_MB` ("large"); and "peak_mb", the most memory that one took
+      above that of the process before its first file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, int | float] = {"read": 0, "refused": 0, "hung": 0, "tracebacks": 0}
-    peak, child = 0.0, None
-    for number in range(count):
-        path = make(folder / f"{seed}-{number}", seed * 1_000_003 + number)
-        child = child if child and child.poll() is None else _start()
-        answer = _ask(child, path)
-        figures[answer["result"]] += 1
-        peak = max(peak, answer.get("mb", 0.0))
-        if answer["result"] in ("read", "refused") and answer.get("mb", 0.0) < 1024:
-            path.unlink()
-        else:
-            print(f"{path}: {answer}", file=sys.stderr)
-    if child:
-        child.kill()
-        child.wait()
-    return figures | {"peak_mb": peak}
+    figures: dict[str, int | float] = dict.fromkeys(("read", "refused", *FAULTS), 0)
+    reader = _Reader()
+    peak = 0.0
+    try:
+        for number in range(count):
+            path = make(folder / f"{seed}-{number}", seed * 1_000_003 + number)
+            answer = reader.ask(path)
+            figures[answer["result"]] += 1
+            peak = max(peak, answer.get("mb", 0.0))
+            if answer["result"] in FAULTS:
+                print(f"{path}: {answer}", file=sys.stderr, flush=True)
+            else:
+                path.unlink()
+    finally:
+        reader.end()
+    return figures | {"peak_mb": round(peak, 1)}
 
 
-def _start() -> subprocess.Popen:
-    command = [sys.executable, __file__, "--read"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
-    )
+class _Reader:
+    """The process that reads; it is started when there is none."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[str] | None = None
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115
+
+    def ask(self, path: Path) -> dict:
+        """Returns what the process says of a file, or how it ended over it."""
+        if self._child is None:
+            self._start()
+        assert self._child and self._child.stdin
+        start, printed = time.monotonic(), self._printed.seek(0, os.SEEK_END)
+        self._child.stdin.write(f"{path}\n")
+        self._child.stdin.flush()
+        line = self._line(SECONDS)
+        if line is None:
+            self.end()
+            return {"result": "hung", "seconds": time.monotonic() - start}
+        if not line:
+            code = self._child.wait()
+            self.end()
+            return {"result": "killed" if code < 0 else "tracebacks", "died": code}
+        answer = json.loads(line)
+        self._printed.seek(printed)
+        text = self._printed.read().decode(errors="replace")
+        if text and answer["result"] in ("read", "refused"):
+            answer |= {"result": "noisy", "printed": text[:500]}
+        return answer
+
+    def _start(self) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, __file__, "--read"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._printed,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            text=True,
+        )
+        if not self._line(START_SECONDS):
+            self.end()
+            self._printed.seek(0)
+            raise RuntimeError(f"the reader did not start: {self._printed.read()!r}")
+
+    def _line(self, seconds: float) -> str | None:
+        """Returns the next line; "" if the process ended, None if it says nothing in time."""
+        assert self._child and self._child.stdout
+        if not select.select([self._child.stdout], [], [], seconds)[0]:
+            return None
+        return self._child.stdout.readline()
+
+    def end(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child.communicate()
+            self._child = None
 
 
-def _ask(child: subprocess.Popen, path: Path) -> dict:
-    """Returns what the child says of a file; one that does not answer in time is killed."""
-    import select
+def memory_mb(name: str) -> float:
+    """Returns an entry of this process's status: "VmHWM" is its peak, "VmSize" its addresses."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) / 1024
+    raise KeyError(name)
 
-    assert child.stdin and child.stdout
-    child.stdin.write(f"{path}\n")
-    child.stdin.flush()
-    start = time.monotonic()
-    if not select.select([child.stdout], [], [], SECONDS + 20)[0]:  # 20 s to import
-        child.kill()
-        child.wait()
-        return {"result": "hung", "seconds": time.monotonic() - start}
-    line = child.stdout.readline()
-    return json.loads(line) if line else {"result": "tracebacks", "died": child.wait()}
+
+def reset_peak() -> None:
+    """Makes the peak of this process's memory what it takes now."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def _read_all() -> None:
     """Reads the files named on standard input, and says of each how that went."""
-    from dream_jax.data.images import Images
-    from dream_jax.data.sources import Files
     from dream_jax.errors import UserError
 
-    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # noqa: E731
-    before = peak()
+    _read(ROOT / "nothing.png", UserError)  # what is imported late
+    reset_peak()
+    before = memory_mb("VmHWM")
+    # A backstop for the machine: what asks for far more than is allowed gets a MemoryError.
+    most = int(memory_mb("VmSize") + 3 * MOST_MB) << 20
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    print("ready", flush=True)
     for line in sys.stdin:
-        path, result, why = Path(line.strip()), "read", ""
+        reset_peak()
+        result, why = _read(Path(line.removesuffix("\n")), UserError)
+        mb = memory_mb("VmHWM") - before
+        if result in ("read", "refused") and (mb > MOST_MB or "MemoryError" in why):
+            result = "large"
+        print(json.dumps({"result": result, "mb": mb, "why": why}), flush=True)
+
+
+def _read(path: Path, refusal: type[Exception]) -> tuple[str, str]:
+    """Returns what came of reading a file in the three ways in which a set is read, and why."""
+    from dream_jax.data.images import Images, RandomCrops, load_images
+    from dream_jax.data.sources import Files
+
+    source, row = Files(str(path.parent), [path.name]), np.zeros(1, int)
+    whole = Images(source, row, 224, 3)
+    ways = (
+        lambda: whole.pixels(slice(None)),
+        lambda: load_images(source, row, size=32, channels=1, hold_bytes=0, unreadable="stop"),
+        lambda: RandomCrops(whole, seed=0).at(row, 0),
+    )
+    reasons = []
+    for way in ways:
         try:
-            for size, channels in ((32, 1), (224, 3)):
-                source = Files(str(path.parent), [path.name])
-                Images(source, np.zeros(1, int), size, channels).pixels(slice(None))
-        except UserError as error:
-            result, why = "refused" if "\n" not in str(error) else "tracebacks", str(error)
+            way()
+        except refusal as error:
+            if "\n" in str(error):
+                return "tracebacks", str(error)
+            reasons.append(str(error))
         except BaseException as error:
-            result, why = "tracebacks", repr(error)
-        print(json.dumps({"result": result, "mb": peak() - before, "why": why}), flush=True)
+            return "tracebacks", repr(error)
+    if reasons and len(reasons) < len(ways):
+        return "differing", reasons[0]
+    return ("refused", reasons[0]) if reasons else ("read", "")
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = run(int(sys.argv[1]), int(sys.argv[2]), Path(folder))
+    print(figures | {"seconds": round(time.monotonic() - start, 1)})
+    sys.exit(any(figures[fault] for fault in FAULTS))
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--read"]:
-        _read_all()
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            print(run(int(sys.argv[1]), int(sys.argv[2]), Path(folder)))
+    _read_all() if sys.argv[1:] == ["--read"] else main()

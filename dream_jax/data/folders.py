@@ -23,6 +23,7 @@ from dream_jax.data.walk import (
     Walk,
     described,
     entries,
+    is_folder,
     is_within,
     unreadable_folder,
 )
@@ -49,10 +50,10 @@ def _top(split: Path) -> tuple[list[str], dict[str, list[str]]]:
     left_out: dict[str, list[str]] = {}
     for entry in entries(split):
         try:
-            is_folder = entry.is_dir()
+            folder = entry.is_dir()
         except OSError as error:
             raise unreadable_folder(Path(entry.path), error) from error
-        if not is_folder:
+        if not folder:
             if not os.path.exists(entry.path):
                 left_out.setdefault(BROKEN, []).append(entry.name)
             elif entry.name.lower().endswith(SUFFIXES + OTHER_FORMATS):
@@ -98,7 +99,7 @@ def check_folder(folder: str) -> None:
       UserError: it cannot be read.
     """
     path = Path(folder).expanduser()
-    if not path.is_dir():
+    if not is_folder(path):
         raise DataUnavailable(
             f"there is no folder {printable(folder)}, which is given as a set of images"
         )

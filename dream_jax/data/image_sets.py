@@ -1,6 +1,7 @@
 """What image sets are: images with labels, how they are asked for, and how a set is declared."""
 
 import importlib.util
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -94,8 +95,8 @@ class DataOptions:
 
     @property
     def class_names(self) -> Mapping[str, str]:
-        """Folder's name or TFDS label → class name."""
-        return dict(self.classes)
+        """Folder's name (see `names.class_label`) or TFDS label → class name."""
+        return {unicodedata.normalize("NFC", label): name for label, name in self.classes}
 
     @property
     def reading(self) -> dict:

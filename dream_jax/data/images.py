@@ -171,7 +171,7 @@ def read_pixels(
     def read(place: int, index: int) -> None:
         try:
             with images.source.open(index) as image, decoding(image):
-                pixels = shape(to_mode(image, images.channels), index)
+                pixels = np.asarray(shape(to_mode(image, images.channels), index))
         except UserError:
             raise
         except Exception as error:  # Pillow raises many kinds
@@ -179,7 +179,7 @@ def read_pixels(
                 f"{images.source.name(index)}: not a readable image ({reason(error)})"
                 f"{images.source.remedy}"
             ) from error
-        out[place] = np.asarray(pixels).reshape(images.shape[1:])
+        out[place] = pixels.reshape(images.shape[1:])
 
     for _ in _in_threads(read, np.ravel(indices)):
         pass

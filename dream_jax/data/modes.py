@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import ExifTags, Image
 
+from dream_jax.data.libtiff import all_decoded
 from dream_jax.data.reader import NotReadable
 
 # EXIF's orientation → what puts the picture upright.
@@ -33,7 +34,8 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
       NotReadable: values are not finite, or their range does not say which is white.
     """
     _bring_key_to_8_bits(image)
-    image.load()
+    with all_decoded():
+        image.load()
     turn = UPRIGHT.get(orientation(image))
     if image.mode[:1] in ("I", "F") or _tag(image, "SampleFormat", 1) == 2:
         image = _deep_to_bytes(image)

@@ -14,6 +14,15 @@ def printable(name: str) -> str:
     return "".join(_escaped(character) for character in name)
 
 
+def class_label(name: str) -> str:
+    """Returns a folder's name as the label of a class: printable, and with composed characters.
+
+    Some systems write an umlaut as a letter and its dots (Unicode's form NFD), others as one
+    character (NFC); a data set that was copied may have both.
+    """
+    return unicodedata.normalize("NFC", printable(name))
+
+
 def _escaped(character: str) -> str:
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"

@@ -20,9 +20,14 @@ from dream_jax.git_lfs import ADVICE, POINTER
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 # Pixels that the threads of a process decode at the same time, and so the most that an image may
-# have. One takes up to 16 bytes while it is decoded and converted: 1 GiB together.
+# have. One takes up to 14 bytes while it is decoded and converted: less than 1 GiB together.
 MOST_PIXELS = 2**26
+# Pixels of WebP count twice: the decoder holds two canvases, and the file two times.
+COUNTS = {"WEBP": 2}
 MOST_SIDE = 2**20  # pixels; Pillow keeps an address for each row, and weights for each pixel
+# Pillow allocates pixels in blocks of this many bytes. Above 32 MiB, glibc gives them back to the
+# system when they are freed; smaller ones, each thread would keep, up to 1 GiB.
+Image.core.set_block_size(2**26)
 # What files that are no images begin with, and what they are.
 OTHERS = {
     POINTER: f"is a Git LFS pointer; {ADVICE}",
@@ -70,18 +75,26 @@ def open_image(file: str | os.PathLike[str] | bytes) -> Image.Image:
         raise NotReadable(_kind(file)) from error
     except Image.DecompressionBombError as error:  # above twice Pillow's own limit
         raise NotReadable(f"has more than the {MOST_PIXELS:,} pixels allowed") from error
+    if counted(image) <= MOST_PIXELS and max(image.size) <= MOST_SIDE:
+        return image
     if not image.info.get("progressive"):
         width, height = image.size
         for part in (2, 4, 8):
-            if image.width * image.height > MOST_PIXELS:
+            if counted(image) > MOST_PIXELS:
                 image.draft(None, (width // part, height // part))
-    if image.width * image.height > MOST_PIXELS or max(image.size) > MOST_SIDE:
+    if counted(image) > MOST_PIXELS or max(image.size) > MOST_SIDE:
         width, height = image.size
+        most = MOST_PIXELS // COUNTS.get(image.format or "", 1)
         image.close()
         raise NotReadable(
-            f"has {width:,} x {height:,} pixels; allowed: {MOST_PIXELS:,}, and {MOST_SIDE:,} a side"
+            f"has {width:,} x {height:,} pixels; allowed: {most:,}, and {MOST_SIDE:,} a side"
         )
     return image
+
+
+def counted(image: Image.Image) -> int:
+    """Returns the pixels of an image, as far as they count towards `MOST_PIXELS`."""
+    return image.width * image.height * COUNTS.get(image.format or "", 1)
 
 
 def _kind(file: str | os.PathLike[str] | bytes) -> str:
@@ -119,17 +132,18 @@ class Decoding:
 
     @contextmanager
     def __call__(self, image: Image.Image) -> Iterator[None]:
-        """Waits until there is room for an image, and keeps it.
+        """Waits until there is room for an image, keeps it, and closes the image at the end.
 
         Nothing else may be read meanwhile, or two threads could wait for each other.
         """
-        pixels = min(image.width * image.height, self._most)
+        pixels = min(counted(image), self._most)
         with self._changed:
             self._changed.wait_for(lambda: self._pixels + pixels <= self._most)
             self._pixels += pixels
         try:
             yield
         finally:
+            image.close()  # frees its pixels, before others take their room
             with self._changed:
                 self._pixels -= pixels
                 self._changed.notify_all()

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from unicodedata import normalize
 
 from dream_jax.data.corruptions import CORRUPTIONS
 from dream_jax.data.image_sets import DataOptions
@@ -110,7 +111,8 @@ def id_folders(data: DataSettings) -> tuple[Path, ...]:
     splits = [Path(data.folder, split) for split in ID_SPLITS]
     if not data.class_names:
         return tuple(splits)
-    return tuple(split / name for split in splits for name in data.class_names)
+    spelt = {normalize(form, name) for name in data.class_names for form in ("NFC", "NFD")}
+    return tuple(split / name for split in splits for name in sorted({*spelt, *data.class_names}))
 
 
 def check_roles(

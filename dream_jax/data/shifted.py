@@ -20,7 +20,7 @@ from dream_jax.data import folders, tfds
 from dream_jax.data.corruptions import CORRUPTIONS, STRENGTHS, corrupted
 from dream_jax.data.image_sets import DataOptions, ImageSet
 from dream_jax.data.images import Images
-from dream_jax.data.names import printable
+from dream_jax.data.names import class_label
 from dream_jax.data.photographs import path_of
 from dream_jax.errors import UserError
 
@@ -145,7 +145,7 @@ def _folder_of_classes(name: str) -> Path:
 def _load_folder(name: str, id_test: ImageSet, options: DataOptions) -> tuple[Images, np.ndarray]:
     root = _folder_of_classes(name)
     classes = folders.class_folders(root)
-    named = _wnids_of_indices(list(map(printable, classes)), id_test, options)
+    named = _wnids_of_indices(list(map(class_label, classes)), id_test, options)
     labels = _id_labels(named, id_test, options, f"the shifted set {name}")
     used = [(folder, label) for folder, label in zip(classes, labels, strict=True) if label >= 0]
     return folders.load_classes(root, used, options)

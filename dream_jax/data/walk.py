@@ -213,6 +213,18 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
     return sorted(visible, key=lambda entry: entry.name)
 
 
+def is_folder(path: Path) -> bool:
+    """Returns whether there is a folder.
+
+    Raises:
+      UserError: the system does not say, because a folder above may not be read.
+    """
+    try:
+        return path.is_dir()
+    except PermissionError as error:
+        raise unreadable_folder(path, error) from error
+
+
 def unreadable_folder(folder: Path, error: OSError) -> UserError:
     """Returns the error for a folder that the system does not let be listed."""
     return UserError(

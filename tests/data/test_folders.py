@@ -130,6 +130,19 @@ def test_frame_crops_the_centre_of_large_images_and_shows_all_of_small_ones():
     )
 
 
+@pytest.mark.parametrize("size", [64, 224])
+@pytest.mark.parametrize("extents", [(300, 200), (90, 1400), (1700, 100), (20, 3000), (9000, 7)])
+def test_cropping_first_changes_little_and_ordinary_images_not_at_all(extents, size):
+    smooth = Image.fromarray(PIXELS).resize(extents, Image.Resampling.BICUBIC)
+    scale = round(size * 256 / 224) / min(extents)
+    width, height = (max(size, round(extent * scale)) for extent in extents)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    whole = smooth.resize((width, height), Image.Resampling.BILINEAR)
+    expected = np.asarray(whole.crop((left, top, left + size, top + size))).astype(int)
+    difference = np.abs(np.asarray(frame(smooth, size, crop=True)) - expected).max()
+    assert difference <= (2 if max(extents) > 16 * min(extents) else 0)
+
+
 def test_random_resized_crops_have_the_areas_and_aspects_asked_for():
     rows, columns = np.mgrid[:120, :200].astype(np.uint8)
     places = Image.fromarray(np.stack([rows, columns, rows], -1))
@@ -227,4 +240,7 @@ def test_classes_must_be_in_both_splits(root):
     assert "surplus" in refusal(UserError, load_id, "imagefolder", options(root))
     (root / "val" / "surplus").rmdir()
     (root / "train" / "unfilled").mkdir()
+    lacking = refusal(UserError, load_id, "imagefolder", options(root))
+    assert "train/unfilled: there is no such class in" in lacking
+    (root / "val" / "unfilled").mkdir()
     assert "unfilled: holds no png" in refusal(UserError, load_id, "imagefolder", options(root))

@@ -1,13 +1,19 @@
 """Pictures of every mode, orientation and depth become the picture that a person sees."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.modes import UPRIGHT, to_mode
 from dream_jax.data.reader import MOST_PIXELS, NotReadable, open_image
+from dream_jax.data.registry import load_ood
+from dream_jax.errors import UserError
+from dream_jax.generator.weights import check_weights
 
 RNG = np.random.default_rng(0)
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -92,3 +98,114 @@ def test_what_is_no_image_is_named(tmp_path):
     large = Image.new("1", (2**14, MOST_PIXELS // 2**14 + 1))
     with pytest.raises(NotReadable, match="allowed: 67,108,864"):
         open_image(encoded(large, "PNG"))
+
+
+def png(depth: int, rows: np.ndarray, key: tuple[int, ...]) -> bytes:
+    """A grey (H, W) or RGB (H, W, 3) PNG with a transparent colour; grey of up to 8 bits packed."""
+    height, width = rows.shape[:2]
+    kind = 2 if rows.ndim == 3 else 0
+    if depth < 8:
+        bits = (rows[..., None] >> np.arange(depth)[::-1]) & 1
+        packed = np.packbits(bits.reshape(height, -1).astype(np.uint8), axis=1)
+    else:
+        packed = rows.astype(">u2" if depth == 16 else "u1").reshape(height, -1)
+    lines = b"".join(b"\0" + row.tobytes() for row in packed)
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0),
+        b"tRNS": struct.pack(f">{len(key)}H", *key),
+        b"IDAT": zlib.compress(lines),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks.items()
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_a_grey_that_counts_as_transparent_shows_white(depth, channels):
+    values = np.arange(2**depth) if depth < 16 else np.arange(256) * 257
+    values, key = np.resize(values, (8, 32)), int(values[len(values) // 3])
+    expected = np.where(values == key, 255, np.round(values / (2**depth - 1) * 255))
+    found = read(png(depth, values, (key,)), channels).reshape(8, 32, -1)
+    np.testing.assert_array_equal(found, np.repeat(expected[..., None], channels, -1))
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_colour_that_counts_as_transparent_shows_white(depth):
+    factor = 257 if depth == 16 else 1
+    key = tuple(int(value) for value in COLOURS[2, 3])
+    expected = COLOURS.copy()
+    expected[2, 3] = 255
+    content = png(depth, COLOURS.astype(int) * factor, tuple(v * factor for v in key))
+    np.testing.assert_array_equal(read(content), expected)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("white_is_0", [False, True])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_grey_tiffs_of_both_byte_orders_and_both_ways_round(order, white_is_0, bits):
+    values = GREY.astype(int) * (257 if bits == 16 else 1)
+    values = 2**bits - 1 - values if white_is_0 else values
+    pixels = values.astype(f"{order}u{bits // 8}").tobytes()
+    height, width = GREY.shape
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1 - white_is_0, 273: 122, 277: 1}
+    tags |= {278: height, 279: len(pixels)}
+    entries = b"".join(
+        struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items()
+    )
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, len(tags))
+    content = head + entries + bytes(4)
+    assert len(content) == 122
+    if (order, white_is_0, bits) == (">", True, 16):  # which Pillow has no mode for
+        with pytest.raises(NotReadable, match="TIFF or GIF, or is damaged"):
+            read(content + pixels, 1)
+        return
+    np.testing.assert_array_equal(read(content + pixels, 1), GREY)
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
+def test_of_animated_files_the_first_frame_is_read(form):
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue", "lime")]
+    options = {"lossless": True} if form == "WEBP" else {}
+    content = encoded(frames[0], form, save_all=True, append_images=frames[1:], **options)
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.n_frames == 3
+    np.testing.assert_array_equal(read(content)[3, 3], [255, 0, 0])
+
+
+def test_a_folder_of_all_suffixes(tmp_path):
+    for suffix in ("webp", "bmp", "tif", "tiff", "gif", "jfif", "jpe", "png", "jpg", "JPEG"):
+        form = {"jfif": "JPEG", "jpe": "JPEG"}.get(suffix)
+        Image.new("L", (40, 40), 120).save(tmp_path / f"a.{suffix}", form)
+    images = load_ood(f"x={tmp_path}", DataOptions(channels=3)).images
+    assert len(images) == 10
+    np.testing.assert_allclose(images[:] * 255, 120, atol=2)
+
+
+def test_git_lfs_pointers_are_called_so(tmp_path):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    (tmp_path / "a.png").write_bytes(pointer)
+    with pytest.raises(UserError, match=r"a\.png.*is a Git LFS pointer; run `git lfs pull`"):
+        load_ood(f"x={tmp_path}", DataOptions())
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(pointer)
+    with pytest.raises(UserError, match=r"safetensors is a Git LFS pointer; run `git lfs pull`"):
+        check_weights(tmp_path, "unet")
+
+
+@pytest.mark.parametrize(
+    "option", [{"compression": "tiff_lzw"}, {"compression": "tiff_adobe_deflate"}]
+)
+@pytest.mark.parametrize("mode", ["RGB", "YCbCr"])
+def test_damaged_tiffs_are_not_read_and_print_nothing(option, mode, capfd):
+    """Of YCbCr, Pillow gives what libtiff decoded before the damage, and says nothing."""
+    noise = Image.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)).convert(mode)
+    content = bytearray(encoded(noise, "TIFF", **option))
+    read(bytes(content))
+    middle = len(content) // 2
+    content[middle : middle + 400] = b"\xff" * 400
+    with pytest.raises(NotReadable, match="is damaged"):
+        read(bytes(content))
+    assert capfd.readouterr() == ("", "")
