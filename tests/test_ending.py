@@ -71,6 +71,10 @@ def native(text: str) -> Exception:
         (OSError(errno.ENOSPC, "", "/a/b"), "/a/b: No space left on device; the disk is full"),
         (OSError(errno.EDQUOT, "", "/a/b"), "/a/b: Disk quota exceeded; "),
         (native("Error writing '/a/b/x' [OS error 28: No space left on device]"), "/a/b/x: No sp"),
+        (
+            native('RESOURCE_EXHAUSTED: Error writing "key/0" at "/a/b/": No space left on device'),
+            "/a/b/: No space left on device; ",
+        ),
         (native("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), "the memory of the dev"),
         (MemoryError("Unable to allocate 9 TiB"), "the memory of this machine is not enough"),
         (ExceptionGroup("", [PermissionError(errno.EACCES, "", "/c")]), "/c: Permission denied;"),
