@@ -36,7 +36,7 @@ def _parse(argv: list[str]) -> list[str]:
         # Orbax logs every file that it writes, and the errors that it raises as well.
         logging.set_verbosity(logging.FATAL)
         return flags.FLAGS(last_of_each(argv))
-    except UserError:
+    except (UserError, BrokenPipeError):  # of --help
         raise
     except Exception as error:
         reason = " ".join(str(error).split())

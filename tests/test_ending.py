@@ -122,6 +122,23 @@ def test_what_is_unusable_is_one_line(tmp_path, variables, below, line):
     assert "Traceback" not in done.stderr
 
 
+def test_a_reader_that_has_gone_is_no_fault():
+    """As of `launch/main.py --help | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*LAUNCH, "--config=configs/quickstart.py", "--help"],
+        cwd=os.path.dirname(os.path.dirname(LAUNCH[1])),
+        env=environment(),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
 def test_shared_memory_that_is_too_small_is_refused(tmp_path):
     batch = {"images": np.empty((2**20,), np.uint8)}
     check_shared_memory(batch, 1, tmp_path)
