@@ -33,9 +33,10 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, 
 def _parse(argv: list[str]) -> list[str]:
     """Parses the flags; errors of absl and ml_collections become one line."""
     try:
-        logging.set_verbosity(logging.ERROR)  # Orbax logs every file that it writes
+        # Orbax logs every file that it writes, and the errors that it raises as well.
+        logging.set_verbosity(logging.FATAL)
         return flags.FLAGS(last_of_each(argv))
-    except UserError:
+    except (UserError, BrokenPipeError):  # of --help
         raise
     except Exception as error:
         reason = " ".join(str(error).split())

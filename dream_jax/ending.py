@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from dream_jax import interrupts, lock, system
 from dream_jax.errors import UserError
@@ -38,6 +39,7 @@ def run(main: Callable[[], None]) -> None:
     number of the signal that ended the program; 1 with a traceback for a fault of the program.
     """
     interrupts.install(_end_by_signal)
+    _keep_silent_about_closed_loops()
     try:
         try:
             main()
@@ -49,6 +51,21 @@ def run(main: Callable[[], None]) -> None:
     except BaseException as error:
         interrupts.ignore()
         _end_by_error(error)
+
+
+def _keep_silent_about_closed_loops() -> None:
+    """Does not show what only follows another error.
+
+    When a checkpoint cannot be written, tensorstore reports each of its arrays to a loop that the
+    first error has ended already; that one is raised.
+    """
+    shown = sys.unraisablehook
+
+    def hook(caught: Any) -> None:
+        if str(caught.exc_value) != "Event loop is closed":
+            shown(caught)
+
+    sys.unraisablehook = hook
 
 
 def _end_by_error(error: BaseException) -> None:

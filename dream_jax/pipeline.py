@@ -16,6 +16,7 @@ import dream_jax.evaluation.stage
 import dream_jax.latent_space.stage
 import dream_jax.sampling.stage
 from dream_jax.checks import check
+from dream_jax.disk import check_space
 from dream_jax.errors import UserError
 from dream_jax.files import read_json, write_json
 from dream_jax.record import FORMAT, old_format
@@ -152,6 +153,8 @@ def begin(run: Run, steps: Sequence[str], overwrite: bool) -> None:
         return
     for row in run.rows if to_make else ():
         check_row(run.settings, row, run.work("learn").train)
+    if to_make:
+        hosts.from_main(lambda: check_space(run, to_make))
     hosts.barrier("settings checked")
     run.look_again()
     if hosts.is_main():

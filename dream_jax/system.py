@@ -35,7 +35,7 @@ _HIDDEN = (
     *(errno.EIO, errno.ESTALE),
 )
 _MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory|failed to allocate|unable to allocate", re.I)
-_PATH = re.compile(r"""["'`]?(/[^\s"'`\]:;,]+)""")
+_PATH = re.compile(r"""(?:^|(?<=[\s"'`(\[]))(/[^\s"'`\]:;,]+)""")
 
 
 def explain(error: BaseException, workdir: Path | None = None) -> str | None:
@@ -52,13 +52,13 @@ def explain(error: BaseException, workdir: Path | None = None) -> str | None:
     for found in chain:
         if isinstance(found, OSError) and found.errno is not None:
             return _line(found.errno, found.filename or _path_in(str(found)) or workdir, found)
-    for found in chain:
+    for found in filter(_is_native, chain):
         text = str(found)
-        if _is_native(found) and _MEMORY.search(text):
-            return _memory("the device", found)
-        for number in _HIDDEN:
-            if _is_native(found) and os.strerror(number).lower() in text.lower():
+        for number in _HIDDEN:  # first: tensorstore calls a full disk RESOURCE_EXHAUSTED too
+            if os.strerror(number).lower() in text.lower():
                 return _line(number, _path_in(text) or workdir, found)
+        if _MEMORY.search(text):
+            return _memory("the device", found)
     return None
 
 

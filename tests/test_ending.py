@@ -71,6 +71,10 @@ def native(text: str) -> Exception:
         (OSError(errno.ENOSPC, "", "/a/b"), "/a/b: No space left on device; the disk is full"),
         (OSError(errno.EDQUOT, "", "/a/b"), "/a/b: Disk quota exceeded; "),
         (native("Error writing '/a/b/x' [OS error 28: No space left on device]"), "/a/b/x: No sp"),
+        (
+            native('RESOURCE_EXHAUSTED: Error writing "key/0" at "/a/b/": No space left on device'),
+            "/a/b/: No space left on device; ",
+        ),
         (native("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), "the memory of the dev"),
         (MemoryError("Unable to allocate 9 TiB"), "the memory of this machine is not enough"),
         (ExceptionGroup("", [PermissionError(errno.EACCES, "", "/c")]), "/c: Permission denied;"),
@@ -116,6 +120,23 @@ def test_what_is_unusable_is_one_line(tmp_path, variables, below, line):
     assert done.returncode == 2, done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith(line)
     assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_gone_is_no_fault():
+    """As of `launch/main.py --help | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*LAUNCH, "--config=configs/quickstart.py", "--help"],
+        cwd=os.path.dirname(os.path.dirname(LAUNCH[1])),
+        env=environment(),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_shared_memory_that_is_too_small_is_refused(tmp_path):
