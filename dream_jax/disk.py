@@ -54,7 +54,7 @@ def estimate(
     """Returns the bytes that some stages of a run will take, by the names of the stages.
 
     Args:
-      stages: names of those that are to be made.
+      stages: names of those that will be made.
     """
     sampling, inliers, size = settings.sampling, settings.inliers, settings.decoding.image_size
     features = min(sizes.train, sizes.classes * settings.latent_space.features_per_class)
@@ -136,7 +136,7 @@ def check_space(run: Run, stages: Collection[str]) -> None:
     What the stages have left there already is no longer needed, or will be deleted.
 
     Args:
-      stages: names of those that are to be made.
+      stages: names of those that will be made.
 
     Raises:
       UserError: names the folder, and what is needed and free.

@@ -45,7 +45,7 @@ def class_folders(split: Path) -> list[str]:
 
 
 def _top(split: Path) -> tuple[list[str], dict[str, list[str]]]:
-    """Returns the folders of classes, and why → what is left out beside them."""
+    """Returns the folders of classes, and what is left out, by the reason for it."""
     classes: list[str] = []
     left_out: dict[str, list[str]] = {}
     for entry in entries(split):

@@ -9,7 +9,7 @@ from dream_jax.data.names import printable
 from dream_jax.data.reader import SUFFIXES
 from dream_jax.errors import UserError
 
-# Suffixes of image formats that are not read. Other files beside images are no images: not named.
+# Suffixes of image formats that are not read, which are named. Files of other kinds are not.
 OTHER_FORMATS = (
     ".ai",
     ".apng",

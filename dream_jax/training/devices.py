@@ -210,7 +210,7 @@ class MappedFunction:
       variables: a pytree, replicated once.
       batch_size: rows per call over the devices of all processes.
       origin: what messages say of the function.
-      result: traced; what is returned of the function's outputs, after they were checked.
+      result: makes of the checked outputs what is returned; traced.
     """
 
     def __init__(
