@@ -22,15 +22,20 @@ def find_damage(run: Run, chosen: Sequence[str], missing: Collection[str]) -> di
       missing: those of them that will be made anyway.
 
     Raises:
-      UserError: a file is damaged whose stage is not chosen.
+      UserError: a stage is needed that is not chosen, and it is damaged or not done.
     """
     found = hosts.from_main(lambda: _damage(run, chosen, missing))
     for name, files in found.items():
         if name not in chosen:
-            stage = run.stages[name]
+            step = run.stages[name].step
+            if not files:
+                raise UserError(
+                    f"--stages lacks {step}, whose stage {name!r} is needed and not done in "
+                    f"{run.workdir}"
+                )
             raise UserError(
                 f"{run.folder(name) / files[0]}: is missing or damaged, and stage {name} is not "
-                f"chosen to make it again; add {stage.step} to --stages"
+                f"chosen to make it again; add {step} to --stages"
             )
     return found
 
@@ -77,6 +82,8 @@ def _damage(run: Run, chosen: Sequence[str], missing: Collection[str]) -> dict[s
             if source in seen:
                 continue
             seen.add(source)
+            if not run.record(source).done:
+                return {source: []}
             if damaged := damaged_files(run.record(source), thorough=True):
                 found[source] = damaged
                 waiting.append(source)

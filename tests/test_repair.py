@@ -74,6 +74,12 @@ def test_damage_in_a_stage_that_is_not_chosen_is_named(toy, toy_run, copied_run)
     assert (workdir / "latent_space" / "stage.json").read_bytes() == before
 
 
+def test_a_gap_in_the_chosen_steps_is_named(toy, toy_run, copied_run):
+    workdir = copied_run("classifier", "evaluation", "report", "metrics.json")
+    with pytest.raises(UserError, match=r"--stages lacks train, whose stage 'train .*' is needed"):
+        pipeline.run(toy.config(), workdir, ["decode", "evaluate"])
+
+
 def test_overwrite_clears_nothing_before_all_is_checked(toy, toy_run, copied_run):
     workdir = copied_run("images", "classifier", "evaluation", "report", "metrics.json")
     half_zeroed(workdir / "latent_space" / "features.npz")
