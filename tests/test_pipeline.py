@@ -185,9 +185,9 @@ def kill_when(process, pattern: str, workdir) -> None:
 def test_killed_in_three_stages_ends_with_the_same_metrics(toy, toy_run, tmp_path):
     workdir = tmp_path / "killed"
     for stage, pattern in {
-        "latent_space": "latent_space/checkpoints/5/_CHECKPOINT_METADATA",
+        "latent_space": "latent_space/checkpoints/5/checksums.json",
         "images/outliers": "images/outliers/part-*/*/*.png",
-        "classifier/dream_ood": "classifier/dream_ood/checkpoints/10/_CHECKPOINT_METADATA",
+        "classifier/dream_ood": "classifier/dream_ood/checkpoints/10/checksums.json",
     }.items():
         kill_when(toy.start(workdir), pattern, workdir)
         assert not read_json(workdir / stage / "stage.json")["done"], f"killed too late: {stage}"
