@@ -46,6 +46,7 @@ def test_a_program_that_hangs_is_killed(tmp_path):
     ("stage", "status", "errors", "right"),
     [
         ("learn", 143, ["stopped by SIGTERM"], True),
+        ("start-up", 143, ["waiting for all processes, 10 of 60 s", "stopped by SIGTERM"], True),
         ("learn", 0, [], True),
         ("learn", 143, [], False),
         ("learn", 143, ["a", "b"], False),
