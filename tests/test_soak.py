@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak import damages, inputs, kills, programs, results
+from tests.soak import advice, damages, inputs, kills, programs, results
 from tests.soak.laboratory import Case, Laboratory
 from tests.soak.programs import Program
 
@@ -46,6 +46,7 @@ def test_a_program_that_hangs_is_killed(tmp_path):
     ("stage", "status", "errors", "right"),
     [
         ("learn", 143, ["stopped by SIGTERM"], True),
+        ("start-up", 143, ["waiting for all processes, 10 of 60 s", "stopped by SIGTERM"], True),
         ("learn", 0, [], True),
         ("learn", 143, [], False),
         ("learn", 143, ["a", "b"], False),
@@ -64,7 +65,7 @@ RUN = Path("/tmp/run")
 
 
 @pytest.mark.parametrize(
-    ("line", "advice"),
+    ("line", "action"),
     [
         ("{run}/a.npz: cannot be read (x: y); delete it to redo its stage", ("{run}/a.npz", ())),
         ("{run}/config.json: is []; delete it: it is written again", ("{run}/config.json", ())),
@@ -80,19 +81,21 @@ RUN = Path("/tmp/run")
         ("{run}/c: busy; run it again", (None, ())),
     ],
 )  # fmt: skip
-def test_advice_is_understood(line, advice):
-    delete, flags = advice
-    expected = Path(delete.format(run=RUN)) if delete else None, flags, False
+def test_advice_is_understood(line, action):
+    path, flags = action
+    expected = advice.Advice(Path(path.format(run=RUN)) if path else None, flags=flags)
     line = "error: " + line.format(run=RUN)
-    assert damages.read_advice(line, random.Random(0)) == expected
+    assert advice.read_advice(line, random.Random(0)) == expected
 
 
 def test_lines_without_advice_and_with_a_choice():
     draw = random.Random(0)
-    assert damages.read_advice("error: /tmp/run/a.npz: is bad, sorry", draw) is None
+    assert advice.read_advice("error: /tmp/run/a.npz: is bad, sorry", draw) is None
     line = "error: /tmp/run: changed; use --overwrite to redo it, or another --workdir"
-    found = {damages.read_advice(line, draw) for _ in range(20)}
-    assert found == {(None, ("--overwrite",), False), (None, (), True)}
+    found = {advice.read_advice(line, draw) for _ in range(20)}
+    assert found == {advice.Advice(flags=("--overwrite",)), advice.Advice(elsewhere=True)}
+    line = "error: /tmp/run/a.json: Permission denied; give the right to it, or name another place"
+    assert advice.read_advice(line, draw) == advice.Advice(RUN / "a.json", delete=False)
 
 
 @pytest.fixture

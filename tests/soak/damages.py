@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.soak import results
+from tests.soak.advice import read_advice
 from tests.soak.laboratory import (
     METHODS,
     MORE_ROWS,
@@ -110,52 +110,20 @@ class Attempt:
         advice = read_advice(line, self.draw)
         if advice is None:
             return "NO ADVICE", line
-        delete, more, elsewhere = advice
-        if delete is not None:
-            if not delete.is_relative_to(self.workdir):
-                return "ADVICE FAILS", f"it names {delete}, which is no part of the run: {line}"
-            if not delete.exists():
-                return "ADVICE FAILS", f"{delete} does not exist: {line}"
-            shutil.rmtree(delete) if delete.is_dir() else delete.unlink()
-        if elsewhere:
+        path = advice.path and advice.path.resolve()
+        if path and not (path.is_relative_to(self.workdir) and path.exists()):
+            return "ADVICE FAILS", f"{path} is no part of the run: {line}"
+        if path and advice.delete:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        elif path:
+            path.chmod(0o755)
+        if advice.elsewhere:
             self.workdir = self.workdir.with_name("another")
-        ending = self.start(more)
+        ending = self.start(advice.flags)
         if ending.status != 0 or ending.wrong:
             return "ADVICE FAILS", f"after {line!r} comes {ending}"
         others = results.differences(results.read(self.workdir), self.reference.results)
         return ("ADVICE FAILS", f"{line} → {others[:6]}") if others else ("advice worked", "")
-
-
-# What lines advise. `it` and the like mean the first path of the line.
-DELETE = re.compile(
-    r"delete (the (file|folder) )?"
-    r"(?P<named>/\S+?)?(?P<it>it|(this|that) (file|folder))?(?=[ ,;:.]|$)"
-)
-FLAGS = re.compile(r"(?P<stages>--stages=\S+ )?--overwrite")
-ELSEWHERE = re.compile(r"another --workdir")
-SAME = re.compile(r"(run|start) (it |the same command )?again|the same command")
-SUBJECT = re.compile(r"(?<![\w/])(/[^:,;'\"]*?)(?=[:,;'\"]| holds | is | has | cannot |$)")
-
-
-def read_advice(line: str, draw: random.Random) -> tuple[Path | None, tuple[str, ...], bool] | None:
-    """Returns what a line advises: what to delete, further flags, and whether to go elsewhere.
-
-    Where it leaves a choice, one is drawn. None if it advises nothing that is known.
-    """
-    choices: list[tuple[Path | None, tuple[str, ...], bool]] = []
-    subject = SUBJECT.search(line)
-    for found in DELETE.finditer(line):
-        if found["named"]:
-            choices.append((Path(found["named"]), (), False))
-        elif found["it"] and subject:
-            choices.append((Path(subject[1]), (), False))
-    for found in FLAGS.finditer(line):
-        choices.append((None, tuple(found[0].split()), False))
-    if ELSEWHERE.search(line):
-        choices.append((None, (), True))
-    if not choices and SAME.search(line):
-        choices.append((None, (), False))
-    return draw.choice(choices) if choices else None
 
 
 # The damages: each changes a file, and returns False where it cannot.
