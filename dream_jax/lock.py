@@ -147,8 +147,13 @@ def _take(file: Path, holder: Holder) -> None:
         finally:
             _release(claim)
     _held[file] = holder.token
-    with os.fdopen(handle, "w") as opened:
-        json.dump(asdict(holder), opened)
+    try:
+        with os.fdopen(handle, "w") as opened:
+            json.dump(asdict(holder), opened)
+    except OSError:  # a full disk: an empty lock would keep everybody out
+        _held.pop(file)
+        file.unlink()
+        raise
 
 
 def _release(file: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from dream_jax import pipeline
 from dream_jax.data.parts import read_decoded, written_images
 from dream_jax.errors import UserError
-from dream_jax.files import read_json, read_npz
+from dream_jax.files import PARTIAL, read_json, read_npz
 from dream_jax.training import devices, hosts
 
 KINDS = {"outliers": 20, "by_name": 10, "by_name_test": 10}
@@ -272,12 +272,12 @@ def test_killed_decode_is_continued_by_fewer_processes_with_the_missing_images(t
     assert not read_json(workdir / "images" / "outliers" / "stage.json")["done"]
     before = {path: path.stat().st_mtime_ns for path in folder.glob("part-*/*/*.png")}
     assert 4 <= len(before) < counts["outliers"], "killed too late"
-    partial = next(iter(before)).with_name("000099.partial")
+    partial = next(iter(before)).with_name(f"{PARTIAL}000099.png")
     partial.write_bytes(b"\x89PNG")
 
     toy.finish(workdir, [*FLAGS, *flags], devices=4, **QUICK)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.rglob(f"{PARTIAL}*"))
     for kind, count in counts.items():
         names = [n for part in written_images(workdir / "images" / kind).values() for n in part]
         assert len(names) == len(set(names)) == count

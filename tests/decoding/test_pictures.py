@@ -13,6 +13,7 @@ from dream_jax.data.images import Images
 from dream_jax.decoding.pictures import Order, decode_pictures, plan_pictures
 from dream_jax.decoding.round_trips import write_round_trips, write_shares
 from dream_jax.errors import UserError
+from dream_jax.files import PARTIAL
 from dream_jax.generator.interface import Sampling
 from dream_jax.keys import stage_key
 
@@ -155,14 +156,14 @@ def test_an_interrupted_run_decodes_what_is_missing(decoding, tmp_path):
     decode_pictures(wanted, pictures, PlainGenerator(), SAMPLING, SHAPE, tmp_path / "cut")
     part = tmp_path / "cut" / "part-00000"
     (part / pictures[2].file_name).unlink()
-    (part / pictures[5].file_name).rename(part / "cat" / "000005.partial")
+    (part / pictures[5].file_name).rename(part / "cat" / f"{PARTIAL}000005.png")
     (part / "metadata.jsonl").unlink()
 
     generator = PlainGenerator()
     decode_pictures(wanted, pictures, generator, SAMPLING, SHAPE, tmp_path / "cut")
     assert generator.batches == [2]
     assert pixels(tmp_path / "cut") == pixels(tmp_path / "whole")
-    assert not list(part.rglob("*.partial"))
+    assert not list(part.rglob(f"{PARTIAL}*"))
     assert listed(part) == listed(tmp_path / "whole" / "part-00000")
 
 
