@@ -186,7 +186,7 @@ def test_killed_in_three_stages_ends_with_the_same_metrics(toy, toy_run, tmp_pat
     workdir = tmp_path / "killed"
     for stage, pattern in {
         "latent_space": "latent_space/checkpoints/5/checksums.json",
-        "images/outliers": "images/outliers/part-*/*/*.png",
+        "images/outliers": "images/outliers/part-*/*/[!.]*.png",
         "classifier/dream_ood": "classifier/dream_ood/checkpoints/10/checksums.json",
     }.items():
         kill_when(toy.start(workdir), pattern, workdir)
@@ -319,9 +319,9 @@ def test_only_missing_images_are_decoded_again(toy, toy_run, copied_run):
     missing = files[3], files[8], files[17]
     for path in missing:
         path.unlink()
-    (missing[0].parent / f"{PARTIAL}{missing[0].name}").write_bytes(b"\x89PNG\r\n")
     (folder / "metadata.jsonl").unlink()
     kept = {path: path.stat().st_mtime_ns for path in (workdir / "images").rglob("*.png")}
+    (missing[0].parent / f"{PARTIAL}{missing[0].name}").write_bytes(b"\x89PNG\r\n")
     pipeline.run(toy.config(), workdir, ["decode"])
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert sorted(folder.glob("*/*")) == files
