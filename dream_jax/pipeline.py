@@ -146,7 +146,7 @@ def begin(run: Run, steps: Sequence[str], overwrite: bool) -> None:
     missing = {name for name in chosen if overwrite or not run.done(name)}
     damage = find_damage(run, chosen, missing)
     to_make = [name for name in chosen if name in missing or name in damage]
-    for name in to_make:
+    for name in reversed(to_make):  # the checks of decoding are the slowest
         run.stages[name].check(run.work(name))
     config = run.workdir / "config.json"
     if not to_make and hosts.from_main(config.exists):
