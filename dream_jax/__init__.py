@@ -11,10 +11,15 @@ if TYPE_CHECKING:
     from dream_jax import detectors
     from dream_jax.evaluation.metrics import ood_metrics
     from dream_jax.loaded_run import load_run
+    from dream_jax.vectors import walk
 
 __version__ = "0.1.0"
-__all__ = ["detectors", "load_run", "ood_metrics"]
-_HOMES = {"load_run": "dream_jax.loaded_run", "ood_metrics": "dream_jax.evaluation.metrics"}
+__all__ = ["detectors", "load_run", "ood_metrics", "walk"]
+_HOMES = {
+    "load_run": "dream_jax.loaded_run",
+    "ood_metrics": "dream_jax.evaluation.metrics",
+    "walk": "dream_jax.vectors",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ Nothing here writes to the folder.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +24,14 @@ from dream_jax import pipeline
 from dream_jax.checks import typed
 from dream_jax.data.images import Images
 from dream_jax.data.registry import set_title
+from dream_jax.decoding.stage import decode_given
 from dream_jax.errors import UserError
 from dream_jax.evaluation.evaluators import ood
 from dream_jax.files import read_json
-from dream_jax.record import FORMAT, RECORD, old_format
+from dream_jax.record import RECORD
 from dream_jax.results import Features, Row, decode_stage, stage_of
 from dream_jax.run import Run
+from dream_jax.run_config import FILE, read_config
 from dream_jax.settings import Settings, flatten
 
 if TYPE_CHECKING:
@@ -52,13 +54,9 @@ def load_run(folder: str | os.PathLike[str]) -> LoadedRun:
       UserError: no run is there, or one that another version of the program made.
     """
     root = Path(folder).expanduser()
-    path = root / "config.json"
-    if not path.is_file():
-        raise UserError(f"{root}: is no folder of a run: it has no config.json")
-    tree = read_json(path, "give the folder of another run")
-    if tree.pop("format", None) != FORMAT:
-        raise old_format(root)
-    return LoadedRun(pipeline.make_run(typed(Settings, tree, ""), root))
+    if not (root / FILE).is_file():
+        raise UserError(f"{root}: is no folder of a run: it has no {FILE}")
+    return LoadedRun(pipeline.make_run(typed(Settings, read_config(root), ""), root))
 
 
 class LoadedRun:
@@ -103,13 +101,13 @@ class LoadedRun:
 
     @property
     def embeddings(self) -> Float[np.ndarray, "classes n d"]:
-        """The outlier embeddings, unit vectors."""
+        """The outlier embeddings, each of the length of its class's anchor."""
         self._require("sample")
         return self._run.embeddings()
 
     @property
     def inlier_embeddings(self) -> Float[np.ndarray, "classes n d"]:
-        """The inlier embeddings of a run with a row that trains on inliers."""
+        """The inlier embeddings, in a run with a row that trains on inliers."""
         self._require("sample inliers")
         return self._run.embeddings("inliers")
 
@@ -127,17 +125,16 @@ class LoadedRun:
           UserError: the run has no such images, or they are not on this machine.
         """
         work = self._run.work("learn")
-        if kind in ("train", "test"):
-            own = work.train if kind == "train" else work.test
-            return own.images, own.labels
+        if kind in ("train", "test", *ROUND_TRIPS):
+            part = kind.removeprefix("round_trips_")
+            own = work.train if part == "train" else work.test
+            if kind == part:
+                return own.images, own.labels
+            self._require(f"round trips {part}")
+            return self._run.round_trips(part), own.labels
         if kind in DECODED:
             self._require(decode_stage(kind))
             return self._run.decoded(kind)
-        if kind in ROUND_TRIPS:
-            part = kind.removeprefix("round_trips_")
-            self._require(f"round trips {part}")
-            own = work.train if part == "train" else work.test
-            return self._run.round_trips(part), own.labels
         sets = [set_title(name) for name in self.settings.data.ood]
         if kind not in sets:
             known = ", ".join(("train", "test", *DECODED, *ROUND_TRIPS, *sets))
@@ -147,6 +144,34 @@ class LoadedRun:
         if kind not in found:
             raise UserError(f"the images of OOD set {kind!r} are not on this machine")
         return found[kind], np.empty(0, np.int32)
+
+    def decode(
+        self,
+        embeddings: Float[np.ndarray, "n d"],
+        labels: Int[np.ndarray, " n"],
+        seed: int = 0,
+        noise: Int[np.ndarray, " n"] | None = None,
+    ) -> Float[np.ndarray, "n H W C"]:
+        """Decodes any embeddings by the run's generator, with its first prompt.
+
+        Args:
+          embeddings: such as outliers, of about the length of the anchors.
+          labels: of the classes that they stand for.
+          seed: of the noise that the images begin as.
+          noise: numbers of the noise; images with equal numbers begin alike. All begin differently
+            if not given.
+
+        Returns:
+          Images in [0, 1].
+
+        Raises:
+          UserError: the shapes do not fit together, the embeddings are not of the generator's
+            width, or an image is not finite.
+        """
+        numbers = np.arange(len(embeddings)) if noise is None else np.asarray(noise)
+        given = np.asarray(embeddings), np.asarray(labels), numbers
+        _check_shapes(*given)
+        return decode_given(self._run.work("decode"), *given, seed)
 
     # Steps ④ and ⑤.
 
@@ -186,9 +211,9 @@ class LoadedRun:
         self, row: str = "dream_ood", seed: int | None = None
     ) -> dict[str, Float[np.ndarray, " n"]]:
         """Returns set → the scores of its images: "id", the OOD sets, "round_trips", ..."""
-        stage = self._stage("evaluate", self.row(row), seed)
-        self._require(stage)
-        return dict(self._run.scores(self._seed(seed), [self.row(row)])[row])
+        own = self.row(row)
+        self._require(self._stage("evaluate", own, seed))
+        return self._run.scores(self._seed(seed), [own])[row]
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -198,20 +223,8 @@ class LoadedRun:
         `aupr_in` of each OOD set and of their mean, ("id", "accuracy"), ("kept", ...) and, of runs
         with shifted sets, ("shifted", ...).
         """
-        import pandas as pd
-
         self._require("metrics")
-        by_seed = self._run.metrics["by_seed"]
-        lines = {
-            (row, int(seed)): dict(_columns(entry))
-            for row in self.rows
-            for seed, entries in by_seed.items()
-            for entry in [entries[row]]
-        }
-        frame = pd.DataFrame(list(lines.values()))
-        frame.index = pd.MultiIndex.from_tuples(list(lines), names=("row", "seed"))
-        frame.columns = pd.MultiIndex.from_tuples(list(frame.columns), names=("set", "measure"))
-        return frame
+        return _frame(self._run.metrics["by_seed"], self.rows)
 
     # What the above share.
 
@@ -271,6 +284,29 @@ def _as_images(array: np.ndarray) -> Images:
             f"(uint8), or floats in [0, 1]"
         )
     return Images.of(array)
+
+
+def _check_shapes(embeddings: np.ndarray, labels: np.ndarray, noise: np.ndarray) -> None:
+    shapes = embeddings.shape, labels.shape, noise.shape
+    if embeddings.ndim != 2 or not len(embeddings) or {*shapes[1:]} != {shapes[0][:1]}:
+        raise UserError(
+            f"embeddings, labels and noise have the shapes {shapes}; they must be (n, d), (n,) and "
+            f"(n,)"
+        )
+
+
+def _frame(by_seed: Mapping[str, Mapping], rows: Iterable[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    lines = {
+        (row, int(seed)): dict(_columns(entries[row]))
+        for row in rows
+        for seed, entries in by_seed.items()
+    }
+    frame = pd.DataFrame(list(lines.values()))
+    frame.index = pd.MultiIndex.from_tuples(list(lines), names=("row", "seed"))
+    frame.columns = pd.MultiIndex.from_tuples(list(frame.columns), names=("set", "measure"))
+    return frame
 
 
 def _columns(entry: Mapping[str, Any]) -> list[tuple[tuple[str, str], float]]:

@@ -1,17 +1,20 @@
 """The library: a run opened by `load_run`, and detectors for features and logits of any network."""
 
-import shutil
+import re
+from itertools import pairwise
 
 import jax
 import numpy as np
 import pytest
-import toy as toy_module  # noqa: F401  registers the ID set of the toy run
+import toy as toy_module
 
 import dream_jax
 from dream_jax import detectors
 from dream_jax.detector.detectors import DETECTORS
 from dream_jax.errors import UserError
 from dream_jax.files import read_json, write_json
+from dream_jax.record import seal
+from dream_jax.vectors import unit_on_host as unit
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +186,41 @@ def test_folders_that_hold_no_run(toy_run, copied_run, tmp_path):
     with pytest.raises(UserError, match="stage 'sample' of the run is not done; finish it"):
         run.embeddings  # noqa: B018
     assert len(run.features.labels) == 400
-    write_json(workdir / "config.json", read_json(workdir / "config.json") | {"format": 1})
+    config = read_json(workdir / "config.json")
+    write_json(workdir / "config.json", seal(config | {"format": 99}))
     with pytest.raises(UserError, match="another version of this program"):
         dream_jax.load_run(workdir)
-    shutil.rmtree(workdir)
+    write_json(workdir / "config.json", config | {"latent_space": []})
+    with pytest.raises(UserError, match=r"config\.json: is damaged; delete it"):
+        dream_jax.load_run(workdir)
+
+
+def test_a_walk_and_its_pictures(run):
+    anchor, outlier = run.features.anchors[3], run.embeddings[3, 0]
+    way = dream_jax.walk(anchor, outlier, steps=5, reach=1.5)
+    assert np.allclose(way[0], anchor, atol=1e-6)
+    turns = [np.arccos(np.clip(unit(a) @ unit(b), -1, 1)) for a, b in pairwise(way)]
+    whole = np.arccos(unit(anchor) @ unit(outlier))
+    assert np.allclose(turns, whole * 1.5 / 4, rtol=1e-3)
+    assert np.allclose(dream_jax.walk(anchor, outlier, 3)[-1], outlier, atol=1e-6)
+    same = np.stack([outlier, outlier])
+    pictures = run.decode(same, np.array([3, 3]), noise=np.array([7, 7]))
+    assert pictures.shape == (2, 32, 32, 1)
+    assert np.array_equal(pictures[0], pictures[1])
+    assert not np.array_equal(*run.decode(same, np.array([3, 3])))
+    with pytest.raises(UserError, match=r"must be \(n, d\), \(n,\) and \(n,\)"):
+        run.decode(outlier, np.array([3]))
+
+
+def test_the_examples_of_the_docs(toy_run, tmp_path, monkeypatch, capsys):
+    """In order, in one program, on a run at toy size."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "quickstart").symlink_to(toy_run.workdir)
+    monkeypatch.chdir(tmp_path)
+    text = (toy_module.REPOSITORY / "docs" / "library.md").read_text()
+    examples = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(examples) > 5
+    names: dict = {}
+    for example in examples:
+        exec(compile(example, "docs/library.md", "exec"), names)
+    assert "vim" in capsys.readouterr().out
