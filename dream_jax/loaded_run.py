@@ -196,7 +196,7 @@ class LoadedRun:
         Raises:
           UserError: the run has no such row or seed, or the images are none that it takes.
         """
-        return self.scorer(row, seed)(self._checked(images))[1][row]
+        return self.scorer(row, seed)(_of_shape(self.settings, images))[1][row]
 
     def scorer(self, row: str = "dream_ood", seed: int | None = None) -> Scorer:
         """Returns images → (logits (n, classes), {row: scores (n,)}), in one pass over them."""
@@ -259,17 +259,19 @@ class LoadedRun:
                 f"that began it"
             )
 
-    def _checked(self, images: Any) -> Images:
-        if not isinstance(images, Images):
-            images = _as_images(np.asarray(images))
-        data, found = self.settings.data, images.shape[1:]
-        expected = (data.image_size, data.image_size, data.channels)
-        if found != expected:
-            raise UserError(
-                f"images have the shape (n, {', '.join(map(str, found))}); those of the run have "
-                f"(n, {', '.join(map(str, expected))})"
-            )
-        return images
+
+def _of_shape(settings: Settings, images: Any) -> Images:
+    """Returns images in the size and with the channels of a run."""
+    if not isinstance(images, Images):
+        images = _as_images(np.asarray(images))
+    data, found = settings.data, images.shape[1:]
+    expected = (data.image_size, data.image_size, data.channels)
+    if found != expected:
+        raise UserError(
+            f"images have the shape (n, {', '.join(map(str, found))}); those of the run have "
+            f"(n, {', '.join(map(str, expected))})"
+        )
+    return images
 
 
 def _as_images(array: np.ndarray) -> Images:
