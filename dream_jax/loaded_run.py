@@ -176,10 +176,14 @@ class LoadedRun:
     # Steps ④ and ⑤.
 
     def classifier(self, row: str = "dream_ood", seed: int | None = None) -> Classifier:
-        """Returns the trained classifier of a row; `classifier.logits(images)` are its outputs."""
-        own = self.row(row)
-        self._require(self._stage("train", own, seed))
-        return self._run.classifier(own.training, self._seed(seed))
+        """Returns the trained classifier of a row, or of a training such as "cross_entropy".
+
+        `classifier.logits(images)` are its outputs.
+        """
+        training = row if f"train {row}" in self._run.stages else self.row(row).training
+        own = self._seed(seed)
+        self._require(stage_of("train", training, own, self.settings.seed))
+        return self._run.classifier(training, own)
 
     def score(
         self, images: Any, row: str = "dream_ood", seed: int | None = None
