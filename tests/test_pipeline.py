@@ -208,6 +208,12 @@ def test_killed_in_three_stages_ends_with_the_same_metrics(toy, toy_run, tmp_pat
         difference = np.abs(decoded(workdir, kind) - decoded(toy_run.workdir, kind))
         assert difference.max() <= IMAGE_STEP + 1e-6
     assert_same_numbers(measures(workdir), measures(toy_run.workdir), 1e-6)
+    curves = sorted(toy_run.workdir.rglob("metrics.csv"))
+    assert len(curves) == 1 + len(TRAININGS)
+    for path in curves:
+        again = workdir / path.relative_to(toy_run.workdir)
+        assert again.read_bytes() == path.read_bytes(), again
+        assert len(list((again.parent / "tensorboard").iterdir())) == 1
 
 
 def test_four_devices_give_the_same_embeddings_images_and_scores(toy, toy_run, copied_run):

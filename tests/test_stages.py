@@ -1,5 +1,6 @@
 """What every stage declares: the fields that it reads, and which stages a field outdates."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ OUTDATED: dict[str, set[str]] = {
     "seed": ALL - ROUND_TRIPS,
     "init_from": of("dream_ood"),
     "save_every": NOTHING,
+    "test_every": NOTHING,
+    "wandb": NOTHING,
     "eval_batch_size": NOTHING,
     **each("data", "id image_size channels class_names", ALL),
     **each("data", "folder tfds_dir unreadable hold_bytes workers", NOTHING),
@@ -99,6 +102,7 @@ STRUCTURE = {"seeds", "methods", "method_options"}
 OTHER: dict[str, Any] = {
     "name": "other",
     "init_from": "cross_entropy",
+    "wandb": "project" if find_spec("wandb") else "",  # refused where it is not installed
     "data.id": "digits",
     "data.folder": "folder",
     "data.ood": ("letters",),
