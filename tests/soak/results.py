@@ -1,8 +1,8 @@
 """What a run has left in its folder, so that two runs can be compared byte for byte.
 
 Left out is what differs between any two runs: seconds and memory in records and on the page, the
-speed of trainings with TensorBoard's files, which hold it, and the files of checkpoints, which Orbax
-names at random. Checkpoints are compared by what is computed
+speed of trainings with TensorBoard's files, which hold it, and the files of checkpoints, which
+Orbax names at random. Checkpoints are compared by what is computed
 from them: features, judgements and scores.
 """
 

@@ -152,7 +152,7 @@ def test_an_interrupted_training_has_the_rows_of_a_whole_one(
 def test_a_lost_file_comes_back_from_the_checkpoint(whole, tmp_path):
     train(tmp_path)
     (tmp_path / METRICS).write_text("step,loss\n1,half a")
-    with pytest.raises(UserError, match="metrics.csv: cannot be read .*; delete it"):
+    with pytest.raises(UserError, match=r"metrics.csv: cannot be read .*; delete it"):
         read_curves(tmp_path)
     (tmp_path / METRICS).unlink()
     assert read_curves(tmp_path) == {}
