@@ -10,6 +10,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from dream_jax import config_file, ending, lock
+from dream_jax.command import command_of
 from dream_jax.config_tree import run_name
 from dream_jax.console import accept_any_text
 from dream_jax.errors import UserError
@@ -88,7 +89,7 @@ def main(run: Callable[[ConfigDict, Path], None]) -> None:
         config = _CONFIG.value
         workdir = _workdir(config)
         _connect()
-        ending.program.workdir = workdir
+        ending.program.workdir, ending.program.command = workdir, command_of(sys.argv)
         with _lock(workdir):
             run(config, workdir)
 

@@ -23,10 +23,11 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Make the chosen stages again.
 
 
 def run(config, workdir):
-    from dream_jax import pipeline  # not needed for --help
+    from dream_jax import next_steps, pipeline  # not needed for --help
 
     steps = tuple(pipeline.STEPS) if STAGES.value is None else STAGES.value
     pipeline.run(config, workdir, steps, OVERWRITE.value)
+    print(next_steps.next_steps(workdir))
 
 
 flags.adopt_module_key_flags(cli)  # so that --help shows --config and --workdir

@@ -10,8 +10,8 @@ from itertools import chain
 from typing import Annotated, Any
 
 from dream_jax.errors import UserError
-from dream_jax.rules import Rule, is_list, number, text, whole
-from dream_jax.settings import Count, NeutralCount, NotNegative, Positive, Seed, Share
+from dream_jax.rules import Rule, is_list, number, project, text, whole
+from dream_jax.settings import NEUTRAL, Count, NeutralCount, NotNegative, Positive, Seed, Share
 
 UNET_NORM_GROUPS = 32  # which Flax's UNet fixes
 
@@ -127,6 +127,7 @@ class TrainingSettings:
     unet: UNetSettings
     diffusion: DiffusionSettings
     save_every: NeutralCount
+    wandb: Annotated[str, project(), NEUTRAL]
 
 
 def check_fit(settings: TrainingSettings) -> None:
