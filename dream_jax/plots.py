@@ -106,6 +106,30 @@ def outlier_embeddings(run: LoadedRun, name: str, seed: int = 0) -> Picture:
     return _drawn(lambda path: embeddings.tsne_outliers(*given, path, seed))
 
 
+def curves(run: LoadedRun, metrics: Sequence[str] = ("loss", "test_accuracy")) -> Picture:
+    """Draws metrics of every training of a run, a row of panels for each training.
+
+    Raises:
+      UserError: the run has no curves.
+    """
+    found = run.curves
+    if not found:
+        raise UserError(f"{run.folder}: the run has no curves")
+    with matplotlib.rc_context(STYLE):
+        figure = figure_of(3.6 * len(metrics), 1.9 * len(found))
+        grid = figure.subplots(len(found), len(metrics), squeeze=False)
+        for row, (title, own) in zip(grid, found.items(), strict=True):
+            for axes, metric in zip(row, metrics, strict=True):
+                if metric not in own:
+                    axes.set_axis_off()
+                    continue
+                axes.plot(*own[metric], color=BLUE, linewidth=1.4)
+                axes.set_title(f"{shortened(title, 24)}: {metric.replace('_', ' ')}", fontsize=9)
+        for axes in grid[-1]:
+            axes.set_xlabel("step")
+        return _drawn(lambda path: save(figure, path))
+
+
 def scores(run: LoadedRun, row: str = "dream_ood") -> Picture:
     """Draws the densities of a row's scores on the ID test images and on each OOD set."""
     found = run.scores(row)

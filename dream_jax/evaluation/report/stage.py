@@ -90,21 +90,21 @@ def results(work: Work) -> RunResults:
         ],
         seed=settings.seed,
         readings=read_npz(run.folder(OUTLIERS) / "outliers.npz"),
-        curves=_curves(run),
+        curves=curves(run),
         command=program.command,
         versions=_versions(),
     )
 
 
-def _curves(run: Run) -> dict[str, Mapping]:
-    """Returns the curves of every training that left some, by its title."""
+def curves(run: Run) -> dict[str, Mapping]:
+    """Returns the curves of every training that left some, by its title; see `read_curves`."""
     from dream_jax.training.curves import read_curves
 
     found: dict[str, Mapping] = {}
     for name, stage in run.stages.items():
         title = name.replace("train ", "classifier ").replace("_", " ")
-        if stage.step in ("learn", "train") and (curves := read_curves(run.folder(name))):
-            found["latent space" if name == "learn" else title] = curves
+        if stage.step in ("learn", "train") and (own := read_curves(run.folder(name))):
+            found["latent space" if name == "learn" else title] = own
     return found
 
 
