@@ -18,12 +18,11 @@ import dream_jax.sampling.stage
 from dream_jax.checks import check
 from dream_jax.disk import check_space
 from dream_jax.errors import UserError
-from dream_jax.files import read_json, write_json
-from dream_jax.record import FORMAT, old_format
 from dream_jax.repair import find_damage, repair
 from dream_jax.results import Row
 from dream_jax.rows import check_row, impossible, lacking, make_rows
 from dream_jax.run import Cache, Run
+from dream_jax.run_config import FILE, read_config, write_config
 from dream_jax.settings import Settings, as_dict
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
@@ -88,16 +87,13 @@ def run(
 
 def check_folder(settings: Settings, workdir: Path) -> None:
     """Refuses a folder that holds a run of another configuration, or of another version."""
-    config = workdir / "config.json"
-    if not config.exists():
+    if not (workdir / FILE).exists():
         return
-    found = read_json(config, "delete it: it is written again")
-    if found.get("format") != FORMAT:
-        raise old_format(workdir)
-    if found.get("name") != settings.name:
+    name = read_config(workdir)["name"]
+    if name != settings.name:
         raise UserError(
-            f"--workdir {workdir} holds a run of configuration {found.get('name')!r}, not "
-            f"{settings.name!r}; give another --workdir"
+            f"--workdir {workdir} holds a run of configuration {name!r}, not {settings.name!r}; "
+            f"give another --workdir"
         )
 
 
@@ -146,9 +142,9 @@ def begin(run: Run, steps: Sequence[str], overwrite: bool) -> None:
     missing = {name for name in chosen if overwrite or not run.done(name)}
     damage = find_damage(run, chosen, missing)
     to_make = [name for name in chosen if name in missing or name in damage]
-    for name in to_make:
+    for name in reversed(to_make):  # the checks of decoding are the slowest
         run.stages[name].check(run.work(name))
-    config = run.workdir / "config.json"
+    config = run.workdir / FILE
     if not to_make and hosts.from_main(config.exists):
         return
     for row in run.rows if to_make else ():
@@ -164,7 +160,7 @@ def begin(run: Run, steps: Sequence[str], overwrite: bool) -> None:
             run.record(name).reopen()
         for name, files in damage.items():
             repair(run.record(name), files)
-        write_json(config, {"format": FORMAT} | as_dict(run.settings))
+        write_config(run.workdir, run.settings)
     hosts.barrier("begun")
     if not config.exists():
         raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -162,6 +163,10 @@ class Record:
             delete(self.root / product)
         for path in (*self._own(), self._path):
             delete(path)
+
+    def path(self, name: str) -> Path:
+        """Returns the place of a recorded file by its name, which is relative to the folder."""
+        return Path(os.path.normpath(self.folder / name))  # a product's name begins with "../"
 
     def _own(self) -> list[Path]:
         """Returns what lies in the folder: no record, no half-written file, no other stage."""

@@ -1,7 +1,7 @@
 """Finding finished stages whose files are missing or damaged, where these files are needed."""
 
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from dream_jax.errors import UserError
 from dream_jax.files import checksum, delete
@@ -33,9 +33,10 @@ def find_damage(run: Run, chosen: Sequence[str], missing: Collection[str]) -> di
                     f"--stages lacks {step}, whose stage {name!r} is needed and not done in "
                     f"{run.workdir}"
                 )
+            path = run.record(name).path(files[0])
             raise UserError(
-                f"{run.folder(name) / files[0]}: is missing or damaged, and stage {name} is not "
-                f"chosen to make it again; add {step} to --stages"
+                f"{path}: is missing or damaged, and stage {name} is not chosen to make it again; "
+                f"add {step} to --stages"
             )
     return found
 
@@ -52,7 +53,7 @@ def damaged_files(record: Record, thorough: bool) -> list[str]:
     for name, recorded in record.read()["files"].items():
         if of_checkpoint(name) and (not thorough or record.stage.open is None):
             continue
-        path = record.folder / name
+        path = record.path(name)
         whole = path.is_file() and path.stat().st_size == recorded["size"]
         if not whole or (thorough and checksum(path) != recorded):
             found.append(name)
@@ -65,7 +66,7 @@ def repair(record: Record, damaged: Iterable[str]) -> None:
     Of a checkpoint, everything is deleted: the training goes on from the one before it.
     """
     parts = [PurePosixPath(name).parts[: 2 if of_checkpoint(name) else None] for name in damaged]
-    for path in (record.folder.joinpath(*part) for part in dict.fromkeys(parts)):
+    for path in (record.path(str(Path(*part))) for part in dict.fromkeys(parts)):
         print(f"missing or damaged, made again: {path}", flush=True)
         delete(path)
 

@@ -163,14 +163,16 @@ class Run:
         """Returns the results.json of an evaluation, by the name of its stage."""
         return read_json(self.folder(name) / "results.json")
 
-    def scores(self, seed: int) -> dict[str, dict[str, Float[np.ndarray, " n"]]]:
-        """Returns row → set → the scores of its images, of one seed."""
+    def scores(
+        self, seed: int, rows: Sequence[Row] | None = None
+    ) -> dict[str, dict[str, Float[np.ndarray, " n"]]]:
+        """Returns row → set → the scores of its images, of one seed; of all rows if not given."""
 
         def read(row: Row) -> dict[str, np.ndarray]:
             stage = stage_of("evaluate", row.training, seed, self.settings.seed)
             return read_npz(self.folder(stage) / f"scores_{row.detector}.npz")
 
-        return {row.key: read(row) for row in self.rows}
+        return {row.key: read(row) for row in (self.rows if rows is None else rows)}
 
     @property
     def metrics(self) -> dict[str, Any]:

@@ -42,6 +42,29 @@ def unit_on_host(vectors: Float[np.ndarray, "..."], axis: int = -1) -> Float[np.
     return scaled / np.maximum(length, 1)
 
 
+def walk(
+    start: Float[np.ndarray, " d"],
+    end: Float[np.ndarray, " d"],
+    steps: int,
+    reach: float = 1.0,
+) -> Float[np.ndarray, "steps d"]:
+    """Returns vectors at equal angles on the great circle from one direction to another.
+
+    Args:
+      start, end: vectors of any length above 0, not opposite to each other. The lengths between
+        change evenly from one's to the other's.
+      steps: number of vectors, the first of which is `start`.
+      reach: how far to go: 1 stops at `end`, 1.5 goes on by half of the angle, at its length.
+    """
+    lengths = np.linalg.norm(start), np.linalg.norm(end)
+    a, b = (unit_on_host(np.asarray(vector, np.float64)) for vector in (start, end))
+    aside = b - (a @ b) * a  # the part of the end at a right angle to the start
+    share = np.linspace(0, reach, steps)[:, None]
+    angles = share * np.arctan2(np.linalg.norm(aside), a @ b)
+    directions = np.cos(angles) * a + np.sin(angles) * unit_on_host(aside)
+    return np.asarray(directions * np.interp(share, (0, 1), lengths), np.float32)
+
+
 def cosine_logits(
     vectors: Float[Array, "n d"], centres: Float[Array, "classes d"], temperature: float
 ) -> Float[Array, "n classes"]:

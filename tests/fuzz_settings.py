@@ -91,6 +91,8 @@ def _bad_value(rng: random.Random, folder: Path) -> tuple[str, list[str]]:
             value = rng.choice(PROMPTS)
         elif name in ("data.ood", "data.shifted", "data.tuning", "data.auxiliary"):
             value = rng.choice(LISTS)
+            if value == "{}" and "or empty" in allowed:  # a flag gives an empty list by it
+                continue
         elif name in ("generator.path", "init_from", "tuning.record", "data.folder"):
             value = rng.choice(PATHS)
         elif "one of" in allowed or "True" in allowed:

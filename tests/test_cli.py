@@ -102,7 +102,7 @@ def test_a_folder_of_another_version_is_refused(toy, copied_run):
     workdir = copied_run()
     config, record = workdir / "config.json", workdir / "latent_space" / "stage.json"
     content = read_json(config)
-    content.pop("format")
+    del content["format"], content["seal"]
     config.write_text(json.dumps(content))
     line = f"--workdir {workdir} holds a run that another version of this program made"
     for overwrite in (False, True):

@@ -1,6 +1,8 @@
 """The disk: what a run will take, what is refused before any work, and a disk that gets full."""
 
+import os
 import shutil
+import subprocess
 from collections import namedtuple
 
 import pytest
@@ -41,3 +43,34 @@ def test_what_a_run_has_written_is_needed_no_more(toy, copied_run, monkeypatch):
     shutil.rmtree(workdir / "evaluation")
     with pytest.raises(UserError, match="make room"):
         disk.check_space(run, ["report"])
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_gets_full(toy, small_disk):
+    """What Orbax and tensorstore say of it is one line; with more room the same command goes on."""
+    process = toy.start(small_disk / "run", ["--stages=learn"])
+    seen = ""
+    while "── learn" not in seen:
+        seen += process.stdout.read(1)
+        assert process.poll() is None, seen
+    free = shutil.disk_usage(small_disk).free
+    (small_disk / "of another program").write_bytes(bytes(free - 15 * disk.BLOCK))
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 2, output
+    lines = [line for line in output.splitlines() if line and "latent space:" not in line]
+    assert len(lines) == 1 and lines[0].startswith(f"error: {small_disk}/run"), output
+    assert "No space left on device; the disk is full: make room there" in lines[0]
+    assert os.listdir(small_disk / "run" / "latent_space" / "checkpoints") == []
+    (small_disk / "of another program").unlink()
+    assert "done in" in toy.finish(small_disk / "run", ["--stages=learn"])

@@ -253,6 +253,17 @@ def test_process_0_speaks_and_writes(runs):
     assert names[0] == names[1]
 
 
+def test_two_processes_that_find_a_finished_run_show_it_and_end(toy, runs, tmp_path):
+    workdir = tmp_path / "finished"
+    shutil.copytree(runs.two, workdir)
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+    processes = start(toy, workdir)
+    texts = outputs(processes)
+    assert [process.returncode for process in processes] == [0, 0], texts
+    assert "FPR95" in texts[0] and "──" not in texts[0]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
 def test_killed_decode_is_continued_by_fewer_processes_with_the_missing_images(toy, runs, tmp_path):
     """Two processes are killed; one with four devices decodes what they did not."""
     workdir, folder = tmp_path / "killed", tmp_path / "killed" / "images" / "outliers"

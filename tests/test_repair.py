@@ -93,9 +93,13 @@ def test_overwrite_clears_nothing_before_all_is_checked(toy, toy_run, copied_run
 def test_a_lost_configuration_is_written_again(toy, toy_run, copied_run):
     workdir = copied_run()
     config = (workdir / "config.json").read_bytes()
-    (workdir / "config.json").write_text("[]")
-    with pytest.raises(UserError, match=r"config\.json: holds no JSON object.*; delete it: it is"):
-        pipeline.run(toy.config(), workdir)
+    for damaged, line in {
+        "[]": r"config\.json: holds no JSON object.*; delete it: it is",
+        config.decode().replace('"epochs": 1', '"epochs": 2'): "is damaged; delete it: it is",
+    }.items():
+        (workdir / "config.json").write_text(damaged)
+        with pytest.raises(UserError, match=line):
+            pipeline.run(toy.config(), workdir)
     (workdir / "config.json").unlink()
     pipeline.run(toy.config(), workdir)
     assert (workdir / "config.json").read_bytes() == config

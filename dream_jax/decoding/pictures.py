@@ -198,3 +198,32 @@ def _list_parts(order: Order, pictures: Sequence[Picture], folder: Path) -> None
             for picture in sorted(found, key=lambda p: Path(p.file_name).name)
         ]
         write_metadata(part, entries)
+
+
+def decode_embeddings(
+    embeddings: Float[np.ndarray, "n width"],
+    words: Sequence[str],
+    prompt: str,
+    numbers: Sequence[int],
+    seed: int,
+    generator: Generator,
+    sampling: Sampling,
+    image_shape: tuple[int, int, int],
+) -> Float[np.ndarray, "n H W C"]:
+    """Returns images in [0, 1] of any embeddings.
+
+    Args:
+      words: what each embedding stands for in the prompt.
+      prompt: template with a {name} field.
+      numbers: of the noise that each image starts from; equal numbers, equal noise.
+      seed: of the noise.
+      image_shape: (H, W, C) of the images.
+
+    Raises:
+      UserError: the prompt does not hold a word, or the width is not the generator's.
+      NotFinite: an image is not finite.
+    """
+    ids = np.stack([prompt_with_placeholder(generator, prompt, word) for word in words])
+    keys = fold_keys(stage_key(seed, "decode", "given"), jnp.asarray(numbers, jnp.int32))
+    batches = generator.decode(ids, np.asarray(embeddings), keys, sampling, image_shape)
+    return np.concatenate(list(batches))

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from dream_jax.config_tree import shown
 from dream_jax.errors import UserError
@@ -115,8 +116,14 @@ def decode(work: Work, kind: str) -> None:
     """Decodes the images of a kind that are not in the folder yet."""
     from dream_jax.decoding.pictures import decode_pictures, plan_pictures
 
-    settings, decoding = work.settings, work.settings.decoding
     order = _order(work, kind, work.run.embeddings(kind) if kind in SAMPLED else None)
+    pictures = plan_pictures(order, work.settings.decoding)
+    decode_pictures(order, pictures, generator_of(work), *_sampling(work), work.folder)
+
+
+def _sampling(work: Work) -> tuple[Sampling, tuple[int, int, int]]:
+    """Returns how pictures are sampled, and the (H, W, C) of their files."""
+    settings, decoding = work.settings, work.settings.decoding
     sampling = Sampling(
         settings.generator.scheduler,
         decoding.steps,
@@ -124,9 +131,29 @@ def decode(work: Work, kind: str) -> None:
         decoding.batch_size,
         decoding.vae_batch_size,
     )
-    shape = (decoding.image_size, decoding.image_size, settings.data.channels)
-    pictures = plan_pictures(order, decoding)
-    decode_pictures(order, pictures, generator_of(work), sampling, shape, work.folder)
+    return sampling, (decoding.image_size, decoding.image_size, settings.data.channels)
+
+
+def decode_given(
+    work: Work,
+    embeddings: Float[np.ndarray, "n width"],
+    labels: Int[np.ndarray, " n"],
+    numbers: Int[np.ndarray, " n"],
+    seed: int,
+) -> Float[np.ndarray, "n H W C"]:
+    """Returns images of embeddings that no stage sampled; `work` is that of stage "decode".
+
+    Args:
+      labels: of the classes whose words the embeddings stand for in the first prompt.
+      numbers, seed: see `decode_embeddings`.
+    """
+    from dream_jax.decoding.pictures import decode_embeddings
+
+    words = _order(work, "outliers", None).words
+    chosen = [words[label] for label in labels]
+    prompt = work.settings.decoding.prompts[0]
+    own = (generator_of(work), *_sampling(work))
+    return decode_embeddings(embeddings, chosen, prompt, numbers.tolist(), seed, *own)
 
 
 def _order(work: Work, kind: str, embeddings: np.ndarray | None) -> Order:

@@ -68,14 +68,14 @@ def _options(work: Work) -> DataOptions:
 
 def check(work: Work, use: str) -> None:
     """Loads the OOD sets, which shows whether their images can be read."""
-    if not _ood_sets(work, use):
+    if not ood_sets(work, use):
         field = "tuning" if use == "tuning" else "ood"
         raise UserError(
             f"config.data.{field} is {work.settings.data.ood}; none of these sets is here"
         )
 
 
-def _ood_sets(work: Work, use: str) -> dict[str, Images]:
+def ood_sets(work: Work, use: str) -> dict[str, Images]:
     """Returns the images of the OOD sets that are on this machine, by their titles."""
     options, found = _options(work), {}
     for title, name in available(work, use).items():
@@ -103,7 +103,7 @@ def test_sets(work: Work, use: str) -> dict[str, Images]:
     """Returns all images that are scored, by the names of their sets in results."""
     return {
         "id": work.test.images,
-        **_ood_sets(work, use),
+        **ood_sets(work, use),
         "round_trips": work.run.round_trips("test"),
         "sampled_by_name": work.run.decoded("by_name_test")[0],
     }

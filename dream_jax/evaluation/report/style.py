@@ -5,6 +5,7 @@ readers.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -21,7 +22,7 @@ CLASS_COLOURS = (
     "#332288", "#CC6677", "#117733", "#DDAA33", "#88CCEE",
     "#882255", "#44AA99", "#999933", "#AA4499", "#777777",
 )  # fmt: skip
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.parse_math": False,  # names are drawn as they are, with their $

@@ -1,0 +1,268 @@
+"""Post-hoc detectors for the features and logits of any network, whatever made them.
+
+Each detector of the project that needs no more than these is a function here, by its name in
+configurations; its arguments are its settings, with the paper's defaults:
+
+    from dream_jax import detectors, ood_metrics
+
+    knn = detectors.knn(k=50).fit(features, labels)
+    id_scores, ood_scores = knn.score(features=test), knn.score(features=other)
+    print(ood_metrics(id_scores, ood_scores))
+
+Arrays are whatever NumPy converts, such as PyTorch tensors on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from inspect import Parameter, Signature
+from typing import Any
+
+import numpy as np
+from jaxtyping import ArrayLike, Float, Int
+
+from dream_jax.detector import scoring
+from dream_jax.detector.detectors import DETECTORS, Detector, FitData
+from dream_jax.detector.detectors.base import nothing_to_fit
+from dream_jax.detector.inputs import Head, Inputs, visible
+from dream_jax.detector.options import Options, resolve
+from dream_jax.errors import UserError
+from dream_jax.training.devices import MappedFunction
+from dream_jax.training.finite import Origin, is_finite
+
+ROWS_AT_ONCE = 1024
+# What a detector may need that features, logits and a head cannot give.
+BEYOND = frozenset({"gradients", "evaluate"})
+NAMES = tuple(name for name, one in DETECTORS.items() if not one.needs & BEYOND)
+
+
+@dataclass(frozen=True, eq=False)
+class PostHoc:
+    """A detector with its settings; once fitted, it scores.
+
+    Attributes:
+      detector: its declaration.
+      options: all its settings.
+      head: the last layer of the network, where it was given.
+      state: what was fitted; None before.
+    """
+
+    detector: Detector
+    options: Options
+    head: Head | None = None
+    state: Any = None
+
+    def fit(
+        self,
+        features: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        head: Any = None,
+        logits: ArrayLike | None = None,
+    ) -> PostHoc:
+        """Returns the detector fitted to ID training data; this one stays as it is.
+
+        Args:
+          features: (n, d), of the layer before the last.
+          labels: (n,) class numbers from 0.
+          head: the last layer: (kernel (d, classes), bias (classes,)), or an object with a
+            `weight` (classes, d) and a `bias`, such as PyTorch's `Linear`.
+          logits: (n, classes); by default those that the head makes of the features.
+
+        Raises:
+          UserError: something is missing that the detector needs, shapes do not fit together, a
+            number is not finite, or a setting does not fit the data.
+        """
+        name, needs = self.detector.name, self.detector.needs
+        layer = _head(name, head)
+        if self.detector.fit is nothing_to_fit:
+            return replace(self, head=layer, state={})
+        given = {"features": features, "labels": labels, "head": head, "logits": logits}
+        if head is not None:
+            given["logits"] = logits if logits is not None else head  # which makes them
+        self._refuse_missing("fit", needs, given)
+        rows = {
+            key: _matrix(f"{name}: fit", key, given)
+            for key, given in (("features", features), ("logits", logits))
+            if given is not None
+        }
+        if not rows:
+            raise UserError(f"{name}: fit needs the features or the logits of ID training images")
+        # What a detector does not declare as needed it does not look at.
+        x = rows.get("features", rows.get("logits"))
+        assert x is not None
+        classes = _labels(name, labels, len(x))
+        outputs = rows.get("logits")
+        if layer is None and outputs is None:
+            outputs = np.eye(int(classes.max()) + 1, dtype=np.float32)[classes]
+        try:
+            data = FitData(x, classes, layer if "features" in rows else None, outputs)
+        except ValueError as error:
+            raise UserError(f"{name}: {error}") from error
+        self.detector.check(self.options, len(x))
+        fitted = scoring.fit_detectors({name: (name, self.options)}, data)[name]
+        return replace(self, head=layer, state=fitted.state)
+
+    def score(
+        self, features: ArrayLike | None = None, logits: ArrayLike | None = None
+    ) -> Float[np.ndarray, " n"]:
+        """Returns a score for each image, higher is more ID.
+
+        Args:
+          features: (n, d), of the layer before the last.
+          logits: (n, classes); by default those that the head, if `fit` was given one, makes of the
+            features.
+
+        Raises:
+          UserError: the detector is not fitted, something is missing that it needs, shapes are not
+            those of the fitting data, or a number is not finite.
+        """
+        if self.state is None and self.detector.fit is not nothing_to_fit:
+            raise UserError(f"{self.detector.name}: is not fitted; call fit first")
+        needs = self.detector.needs - {"labels", "head"}
+        if "certainty" in needs or "numerators" in needs:
+            needs |= {"logits"}
+        place = f"{self.detector.name}: score"
+        arrays = {}
+        if "features" in needs or (logits is None and self.head is not None):
+            self._refuse_missing("score", frozenset({"features"}), {"features": features})
+            arrays["features"] = _matrix(place, "features", features)
+        if "logits" in needs and (logits is not None or self.head is None):
+            self._refuse_missing("score", frozenset({"logits"}), {"logits": logits})
+            arrays["logits"] = _matrix(place, "logits", logits)
+        if len({len(array) for array in arrays.values()}) > 1:
+            found = ", ".join(f"{len(array)} {key}" for key, array in arrays.items())
+            raise UserError(f"{place} got {found}; they must be of the same images")
+        try:
+            return self._program(arrays)["score"]
+        except TypeError as error:  # shapes do not go together
+            shapes = ", ".join(f"{key} {array.shape}" for key, array in arrays.items())
+            raise UserError(
+                f"{place} got {shapes}, which do not fit what the detector was fitted to"
+            ) from error
+
+    @cached_property
+    def _program(self) -> MappedFunction:
+        detector, options = self.detector, self.options
+        state = {} if self.state is None else self.state
+
+        def program(variables: Any, batch: dict) -> dict[str, Any]:
+            import jax
+
+            head, state = variables
+            x = batch.get("features")
+            logits = batch.get("logits")
+            if logits is None and head is not None:
+                logits = head(x)
+            energy = None if logits is None else jax.nn.logsumexp(logits, axis=-1)
+            inputs = Inputs(logits, x, logits, energy, None, None)
+            return {"score": detector.score(state, visible(inputs, detector.needs), options)}
+
+        origin = Origin(f"detector {detector.name}")
+        return MappedFunction(program, (self.head, state), ROWS_AT_ONCE, origin)
+
+    def _refuse_missing(self, call: str, needs: frozenset[str], given: dict[str, Any]) -> None:
+        missing = [key for key in given if key in needs and given[key] is None]
+        if missing:
+            raise UserError(f"{self.detector.name}: {call} needs {' and '.join(missing)}")
+
+
+def fit_head(features: ArrayLike, logits: ArrayLike) -> Head:
+    """Returns the linear layer whose logits of (n, d) features are nearest to (n, classes) given.
+
+    By least squares: for detectors that need a head, where the network's is no linear layer or is
+    not at hand.
+
+    Raises:
+      UserError: the arrays are not matrices of as many finite rows.
+    """
+    x, outputs = _matrix("fit_head", "features", features), _matrix("fit_head", "logits", logits)
+    if len(x) != len(outputs):
+        raise UserError(f"fit_head got {len(x)} features and {len(outputs)} logits")
+    return scoring.fit_head(x, outputs)
+
+
+def _matrix(place: str, key: str, given: Any) -> Float[np.ndarray, "n columns"]:
+    """Returns an array of the user's in float32."""
+    try:
+        array = np.asarray(given, np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{place}: {key} cannot be made a NumPy array ({error})") from error
+    if array.ndim != 2 or not array.size:
+        raise UserError(f"{place}: {key} have the shape {array.shape}; it must be (n, columns)")
+    if not is_finite(array):
+        raise UserError(f"{place}: {key} have numbers that are NaN or infinite")
+    return array
+
+
+def _labels(name: str, given: Any, count: int) -> Int[np.ndarray, " n"]:
+    if given is None:
+        return np.zeros(count, np.int32)
+    labels = np.asarray(given)
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise UserError(
+            f"{name}: labels are {labels.dtype} of the shape {labels.shape}; they must be whole "
+            f"numbers of the shape ({count},), as there are images"
+        )
+    return labels
+
+
+def _head(name: str, given: Any) -> Head | None:
+    """Returns the last layer, given as (kernel, bias) or with `weight` and `bias`."""
+    if given is None:
+        return None
+    if hasattr(given, "weight"):
+        weight = given.weight.detach() if hasattr(given.weight, "detach") else given.weight
+        bias = given.bias.detach() if hasattr(given.bias, "detach") else given.bias
+        kernel = np.asarray(weight, np.float32).T
+    else:
+        kernel, bias = (np.asarray(leaf, np.float32) for leaf in given)
+    bias = np.zeros(kernel.shape[-1], np.float32) if bias is None else np.asarray(bias, np.float32)
+    if kernel.ndim != 2 or bias.shape != kernel.shape[1:] or not is_finite((kernel, bias)[0]):
+        raise UserError(
+            f"{name}: the head has a kernel {kernel.shape} and a bias {bias.shape}; they must be "
+            f"finite, (d, classes) and (classes,)"
+        )
+    return Head(kernel, bias)
+
+
+def _maker(detector: Detector) -> Callable[..., PostHoc]:
+    """Returns the function that makes a detector from its settings."""
+
+    def make(**settings: Any) -> PostHoc:
+        options = resolve(f"detector {detector.name}", detector.options, settings)
+        return PostHoc(detector, options)
+
+    make.__name__ = make.__qualname__ = detector.name
+    shown = ", ".join(f"{key}={option.default}" for key, option in detector.options.items())
+    needed = ", ".join(sorted(detector.needs))
+    make.__doc__ = (
+        f"{detector.title}; needs {needed}. Settings: {shown or 'none'}.\n\n{detector.paper}"
+    )
+    make.__signature__ = Signature(  # type: ignore[attr-defined]
+        [
+            Parameter(key, Parameter.KEYWORD_ONLY, default=option.default)
+            for key, option in detector.options.items()
+        ]
+    )
+    return make
+
+
+_MAKERS = {name: _maker(DETECTORS[name]) for name in NAMES}
+__all__ = [*NAMES, "NAMES", "PostHoc", "fit_head"]
+
+
+def __getattr__(name: str) -> Callable[..., PostHoc]:
+    if name in _MAKERS:
+        return _MAKERS[name]
+    if name in DETECTORS:
+        raise AttributeError(
+            f"detector {name} needs the network itself, not its features and logits alone; use it "
+            f"in a run. Here are: {', '.join(NAMES)}"
+        )
+    raise AttributeError(f"there is no detector {name!r}; there are {', '.join(NAMES)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
