@@ -6,10 +6,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from dream_jax.data.folders import ALLOWED, found_images
+from dream_jax.data.image_sets import DataOptions
+from dream_jax.data.images import Images, load_images
 from dream_jax.data.names import printable
+from dream_jax.data.sources import Files
 from dream_jax.data.walk import is_folder, is_image_name, is_within
 from dream_jax.errors import UserError
+from dream_jax.settings import DataSettings
 
 
 def list_images(given: Sequence[str]) -> list[str]:
@@ -36,6 +42,25 @@ def list_images(given: Sequence[str]) -> list[str]:
         below = found_images(path) if path in folders else None
         images += [path] if below is None else [os.path.join(path, name) for name in below]
     return images
+
+
+def read_images(given: Sequence[str], data: DataSettings) -> tuple[Images, list[str]]:
+    """Reads images as the images of a run are read, in memory if they fit.
+
+    Args:
+      given: see `list_images`.
+      data: the settings of the run: size, channels, and what an unreadable image does.
+
+    Returns:
+      The images that can be read, and their paths.
+
+    Raises:
+      UserError: see `list_images` and `load_images`.
+    """
+    paths = list_images(given)
+    reading = DataOptions.of(data, count=1).reading
+    images, kept = load_images(Files("", paths), np.arange(len(paths)), **reading)
+    return images, [path for path, own in zip(paths, kept, strict=True) if own]
 
 
 def names_digest(images: Sequence[str]) -> str:

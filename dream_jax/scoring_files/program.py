@@ -79,7 +79,11 @@ def score_files(request: Request) -> dict[str, Any]:
       UserError: bad input, in one line before any work; or an image cannot be read, and that stops.
     """
     _check(request)
-    scorer = open_scorer(request)
+    return score_by(open_scorer(request), request)
+
+
+def score_by(scorer: ImageScorer, request: Request) -> dict[str, Any]:
+    """Does what `score_files` does, by any scorer."""
     images = image_list.list_images(request.images)
     out = Path(request.out).expanduser()
     job = {
