@@ -6,15 +6,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from dream_jax import config_file, ending, lock
+from dream_jax import config_file, ending, lock, starting
 from dream_jax.command import command_of
 from dream_jax.config_tree import run_name
-from dream_jax.console import accept_any_text
 from dream_jax.errors import UserError
-from dream_jax.flag_values import last_of_each
 
 # diffusers and transformers announce at every layer that their Flax classes will be removed; the
 # requirements pin the last versions that have them.
@@ -29,21 +27,6 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
-
-
-def _parse(argv: list[str]) -> list[str]:
-    """Parses the flags; errors of absl and ml_collections become one line."""
-    try:
-        # Orbax logs every file that it writes, and the errors that it raises as well.
-        logging.set_verbosity(logging.FATAL)
-        return flags.FLAGS(last_of_each(argv))
-    except (UserError, BrokenPipeError):  # of --help
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, KeyError | AttributeError):
-            reason = f"the configuration has no field {reason}"
-        raise UserError(f"{reason} (see --help)") from error
 
 
 def _workdir(config: ConfigDict) -> Path:
@@ -93,6 +76,5 @@ def main(run: Callable[[ConfigDict, Path], None]) -> None:
         with _lock(workdir):
             run(config, workdir)
 
-    accept_any_text()
     flags.mark_flag_as_required("config")
-    ending.run(lambda: app.run(guarded, flags_parser=_parse))
+    starting.start(guarded)

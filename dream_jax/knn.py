@@ -7,8 +7,10 @@ than the number of points, the maxima of small groups first tell which few point
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -116,7 +118,7 @@ def knn_score(
     def one(query):
         return kth_smallest(-_candidates(query, points, k), k)
 
-    kth = jax.lax.map(one, queries, batch_size=_at_once(points))
+    kth = _mapped(one, queries, points)
     return -jnp.sqrt(jnp.maximum(2.0 + 2.0 * kth, 0.0))
 
 
@@ -144,7 +146,7 @@ def mean_of_largest(
     def one(query):
         return jnp.mean(jax.lax.top_k(_candidates(query, points, k), k)[0])
 
-    return jax.lax.map(one, queries, batch_size=_at_once(points))
+    return _mapped(one, queries, points)
 
 
 def _check_rank(k: int, points: Float[Array, "n d"]) -> None:
@@ -166,6 +168,19 @@ def _candidates(
     chosen = jax.lax.top_k(maxima, min(k, groups))[1]
     members = (chosen[:, None] * GROUP + jnp.arange(GROUP)).ravel()
     return similarity.at[members].get(mode="fill", fill_value=-jnp.inf)
+
+
+def _mapped(
+    function: Callable[[jax.Array], jax.Array], queries: Float[Array, "q d"], points: jax.Array
+) -> Float[Array, " q"]:
+    """Maps a function over queries, some at once.
+
+    In an exported program, whose number of queries is not known, all at once: whoever calls it
+    chooses how many there are.
+    """
+    if jax.export.is_symbolic_dim(queries.shape[0]):
+        return jax.vmap(function)(queries)
+    return jax.lax.map(function, queries, batch_size=_at_once(points))
 
 
 def _at_once(points: Float[Array, "n d"]) -> int:

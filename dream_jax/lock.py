@@ -58,7 +58,7 @@ _held: dict[Path, str] = {}  # file → its token, of this process
 
 
 @contextmanager
-def hold(folder: Path, lost: Callable[[str], None]) -> Iterator[None]:
+def hold(folder: Path, lost: Callable[[str], None], flag: str = "--workdir") -> Iterator[None]:
     """Holds the lock of a folder, which is made if it is missing.
 
     A folder that nothing can be written into needs no lock. One that was made for it is deleted
@@ -66,15 +66,16 @@ def hold(folder: Path, lost: Callable[[str], None]) -> Iterator[None]:
 
     Args:
       lost: called in a thread, with a line, if another process has taken the lock over.
+      flag: what messages call the folder.
 
     Raises:
       UserError: another process holds it, or the folder cannot be made.
     """
-    made = _make(folder)
+    made = _make(folder, flag)
     file = folder / NAME
     taken = file not in _held and os.access(folder, os.W_OK)  # not again inside of a run
     if taken:
-        taken = _try(file)
+        taken = _try(file, flag)
     if taken:
         threading.Thread(target=_beat, args=(file, lost), daemon=True, name="lock").start()
     try:
@@ -93,7 +94,7 @@ def release_all() -> None:
         _release(file)
 
 
-def _make(folder: Path) -> list[Path]:
+def _make(folder: Path, flag: str) -> list[Path]:
     """Makes a folder; returns what was made, the innermost first."""
     made = []
     for parent in (folder, *folder.parents):
@@ -105,17 +106,17 @@ def _make(folder: Path) -> list[Path]:
     except OSError as error:
         fault = next((f"{p} is a file" for p in (folder, *folder.parents) if p.is_file()), "")
         raise UserError(
-            f"--workdir {folder} cannot be made ({fault or error.strerror}); give another"
+            f"{flag} {folder} cannot be made ({fault or error.strerror}); give another"
         ) from error
     return made
 
 
-def _try(file: Path) -> bool:
+def _try(file: Path, flag: str) -> bool:
     """Takes the lock; returns False where nothing can be written."""
     try:
         _take(file, _myself())
     except FileExistsError as error:
-        raise UserError(str(error)) from None
+        raise UserError(f"{flag} {error}") from None
     except OSError as error:
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             return False
@@ -213,7 +214,7 @@ def _beat(file: Path, lost: Callable[[str], None]) -> None:
 
 
 def _refusal(file: Path, found: Holder, silence: float) -> str:
-    line = f"--workdir {file.parent} is in use by {_name(found)}; wait for it, or give another"
+    line = f"{file.parent} is in use by {_name(found)}; wait for it, or give another"
     if found.machine == _machine():
         return line
     return (

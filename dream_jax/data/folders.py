@@ -114,15 +114,30 @@ def load_folder(name: str, folder: str, options: DataOptions) -> ImageSet:
     Raises:
       UserError: there are none, or one is unreadable (see `load_images`).
     """
+    files = found_images(folder, ", given as a set of images")
+    rng = set_rng(name, options.seed)
+    rows = rng.choice(len(files), min(options.count, len(files)), replace=False)
+    images, _ = load_images(Files(str(Path(folder).expanduser()), files), rows, **options.reading)
+    return ImageSet(name, images)
+
+
+def found_images(folder: str, given: str = "") -> list[str]:
+    """Returns the images anywhere below a folder, relative to it and sorted; see `image_files`.
+
+    A line says what is left out.
+
+    Args:
+      given: what the message says of the folder if it holds none.
+
+    Raises:
+      UserError: there are none, or a folder cannot be read.
+    """
     walk = Walk(Path(folder).expanduser())
     (files,) = walk.below(["."])
     if not files:
-        raise _no_images(folder, ", given as a set of images", walk)
+        raise _no_images(folder, given, walk)
     _say_left_out(folder, walk)
-    rng = set_rng(name, options.seed)
-    rows = rng.choice(len(files), min(options.count, len(files)), replace=False)
-    images, _ = load_images(Files(str(walk.root), files), rows, **options.reading)
-    return ImageSet(name, images)
+    return files
 
 
 def fingerprint(folder: str) -> dict[str, Any]:

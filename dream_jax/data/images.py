@@ -214,15 +214,34 @@ def load_images(
       UserError: images are unreadable, and `unreadable` is "stop", or none is left.
     """
     images = Images(source, np.asarray(indices), size, channels, crop)
-    hold = images.nbytes <= hold_bytes
-    held = np.empty(images.shape if hold else 0, np.uint8)
+    images, failed = open_all(images, images.nbytes <= hold_bytes)
+    kept = ~np.isin(np.arange(len(images)), list(failed))
+    if failed:
+        found = {int(images.indices[place]): reason for place, reason in failed.items()}
+        _report(source, found, unreadable, len(kept))
+    return (images.take(kept) if failed else images), kept
+
+
+def open_all(images: Images, hold: bool) -> tuple[Images, dict[int, str]]:
+    """Opens every image once.
+
+    Args:
+      images: not in memory.
+      hold: whether to keep the pixels; without, each is decoded at the smallest scale of its file.
+
+    Returns:
+      The images, in memory if asked for, and which of them cannot be read, with the reason; the
+      pixels of those mean nothing.
+    """
+    channels = images.channels
+    held = np.zeros(images.shape if hold else 0, np.uint8)
 
     def read(place: int, index: int) -> str:
         """Returns why the image cannot be read; nothing if it can."""
         try:
-            with source.open(index) as image, decoding(image):
+            with images.source.open(index) as image, decoding(image):
                 if hold:
-                    framed = frame(to_mode(image, channels), size, crop)
+                    framed = frame(to_mode(image, channels), images.size, images.crop)
                     held[place] = np.asarray(framed).reshape(held.shape[1:])
                 else:
                     image.draft(None, (1, 1))
@@ -233,13 +252,7 @@ def load_images(
 
     reasons = _progress(_in_threads(read, images.indices), len(images))
     failed = {place: reason for place, reason in enumerate(reasons) if reason}
-    kept = ~np.isin(np.arange(len(images)), list(failed))
-    if failed:
-        found = {int(images.indices[place]): reason for place, reason in failed.items()}
-        _report(source, found, unreadable, len(kept))
-    if hold:
-        images = replace(images, held=held)
-    return (images.take(kept) if failed else images), kept
+    return (replace(images, held=held) if hold else images), failed
 
 
 def _report(source: ImageSource, failed: dict[int, str], unreadable: str, count: int) -> None:

@@ -15,7 +15,7 @@ from dream_jax.detector.inputs import Head, Inputs, Outputs, make_inputs
 from dream_jax.detector.methods import Training
 from dream_jax.detector.methods.base import NOTHING, Own
 from dream_jax.detector.options import Options
-from dream_jax.detector.scoring import Scorer, fit_detectors, fit_head, scorer
+from dream_jax.detector.scoring import Fitted, Scorer, fit_detectors, fit_head, scorer
 from dream_jax.models.resnet import INPUT_SCALE, build_model
 from dream_jax.settings import ModelSettings
 from dream_jax.training.devices import MappedFunction
@@ -83,13 +83,19 @@ class Classifier:
           UserError: see `fit_detectors`.
           NotFinite: see `logits`.
         """
+        fitted = self.fitted(detectors, train)
+        own = (self.forward, self.variables, fitted, self.batch_size, INPUT_SCALE)
+        return scorer(*own, self.origin)
+
+    def fitted(
+        self, detectors: Mapping[str, tuple[str, Options]], train: ImageSet
+    ) -> dict[str, Fitted]:
+        """Returns detectors that are fitted to this classifier; see `fit`."""
         used = [DETECTORS[name] for name, _ in detectors.values()]
         data = None
         if any(detector.fit is not nothing_to_fit for detector in used):
             data = self.fit_data(train, any("head" in detector.needs for detector in used))
-        fitted = fit_detectors(detectors, data)
-        own = (self.forward, self.variables, fitted, self.batch_size, INPUT_SCALE)
-        return scorer(*own, self.origin)
+        return fit_detectors(detectors, data)
 
     def fit_data(self, train: ImageSet, head: bool = True) -> FitData:
         """Returns what detectors are fitted to, from one pass over the images.

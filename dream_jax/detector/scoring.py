@@ -88,6 +88,26 @@ def fit_head(features: Float[np.ndarray, "n d"], logits: Float[np.ndarray, "n cl
     return Head(solution[:-1], solution[-1])
 
 
+def scoring_program(
+    forward: Forward, fitted: Mapping[str, Fitted], image_scale: float
+) -> Callable[[Any, Mapping[str, Any], jax.Array], dict[str, Any]]:
+    """Returns the function that is traced for all scores of a classifier.
+
+    Returns:
+      (variables, {key: state}, images) → {"logits": (n, classes), "scores of": {key: (n,)}}.
+    """
+
+    def program(variables: Any, states: Mapping[str, Any], images: jax.Array) -> dict[str, Any]:
+        inputs = make_inputs(forward, variables, images, image_scale)
+        scores = {
+            key: detector.score(states[key], visible(inputs, detector.needs), options)
+            for key, (detector, options, _) in fitted.items()
+        }
+        return {"logits": inputs.logits, "scores of": scores}
+
+    return program
+
+
 def scorer(
     forward: Forward,
     variables: Any,
@@ -109,20 +129,18 @@ def scorer(
     The scorer raises `NotFinite` where logits or a score are; it names the score and the image.
     """
 
+    made = scoring_program(forward, fitted, image_scale)
+
     def program(variables: Any, batch: dict) -> dict[str, Any]:
         network, states = variables
-        inputs = make_inputs(forward, network, batch["images"], image_scale)
-        scores = {}
-        for key, (detector, options, _) in fitted.items():
-            scores[key] = detector.score(states[key], visible(inputs, detector.needs), options)
-        return {"logits": inputs.logits, "scores of": scores}
+        return made(network, states, batch["images"])
 
     states = {key: own.state for key, own in fitted.items()}
     mapped = MappedFunction(program, (variables, states), batch_size, origin)
 
     def outputs(images: Images) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        made = mapped({"images": images})
-        scores = {key: made["scores of"][key] for key in fitted}  # JAX sorts the keys of a dict
-        return made["logits"], scores
+        found = mapped({"images": images})
+        scores = {key: found["scores of"][key] for key in fitted}  # JAX sorts the keys of a dict
+        return found["logits"], scores
 
     return outputs

@@ -15,9 +15,9 @@ Both run over a few images at a time, so that what lies between two products sta
 import contextlib
 import functools
 import math
+import sys
 from collections.abc import Sequence
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -257,10 +257,12 @@ def cpu_convolutions():
     """Within it, each `flax.linen.Conv` that is traced computes by `convolution`, on the CPU.
 
     On any other backend it does nothing, so that the compiled program is the one of plain Flax.
+    Nor does it where Flax was not imported, so that programs without it need not have it.
     """
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or "flax.linen" not in sys.modules:
         yield
         return
+    import flax.linen as nn
 
     def intercept(call, args, kwargs, context):
         module = context.module

@@ -27,7 +27,7 @@ def shape_activations(features: Float[Array, "n d"], share: float) -> Float[Arra
     before, after = jnp.sum(features, axis=-1), jnp.sum(values, axis=-1)
     # A row of zeros has no ratio, and stays one of zeros.
     ratio = before / jnp.where(after > 0, after, 1.0)
-    rows = jnp.arange(len(features))[:, None]
+    rows = jnp.arange(features.shape[0])[:, None]
     return jnp.zeros_like(features).at[rows, index].set(values * jnp.exp(ratio)[:, None])
 
 

@@ -1,0 +1,55 @@
+"""How a program starts: its output, its flags, and JAX."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import app, flags, logging
+
+from dream_jax import ending
+from dream_jax.console import accept_any_text
+from dream_jax.errors import UserError
+from dream_jax.flag_values import last_of_each
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags; errors of absl and ml_collections become one line."""
+    try:
+        # Orbax logs every file that it writes, and the errors that it raises as well.
+        logging.set_verbosity(logging.FATAL)
+        return flags.FLAGS(last_of_each(argv))
+    except (UserError, BrokenPipeError):  # of --help
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if isinstance(error, KeyError | AttributeError):
+            reason = f"the configuration has no field {reason}"
+        raise UserError(f"{reason} (see --help)") from error
+
+
+def start(main: Callable[[list[str]], Any]) -> None:
+    """Parses the flags and calls `main(argv)`; see `ending.run` for how it ends."""
+    accept_any_text()
+    ending.run(lambda: app.run(main, flags_parser=parse))
+
+
+def main(run: Callable[[Sequence[str]], Any]) -> None:
+    """Starts a program that has no configuration: makes JAX ready and calls `run(arguments)`.
+
+    Args:
+      run: is given the arguments that are no flags.
+    """
+
+    def prepared(argv: list[str]) -> None:
+        from dream_jax import environment  # JAX is not needed for --help
+
+        environment.prepare()
+        environment.check_devices()
+        run(argv[1:])
+
+    start(prepared)
+
+
+def no_arguments(arguments: Sequence[str]) -> None:
+    """Raises UserError if a program that takes flags alone is given more."""
+    if arguments:
+        raise UserError(f"unexpected argument {arguments[0]!r}; see --help for the flags")
