@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from dream_jax.data.registry import set_title
 from dream_jax.errors import UserError
+from dream_jax.evaluation.metrics import threshold_at_tpr
 from dream_jax.evaluation.report import embeddings, image_sheets
 from dream_jax.evaluation.report.scores import score_histograms
 from dream_jax.evaluation.report.style import BLUE, STYLE, VERMILLION, figure_of, save, shortened
@@ -137,6 +138,33 @@ def scores(run: LoadedRun, row: str = "dream_ood") -> Picture:
     kept = {name: own for name, own in found.items() if name not in ("id", *ood)}
     title = run.rows[row]
     return _drawn(lambda path: score_histograms(found["id"], ood, kept, title, path))
+
+
+def against_known(run: LoadedRun, row: str, own: Float[np.ndarray, " n"]) -> Picture:
+    """Draws the scores of images by a row over those of the run's ID and OOD test images.
+
+    Args:
+      row: key of the row.
+      own: scores of the images.
+    """
+    found = run.scores(row)
+    ood = np.concatenate([found[name] for name in _ood(run, found)])
+    low, high = np.percentile(np.concatenate([found["id"], ood, own]), [0.5, 99.5])
+    bins = np.linspace(low, high if high > low else low + 1, 45)
+    drawn = (("ID test images", found["id"], BLUE), ("OOD sets", ood, VERMILLION))
+    with matplotlib.rc_context(STYLE):
+        figure = figure_of(5.6, 3.0)
+        axes = figure.subplots()
+        for title, values, colour in drawn:
+            clipped = np.clip(values, low, high)
+            axes.hist(clipped, bins, density=True, color=colour, alpha=0.35, label=title)
+        clipped = np.clip(own, low, high)
+        style: Any = {"histtype": "step", "color": "#222222", "linewidth": 1.6}
+        axes.hist(clipped, bins, density=True, label="your images", **style)
+        axes.axvline(threshold_at_tpr(found["id"]), color="#8a8a8a", linestyle="--", linewidth=1)
+        axes.set(xlabel="score, higher is more ID", yticks=[])
+        figure.legend(loc="outside upper left", ncols=3)
+        return _drawn(lambda path: save(figure, path))
 
 
 def roc(run: LoadedRun, name: str, rows: Sequence[str] | None = None) -> Picture:
