@@ -150,7 +150,7 @@ def against_known(run: LoadedRun, row: str, own: Float[np.ndarray, " n"]) -> Pic
     found = run.scores(row)
     ood = np.concatenate([found[name] for name in _ood(run, found)])
     low, high = np.percentile(np.concatenate([found["id"], ood, own]), [0.5, 99.5])
-    bins = np.linspace(low, high if high > low else low + 1, 45)
+    bins = np.linspace(low, high if high > low else low + 1, 45).tolist()
     drawn = (("ID test images", found["id"], BLUE), ("OOD sets", ood, VERMILLION))
     with matplotlib.rc_context(STYLE):
         figure = figure_of(5.6, 3.0)
