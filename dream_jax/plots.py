@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 from jaxtyping import Float
+from PIL import Image
 
 from dream_jax.data.registry import set_title
 from dream_jax.errors import UserError
@@ -35,7 +37,7 @@ class Picture:
       png: the content of the file.
     """
 
-    png: bytes
+    png: bytes = field(repr=False)
 
     def _repr_png_(self) -> bytes:
         return self.png
@@ -267,7 +269,12 @@ def _place(share: float) -> str:
 
 
 def _drawn(draw: Callable[[Path], Any]) -> Picture:
+    """Returns a drawn figure, in 256 colours, so that a notebook stays small."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "picture.png")
         draw(path)
-        return Picture(path.read_bytes())
+        with Image.open(path) as drawn:
+            shown = drawn.convert("RGB")
+    small = io.BytesIO()
+    shown.quantize(256).save(small, "png", optimize=True)
+    return Picture(small.getvalue())
