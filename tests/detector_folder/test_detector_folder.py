@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import jax.export
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -167,9 +168,10 @@ def test_every_detector_can_be_exported_for_all_platforms(name):
     options = {"knn": {"k": 3}, "nnguide": {"k": 3}, "vim": {"dimension": 2}}.get(name, {})
     fitted = fit_detectors({"score": (name, options)}, data)
     program = scoring_program(forward, fitted, 1.0)
+    states = {"score": jax.tree.map(jnp.asarray, fitted["score"].state)}
 
     def score(weights, images):
-        made = program(head, {"score": fitted["score"].state}, images)
+        made = program(head, states, images)
         return {"logits": made["logits"], "score": made["scores of"]["score"]}
 
     found = export_program(score, {}, (2, 2, 2))
