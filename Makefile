@@ -29,13 +29,16 @@ NO_PYTHON = Python 3.11 or newer is needed (tried: $(CANDIDATES)); \
     name one with PYTHON=/path/to/python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart table tune generator test soak benchmark lint clean
+.PHONY: help quickstart score table tune generator test soak benchmark lint clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 quickstart: $(INSTALLED) ## install, then run the whole pipeline on data that packages carry
 	$(RUN) launch/main.py --config=configs/quickstart.py $(ARGS)
+
+score: $(INSTALLED) ## score your images: ARGS="--run=runs/quickstart --images=FOLDER --page=scores.html"
+	$(RUN) launch/score.py $(ARGS)
 
 table: $(INSTALLED) ## every row of the paper's table, three seeds, on the quickstart's data
 	$(RUN) launch/main.py --config=configs/quickstart.py --config.methods=$(METHODS) \

@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float
 
 from dream_jax.evaluation.metrics import threshold_at_tpr
 
+ROUNDING = 1e-5  # of scores
+
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
@@ -26,12 +28,14 @@ class Calibration:
         """The score from which on an image counts as ID.
 
         Halfway between the lowest score of the ID test images that are kept, at least the share
-        `keep`, and the next one below it: so rounding, which differs between devices, moves no ID
-        test image to the other side.
+        `keep`, and the next one below it; or a little lower than the lowest of all. So rounding,
+        which differs between devices, moves no ID test image to the other side.
         """
         lowest = threshold_at_tpr(self.id_scores, self.keep)
         below = np.searchsorted(self._sorted, lowest, side="left")
-        return lowest if below == 0 else float(self._sorted[below - 1] + lowest) / 2
+        if below == 0:
+            return lowest - ROUNDING * max(1.0, abs(lowest))
+        return float(self._sorted[below - 1] + lowest) / 2
 
     def is_id(self, scores: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
         """Returns which scores reach the threshold."""

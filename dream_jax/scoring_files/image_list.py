@@ -29,7 +29,7 @@ def list_images(given: Sequence[str]) -> list[str]:
       UserError: names what is not there, is no image by its name, or is given twice; or a folder
         without images.
     """
-    if not given:
+    if not given or "" in given:  # the empty path would be the folder where the program runs
         raise UserError("--images is not given; it must be a folder of images, or image files")
     paths = [path for pattern in given for path in _matches(pattern)]
     folders = [path for path in paths if is_folder(Path(path))]
@@ -102,8 +102,7 @@ def _check_file(path: str) -> None:
     if not os.path.isfile(path):
         fault = "is neither a file nor a folder" if os.path.lexists(path) else "is not there"
         raise UserError(
-            f"--images: {printable(path) or 'an empty path'} {fault}; it must be a folder of "
-            f"images, or an image file"
+            f"--images: {printable(path)} {fault}; it must be a folder of images, or an image file"
         )
     if not is_image_name(path):
         raise UserError(

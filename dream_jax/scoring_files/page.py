@@ -25,6 +25,7 @@ SHOWN = 24  # pictures of all classes, at either end
 SHOWN_PER_CLASS, SHOWN_OF_CLASSES = 8, 800  # at either end; of all classes together, about
 BINS = 60
 SIDE = 144  # pixels of a picture, at most
+PNG, JPEG = {"format": "PNG"}, {"format": "JPEG", "quality": 80}
 PIXELATED = 64  # pixels: smaller pictures are stored without loss, and enlarged as they are
 
 
@@ -200,17 +201,18 @@ def _pictures(images: Sequence[str], wanted: Iterable[str]) -> dict[str, dict[st
 
 
 def _picture(path: str) -> dict[str, Any]:
+    """Returns one picture."""
+    content = io.BytesIO()
     try:
         with open_image(path) as image, decoding(image):
             shown = to_mode(image, 3)
             shown.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
+            small = max(shown.size) < PIXELATED
+            shown.save(content, **(PNG if small else JPEG))
     except Exception as error:  # Pillow raises many kinds
         raise UserError(
             f"{printable(path)}: not a readable image ({reason(error)}), though it was one when it "
             f"was scored"
         ) from error
-    small = max(shown.size) < PIXELATED
-    content = io.BytesIO()
-    shown.save(content, "PNG" if small else "JPEG", **({} if small else {"quality": 80}))
     data = base64.b64encode(content.getvalue()).decode("ascii")
     return {"kind": "png" if small else "jpeg", "data": data, "small": small}
