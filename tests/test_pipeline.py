@@ -129,6 +129,26 @@ def test_report_holds_its_images(toy_run):
     assert list((toy_run.workdir / "report").glob("*.png"))
 
 
+def test_every_outlier_is_measured(toy_run):
+    """d_k against NumPy's, and confidences against the summary of the training."""
+    known = read_npz(toy_run.workdir / "latent_space" / "features.npz")
+    found = read_npz(toy_run.workdir / "evaluation" / "outliers" / "outliers.npz")
+    unit = lambda v: v / np.linalg.norm(v, axis=-1, keepdims=True)  # noqa: E731
+    embeddings, k = unit(outliers_of(toy_run.workdir)), 10
+    listed = read_listing(toy_run.workdir / "images" / "outliers", 20)
+    assert len(found["d_k"]) == len(found["own"]) == len(found["read"]) == len(listed)
+    for (_, entry), distance in zip(listed, found["d_k"], strict=True):
+        features = unit(known["features"][known["labels"] == entry["label"]])
+        squares = np.sum((features - embeddings[entry["label"], entry["embedding"]]) ** 2, axis=-1)
+        assert distance == pytest.approx(np.sort(squares)[k - 1], abs=1e-5)
+    summary = read_json(toy_run.workdir / "classifier" / "dream_ood" / "outliers.json")
+    assert np.mean(found["own"] >= 0.95) == pytest.approx(summary["in_class"])
+    assert np.mean(found["surest"] >= 0.95) == pytest.approx(summary["in_any_class"])
+    labels = np.asarray([entry["label"] for _, entry in listed])
+    same = found["read"] == labels
+    np.testing.assert_array_equal(found["own"][same], found["surest"][same])
+
+
 @pytest.mark.parametrize(("kind", "count"), [("outliers", 20), ("by_name", 10)])
 def test_images_and_their_metadata(toy, toy_run, kind, count):
     folder = toy_run.workdir / "images" / kind / "part-00000"

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from dream_jax.errors import UserError
-from dream_jax.files import write_whole
+from dream_jax.files import delete, write_whole
 from dream_jax.training import hosts
 from dream_jax.training.devices import MappedFunction
 from dream_jax.training.event_files import TENSORBOARD, WANDB, EventFile, Project, Viewer, now
@@ -187,6 +187,8 @@ class Curves:
     def _write(self, name: str, lines: Sequence[str]) -> None:
         assert self.folder is not None
         text = "".join(f"{line}\n" for line in lines)
+        if (self.folder / name).is_dir():
+            delete(self.folder / name)
         write_whole(self.folder / name, lambda partial: partial.write_text(text, encoding="ascii"))
 
     def _append(self, name: str, lines: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import secrets
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from dream_jax.files import delete
 
 TENSORBOARD, WANDB = "tensorboard", "wandb"  # folders in a stage's folder
 INSTALL = "pip install wandb"
+FLUSH = 10.0  # seconds after which rows are on the disk
+FORMAT = "brain.Event:2"  # of TensorBoard's files
 
 
 class Viewer(Protocol):
@@ -32,19 +35,26 @@ class EventFile:
     """
 
     def __init__(self, folder: Path):
-        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.record_writer import RecordWriter
 
         delete(folder)
         folder.mkdir(parents=True)
-        self._writer = EventsWriter(str(folder / "events"))
+        self._flushed = begun = now()
+        name = f"events.out.tfevents.{int(begun)}.{socket.gethostname()}"
+        self._writer = RecordWriter(str(folder / name))
+        self._writer.write(Event(wall_time=begun, file_version=FORMAT).SerializeToString())
 
     def row(self, step: int, values: Mapping[str, float], when: float) -> None:
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.proto.summary_pb2 import Summary
 
         scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._writer.write_event(Event(wall_time=when, step=step, summary=Summary(value=scalars)))
-        self._writer.flush()
+        event = Event(wall_time=when, step=step, summary=Summary(value=scalars))
+        self._writer.write(event.SerializeToString())
+        if now() - self._flushed > FLUSH:  # it waits for the disk
+            self._writer.flush()
+            self._flushed = now()
 
     def close(self) -> None:
         self._writer.close()

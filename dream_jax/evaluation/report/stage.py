@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dream_jax.ending import program
+from dream_jax.errors import UserError
 from dream_jax.files import read_json, read_npz
+from dream_jax.repair import damaged_files
 from dream_jax.results import Row, stage_of
 from dream_jax.run import Run, Work
 from dream_jax.settings import Settings, as_dict, field_types
@@ -97,13 +99,23 @@ def results(work: Work) -> RunResults:
 
 
 def curves(run: Run) -> dict[str, Mapping]:
-    """Returns the curves of every training that left some, by its title; see `read_curves`."""
-    from dream_jax.training.curves import read_curves
+    """Returns the curves of every training that left some, by its title.
+
+    Raises:
+      UserError: they are damaged, and no stage that is chosen makes them again.
+    """
+    from dream_jax.training.curves import METRICS, read_curves
 
     found: dict[str, Mapping] = {}
     for name, stage in run.stages.items():
+        if stage.step not in ("learn", "train") or not run.record(name).exists:
+            continue
+        if METRICS in damaged_files(run.record(name), thorough=False):
+            raise UserError(
+                f"{run.folder(name) / METRICS}: is missing or damaged; add {stage.step} to --stages"
+            )
         title = name.replace("train ", "classifier ").replace("_", " ")
-        if stage.step in ("learn", "train") and (own := read_curves(run.folder(name))):
+        if own := read_curves(run.folder(name)):
             found["latent space" if name == "learn" else title] = own
     return found
 
