@@ -5,8 +5,12 @@ python launch/main.py --config=configs/quickstart.py --config.sampling.k=50 --wo
 python launch/main.py --config=configs/quickstart.py --stages=evaluate,report --overwrite
 """
 
+import signal
 import sys
 from pathlib import Path
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from the imports below
 
 from absl import flags
 
