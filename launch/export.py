@@ -22,13 +22,14 @@ except ModuleNotFoundError:  # in a clone that is not installed
 RUN = flags.DEFINE_string("run", "", "Folder of a finished run.")
 ROW = flags.DEFINE_string("row", "", "Row of the run's results; dream_ood if not set.")
 OUT = flags.DEFINE_string("out", "detector", "The folder, which must not be there.")
+ONNX = flags.DEFINE_bool("onnx", False, "Write detector.onnx too; needs jax2onnx.")
 
 
 def run(arguments):
     from dream_jax.detector_folder.program import export  # not needed for --help
 
     starting.no_arguments(arguments)
-    export(RUN.value, ROW.value, OUT.value)
+    export(RUN.value, ROW.value, OUT.value, ONNX.value)
 
 
 if __name__ == "__main__":

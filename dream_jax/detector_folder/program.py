@@ -10,6 +10,7 @@ from dream_jax.data.framing import CROP_FROM
 from dream_jax.data.image_sets import ImageSet
 from dream_jax.detector.detectors import DETECTORS
 from dream_jax.detector.methods import TRAININGS
+from dream_jax.detector_folder import onnx_file
 from dream_jax.detector_folder.card import Facts, model_card
 from dream_jax.detector_folder.folder import DetectorFolder
 from dream_jax.detector_folder.write import Exported, check_scores, write_folder
@@ -28,13 +29,14 @@ EXTRA = {
 }
 
 
-def export(run_path: str, key: str, out: str) -> DetectorFolder:
+def export(run_path: str, key: str, out: str, onnx: bool = False) -> DetectorFolder:
     """Writes the detector of a row into a folder, and compares its scores with the run's.
 
     Args:
       run_path: the folder of a finished run; of several seeds, the first is taken.
       key: of the row; "" for dream_ood.
       out: the folder, which must not be there.
+      onnx: whether to write the detector as ONNX too.
 
     Raises:
       UserError: bad input, in one line before any work.
@@ -47,6 +49,8 @@ def export(run_path: str, key: str, out: str) -> DetectorFolder:
         raise UserError(f"--out {fault}; it must be a new folder")
     if not folder.parent.is_dir():
         raise UserError(f"--out is {out!r}; there is no folder {folder.parent}")
+    if onnx:
+        onnx_file.require_packages()
     run = load_run(run_path)
     row = run.row(key or "dream_ood")
     scores = known_scores(run, row.key)
@@ -57,11 +61,16 @@ def export(run_path: str, key: str, out: str) -> DetectorFolder:
     made = write_folder(folder, Exported(classifier, fitted, scores, _about(run, row), card))
     test = run.images("test")[0]
     images = test.take(np.arange(min(CHECKED, len(test))))
-    difference = check_scores(made, images, scores["id"][: len(images)])
+    expected = scores["id"][: len(images)]
+    difference = check_scores(made, images, expected)
     print(
         f"checked: its scores of {len(images)} test images differ by at most {difference:.2g} from "
         f"the run's\nwritten: {folder}"
     )
+    if onnx:
+        path = folder / onnx_file.FILE
+        difference = onnx_file.write_onnx(path, classifier, fitted, images[:], expected)
+        print(f"written: {path}, whose scores differ by at most {difference:.2g}")
     return made
 
 

@@ -4,6 +4,7 @@ import glob
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,14 @@ from dream_jax.data.folders import ALLOWED, found_images
 from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.images import Images, load_images
 from dream_jax.data.names import printable
+from dream_jax.data.reader import open_image
 from dream_jax.data.sources import Files
 from dream_jax.data.walk import is_folder, is_image_name, is_within
 from dream_jax.errors import UserError
 from dream_jax.settings import DataSettings
+
+LOOKED_AT = 100
+GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F")
 
 
 def list_images(given: Sequence[str]) -> list[str]:
@@ -61,6 +66,24 @@ def read_images(given: Sequence[str], data: DataSettings) -> tuple[Images, list[
     reading = DataOptions.of(data, count=1).reading
     images, kept = load_images(Files("", paths), np.arange(len(paths)), **reading)
     return images, [path for path, own in zip(paths, kept, strict=True) if own]
+
+
+def colour_note(images: Sequence[str], channels: int) -> str:
+    """Returns a line if a network that sees grey is given colours, by the first images; else "".
+
+    They are read as a training with `data.channels=1` reads them.
+    """
+    looked_at = images[:LOOKED_AT] if channels == 1 else ()
+    colours = 0
+    for path in looked_at:
+        with suppress(Exception), open_image(path) as image:  # reading it says why
+            colours += image.mode not in GREY_MODES
+    if not colours:
+        return ""
+    return (
+        f"note: {colours} of the first {len(looked_at)} images have 3 channels or more; the "
+        f"network sees 1, and they are read in grey, as its training would"
+    )
 
 
 def names_digest(images: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Scoring the images of folders: what launch/score.py does."""
 
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -100,6 +101,8 @@ def score_by(scorer: ImageScorer, request: Request) -> dict[str, Any]:
         ending.program.workdir = out.parent
         with _lock(parts.folder):
             parts.begin(job)
+            if note := image_list.colour_note(images, scorer.channels):
+                print(note, file=sys.stderr)
             score_parts(scorer, parts, request.unreadable or scorer.unreadable)
             _refuse_none(parts)
             record = _write(out, record_path, job, parts, scorer, calibration)
@@ -246,11 +249,11 @@ def _rows(
 def _summary(record: dict[str, Any], out: Path) -> str:
     """Returns what the program ends with."""
     count, is_id = record["images"], record["is_id"]
-    share = f"{is_id / count:.1%}" if count else "none"
+    share = f"{100 * is_id / count:.1f} %"
     lines = [
         f"scored: {count:,} images by {record['scored by']}",
-        f"ID: {is_id:,} ({share}), with a score of at least {record['threshold']:.6g}, which "
-        f"{record['job']['keep']:.4g} of {record['id_test_images']:,} ID test images have",
+        f"ID: {is_id:,} ({share}), with a score of at least {record['threshold']:.6g}, which keeps "
+        f"{100 * record['job']['keep']:.4g} % of {record['id_test_images']:,} ID test images",
     ]
     if record["unreadable"]:
         names = ", ".join(record["first_unreadable"])

@@ -29,7 +29,7 @@ from dream_jax.scoring_files import Calibration
 # A process in which nothing beyond JAX, NumPy and what reads images can be imported.
 ALONE = """
 import runpy, sys
-for name in ("flax", "optax", "orbax", "diffusers", "transformers", "scipy", "sklearn", "pandas",
+for name in ("flax", "optax", "orbax", "diffusers", "transformers", "sklearn", "pandas",
              "matplotlib", "ml_collections", "tensorflow_datasets", "jinja2", "pyarrow", "grain"):
     sys.modules[name] = None
 sys.argv = sys.argv[1:]

@@ -253,9 +253,10 @@ def test_bad_lists_of_images_are_refused(scorer, request_of, folder, tmp_path, i
     assert found.startswith(line.replace("{}", str(tmp_path)))
 
 
-def test_files_and_patterns(scorer, request_of, folder, tmp_path):
+def test_files_and_patterns(scorer, request_of, folder, tmp_path, capsys):
     images = [str(folder / "b, \u732b" / "04.png"), str(folder / "a" / "0*.png")]
     score_by(scorer, request_of(images=images))
+    assert "note: 6 of the first 6 images have 3 channels or more" in capsys.readouterr().err
     rows = table_of(tmp_path / "s.csv")
     assert [Path(file).stem for file in rows.files] == ["04", "01", "03", "05", "07", "09"]
     assert set(rows.classes) <= set(CLASSES)
