@@ -31,7 +31,8 @@ def run(config, workdir):
 
     steps = tuple(pipeline.STEPS) if STAGES.value is None else STAGES.value
     pipeline.run(config, workdir, steps, OVERWRITE.value)
-    print(next_steps.next_steps(workdir))
+    if lines := next_steps.next_steps(workdir):
+        print(lines)
 
 
 flags.adopt_module_key_flags(cli)  # so that --help shows --config and --workdir

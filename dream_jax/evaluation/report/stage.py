@@ -108,7 +108,7 @@ def curves(run: Run) -> dict[str, Mapping]:
 
     found: dict[str, Mapping] = {}
     for name, stage in run.stages.items():
-        if stage.step not in ("learn", "train") or not run.record(name).exists:
+        if stage.step not in ("learn", "train") or not run.record(name).done:
             continue
         if METRICS in damaged_files(run.record(name), thorough=False):
             raise UserError(

@@ -17,6 +17,9 @@ from dream_jax.evaluation.bootstrap import paired_bootstrap
 from dream_jax.evaluation.evaluators.ood import measure
 from dream_jax.evaluation.report import comparison, embeddings, image_sheets, page, write
 from dream_jax.evaluation.report import scores as histograms
+from dream_jax.evaluation.report.charts import Panel
+from dream_jax.evaluation.report.gallery import Tile
+from dream_jax.evaluation.report.panels import Axis, chart, swatch
 from dream_jax.evaluation.report.write import write_report
 from dream_jax.evaluation.seeds import summarise
 
@@ -299,6 +302,26 @@ def test_tables_lie_beside_the_page(report):
     }
     assert "| Dream-OOD & co | 12.5 / 75.0 / 50.0 |" in (folder / "table.md").read_text()
     assert (folder / "table.csv").read_text().splitlines()[2].startswith("dream_ood,0.125,0.75,")
+
+
+def test_charts_gallery_and_command_show_every_text_as_it_is(tmp_path):
+    drawn = chart([], Axis(HOSTILE), Axis(HOSTILE))
+    panel = Panel(HOSTILE, drawn, [(swatch(0), HOSTILE), (swatch(1), HOSTILE)])
+    row = {"fpr95": 0.25, "auroc": 0.875, "aupr_in": 0.5}
+    content = write.Page(
+        "Toy", {"methods": {"energy": {"id_accuracy": 0.5, "ood": {"mean": row}}}, "seed": 0}
+        | {"config": "toy"}, "{}", stages=[], figures=[], facts=[],
+        names={"energy": HOSTILE}, class_names=[HOSTILE], roc=[panel],
+        tiles=[Tile(0, False, "own", "data:image/png;base64,AA==", [HOSTILE])],
+        trainings=[(HOSTILE, [panel])], command=HOSTILE, versions={HOSTILE: HOSTILE},
+    )  # fmt: skip
+    text = write_report(tmp_path, content).read_text(encoding="utf-8")
+    page = Page(text)
+    # Row: table, legend. Class: heading, choice, caption. Training, its panel, its axis (below and
+    # not in the label), its legend twice; ROC panel and axis. Command and version twice.
+    assert page.shown.count("<script>alert") == 2 + 3 + 5 + 2 + 3
+    assert "<script" not in text and "AUROC" in page.shown
+    assert page.sources.count("data:image/png;base64,AA==") == 1
 
 
 def test_page_without_figures_facts_or_stages(tmp_path):
