@@ -170,8 +170,8 @@ def fit(
     """Trains to `steps`, continuing from the newest checkpoint, and leaves one of the last step.
 
     The devices are always given the next call before the host looks at the last one's metrics, and
-    a thread prepares and transfers the calls after that; only a checkpoint, and a measurement of the
-    accuracy, wait for the devices.
+    a thread prepares and transfers the calls after that; only a checkpoint, and a measurement of
+    the accuracy, wait for the devices.
     A signal takes effect at the end of a call, after a checkpoint: calls have one length, so that
     the training goes on with the program, and to the bits, of one that was not interrupted.
 
