@@ -67,4 +67,5 @@ def get_config() -> ConfigDict:
     )
 
     config.save_every = 100  # steps between checkpoints
+    config.wandb = ""  # a project of Weights & Biases that gets the curves too, if one is named
     return config

@@ -17,6 +17,7 @@ from dream_jax.rules import Rule, one_of
 from dream_jax.sampling.settings import check_class_sizes
 from dream_jax.settings import Settings
 from dream_jax.sizes import check_sizes
+from dream_jax.training.event_files import check_project
 
 # Lists of names, for which a flag may give one text: --config.methods=msp,vos
 LISTS = ("methods", "data.ood", "data.shifted", "data.tuning", "data.auxiliary")
@@ -49,6 +50,7 @@ def check(config: ConfigDict) -> Settings:
             f"config.decoding.by_name is 0; with classifier.by_name_share = "
             f"{settings.classifier.by_name_share} it must be above 0"
         )
+    check_project(settings.wandb)
     check_generator(settings.generator.path, settings.generator.revision)
     return resolve_precision(settings)
 

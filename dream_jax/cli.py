@@ -10,6 +10,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from dream_jax import config_file, ending, lock, starting
+from dream_jax.command import command_of
 from dream_jax.config_tree import run_name
 from dream_jax.errors import UserError
 
@@ -71,7 +72,7 @@ def main(run: Callable[[ConfigDict, Path], None]) -> None:
         config = _CONFIG.value
         workdir = _workdir(config)
         _connect()
-        ending.program.workdir = workdir
+        ending.program.workdir, ending.program.command = workdir, command_of(sys.argv)
         with _lock(workdir):
             run(config, workdir)
 

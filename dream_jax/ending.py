@@ -22,10 +22,12 @@ class Program:
 
     Attributes:
       workdir: the run's folder, as soon as it is known.
+      command: that makes the run; empty where it is called from Python.
       farewell: called last, where there are several processes, with the reason and the status.
     """
 
     workdir: Path | None = None
+    command: str = ""
     farewell: Callable[[str, int], None] | None = None
 
 

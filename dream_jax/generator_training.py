@@ -18,6 +18,7 @@ from dream_jax.files import checksums, read_json, write_json
 from dream_jax.miniature.settings import TrainingSettings, check_fit
 from dream_jax.settings import as_dict, expand, flatten, is_neutral
 from dream_jax.training import hosts
+from dream_jax.training.event_files import check_project
 
 PROGRAM = "launch/train_generator.py"
 # The parts that have checkpoints, in order, with the settings that each depends on.
@@ -38,6 +39,7 @@ def check(config: ConfigDict) -> TrainingSettings:
     settings: TrainingSettings = typed(TrainingSettings, tree, "")
     check_known(TrainingSettings, tree)
     check_fit(settings)
+    check_project(settings.wandb)
     return settings
 
 

@@ -27,6 +27,7 @@ from dream_jax.data.registry import set_title
 from dream_jax.decoding.stage import decode_given
 from dream_jax.errors import UserError
 from dream_jax.evaluation.evaluators import ood
+from dream_jax.evaluation.report.stage import curves
 from dream_jax.files import read_json
 from dream_jax.record import RECORD
 from dream_jax.results import Features, Row, decode_stage, stage_of
@@ -174,6 +175,11 @@ class LoadedRun:
         return decode_given(self._run.work("decode"), *given, seed)
 
     # Steps ④ and ⑤.
+
+    @property
+    def curves(self) -> dict[str, Mapping[str, tuple[list[int], list[float]]]]:
+        """Title of a training → metric → (steps, values), of all that left some."""
+        return curves(self._run)
 
     def classifier(self, row: str = "dream_ood", seed: int | None = None) -> Classifier:
         """Returns the trained classifier of a row, or of a training such as "cross_entropy".

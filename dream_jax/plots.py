@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 from jaxtyping import Float
+from PIL import Image
 
 from dream_jax.data.registry import set_title
 from dream_jax.errors import UserError
+from dream_jax.evaluation.metrics import threshold_at_tpr
 from dream_jax.evaluation.report import embeddings, image_sheets
 from dream_jax.evaluation.report.scores import score_histograms
 from dream_jax.evaluation.report.style import BLUE, STYLE, VERMILLION, figure_of, save, shortened
@@ -34,7 +37,7 @@ class Picture:
       png: the content of the file.
     """
 
-    png: bytes
+    png: bytes = field(repr=False)
 
     def _repr_png_(self) -> bytes:
         return self.png
@@ -106,6 +109,30 @@ def outlier_embeddings(run: LoadedRun, name: str, seed: int = 0) -> Picture:
     return _drawn(lambda path: embeddings.tsne_outliers(*given, path, seed))
 
 
+def curves(run: LoadedRun, metrics: Sequence[str] = ("loss", "test_accuracy")) -> Picture:
+    """Draws metrics of every training of a run, a row of panels for each training.
+
+    Raises:
+      UserError: the run has no curves.
+    """
+    found = run.curves
+    if not found:
+        raise UserError(f"{run.folder}: the run has no curves")
+    with matplotlib.rc_context(STYLE):
+        figure = figure_of(3.6 * len(metrics), 1.9 * len(found))
+        grid = figure.subplots(len(found), len(metrics), squeeze=False)
+        for row, (title, own) in zip(grid, found.items(), strict=True):
+            for axes, metric in zip(row, metrics, strict=True):
+                if metric not in own:
+                    axes.set_axis_off()
+                    continue
+                axes.plot(*own[metric], color=BLUE, linewidth=1.4)
+                axes.set_title(f"{shortened(title, 24)}: {metric.replace('_', ' ')}", fontsize=9)
+        for axes in grid[-1]:
+            axes.set_xlabel("step")
+        return _drawn(lambda path: save(figure, path))
+
+
 def scores(run: LoadedRun, row: str = "dream_ood") -> Picture:
     """Draws the densities of a row's scores on the ID test images and on each OOD set."""
     found = run.scores(row)
@@ -113,6 +140,33 @@ def scores(run: LoadedRun, row: str = "dream_ood") -> Picture:
     kept = {name: own for name, own in found.items() if name not in ("id", *ood)}
     title = run.rows[row]
     return _drawn(lambda path: score_histograms(found["id"], ood, kept, title, path))
+
+
+def against_known(run: LoadedRun, row: str, own: Float[np.ndarray, " n"]) -> Picture:
+    """Draws the scores of images by a row over those of the run's ID and OOD test images.
+
+    Args:
+      row: key of the row.
+      own: scores of the images.
+    """
+    found = run.scores(row)
+    ood = np.concatenate([found[name] for name in _ood(run, found)])
+    low, high = np.percentile(np.concatenate([found["id"], ood, own]), [0.5, 99.5])
+    bins = np.linspace(low, high if high > low else low + 1, 45).tolist()
+    drawn = (("ID test images", found["id"], BLUE), ("OOD sets", ood, VERMILLION))
+    with matplotlib.rc_context(STYLE):
+        figure = figure_of(5.6, 3.0)
+        axes = figure.subplots()
+        for title, values, colour in drawn:
+            clipped = np.clip(values, low, high)
+            axes.hist(clipped, bins, density=True, color=colour, alpha=0.35, label=title)
+        clipped = np.clip(own, low, high)
+        style: Any = {"histtype": "step", "color": "#222222", "linewidth": 1.6}
+        axes.hist(clipped, bins, density=True, label="your images", **style)
+        axes.axvline(threshold_at_tpr(found["id"]), color="#8a8a8a", linestyle="--", linewidth=1)
+        axes.set(xlabel="score, higher is more ID", yticks=[])
+        figure.legend(loc="outside upper left", ncols=3)
+        return _drawn(lambda path: save(figure, path))
 
 
 def roc(run: LoadedRun, name: str, rows: Sequence[str] | None = None) -> Picture:
@@ -215,7 +269,12 @@ def _place(share: float) -> str:
 
 
 def _drawn(draw: Callable[[Path], Any]) -> Picture:
+    """Returns a drawn figure, in 256 colours, so that a notebook stays small."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "picture.png")
         draw(path)
-        return Picture(path.read_bytes())
+        with Image.open(path) as drawn:
+            shown = drawn.convert("RGB")
+    small = io.BytesIO()
+    shown.quantize(256).save(small, "png", optimize=True)
+    return Picture(small.getvalue())

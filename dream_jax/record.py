@@ -15,6 +15,7 @@ from dream_jax.errors import UserError
 from dream_jax.files import PARTIAL, checksum, checksums, delete, read_json, write_json
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
+from dream_jax.training.curves import MEASURED, METRICS
 from dream_jax.training.devices import peak_memory_mb
 
 RECORD = "stage.json"
@@ -22,6 +23,7 @@ RECORD = "stage.json"
 # fingerprints of what lies there.
 FORMAT = 3
 CHECKPOINTS = "checkpoints"  # the folder in a stage's folder
+UNREAD = (CHECKPOINTS, METRICS)  # what no other stage reads as files
 REDO = "use --overwrite to redo it, or another --workdir"
 
 
@@ -201,6 +203,7 @@ class Record:
 
     def _files(self) -> dict[str, dict[str, Any]]:
         found = checksums(self.folder, RECORD)
+        found = {name: file for name, file in found.items() if _first(name) not in MEASURED}
         up = "../" * len(Path(self.stage.folder).parts)
         return found | {up + name: checksum(self.root / name) for name in self.stage.products}
 
@@ -226,7 +229,7 @@ class Record:
         hosts.barrier(f"end {name}")
         seconds = spent + time.perf_counter() - begin
         files = self._files() if hosts.is_main() else {}
-        used = {name: file for name, file in files.items() if not of_checkpoint(name)}
+        used = {name: file for name, file in files.items() if _first(name) not in UNREAD}
         digest = hashlib.sha256(json.dumps(used).encode()).hexdigest()
         memory = round(peak_memory_mb())
         self._write(True, seconds, peak_memory_mb=memory, files=files, digest=digest)
@@ -278,7 +281,11 @@ def _is_digest(value: Any) -> bool:
 
 def of_checkpoint(name: str) -> bool:
     """Returns whether a file of a stage, relative to its folder, belongs to a checkpoint."""
-    return PurePosixPath(name).parts[0] == CHECKPOINTS
+    return _first(name) == CHECKPOINTS
+
+
+def _first(name: str) -> str:
+    return PurePosixPath(name).parts[0]
 
 
 def old_format(root: Path) -> UserError:

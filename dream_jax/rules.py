@@ -126,6 +126,16 @@ def path(allowed: str, empty: bool = True) -> Rule:
     return Rule(lambda value: is_text(value) and _may_exist(value), allowed, os.path.expanduser)
 
 
+def project() -> Rule:
+    """Returns the rule of the name of a project of Weights & Biases, or of none."""
+    barred = set("/\\#?%:")
+    return Rule(
+        lambda value: is_line(value) and len(value) <= 128 and not barred & set(value),
+        f"the name of a Weights & Biases project without any of {' '.join(sorted(barred))}, or "
+        f"empty",
+    )
+
+
 def run_name() -> Rule:
     """Returns the rule of the name of a run, which names its folder."""
     return Rule(

@@ -32,6 +32,9 @@ ID_FIELDS = (
 )
 
 
+CURVES = ("test_every", "wandb")  # read where something is trained
+
+
 class Cache:
     """What the runs of one process share: image sets and the generator, each loaded once."""
 

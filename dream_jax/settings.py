@@ -17,6 +17,7 @@ from dream_jax.rules import (
     mapping,
     number,
     path,
+    project,
     run_name,
     seeds,
     sets,
@@ -214,6 +215,8 @@ class Settings:
     ]
     init_from: Annotated[str, path("empty, 'cross_entropy', or a folder of checkpoints")]
     save_every: NeutralCount
+    test_every: Annotated[int, whole(0, 1_000_000), NEUTRAL]
+    wandb: Annotated[str, project(), NEUTRAL]
     eval_batch_size: NeutralCount
     data: DataSettings
     model: ModelSettings

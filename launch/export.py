@@ -4,8 +4,12 @@ python launch/export.py --run=runs/quickstart --row=dream_ood --out=detector
 python launch/score.py --detector=detector --images=photos
 """
 
+import signal
 import sys
 from pathlib import Path
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from the imports below
 
 from absl import flags
 

@@ -5,8 +5,12 @@ python launch/main.py --config=configs/quickstart.py --config.sampling.k=50 --wo
 python launch/main.py --config=configs/quickstart.py --stages=evaluate,report --overwrite
 """
 
+import signal
 import sys
 from pathlib import Path
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from the imports below
 
 from absl import flags
 
@@ -23,10 +27,12 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Make the chosen stages again.
 
 
 def run(config, workdir):
-    from dream_jax import pipeline  # not needed for --help
+    from dream_jax import next_steps, pipeline  # not needed for --help
 
     steps = tuple(pipeline.STEPS) if STAGES.value is None else STAGES.value
     pipeline.run(config, workdir, steps, OVERWRITE.value)
+    if lines := next_steps.next_steps(workdir):
+        print(lines)
 
 
 flags.adopt_module_key_flags(cli)  # so that --help shows --config and --workdir

@@ -8,8 +8,12 @@ The table has a row for each image: the predicted class with its probability, th
 image is ID at the threshold that keeps a share of the run's ID test images, and its p-value.
 """
 
+import signal
 import sys
 from pathlib import Path
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from the imports below
 
 from absl import flags
 

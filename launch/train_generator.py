@@ -3,8 +3,12 @@
 python launch/train_generator.py --config=configs/generator_glyphs.py
 """
 
+import signal
 import sys
 from pathlib import Path
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from the imports below
 
 from absl import flags
 

@@ -7,8 +7,12 @@ What is tried is `config.tuning.candidates`, measured on the sets of `config.dat
 result is WORKDIR/tuning.json.
 """
 
+import signal
 import sys
 from pathlib import Path
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from the imports below
 
 from absl import flags
 

@@ -8,7 +8,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "dream_jax"
 STAGES = ("latent_space", "sampling", "decoding", "detector", "evaluation")
 # What orchestration is made of: no file below it imports one of these.
-ABOVE = ("cli", "loaded_run", "pipeline", "checks", "rows", "tuning", "generator_training")
+ABOVE = (
+    *("cli", "loaded_run", "pipeline", "checks", "rows", "tuning", "generator_training"),
+    *("scoring_files", "detector_folder"),
+)
 
 
 def imports() -> dict[str, set[str]]:

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -96,12 +97,18 @@ def test_prints_stages_table_and_report(toy_run):
         "evaluate legible",
         "evaluate cross_entropy",
         "evaluate dream_ood",
+        "evaluate outliers",
         "metrics",
         "report",
     ]
     for word in ("FPR95", "AUROC", "AUPR", "letters", "faces", "mean", "Energy", "Dream-OOD"):
         assert word in toy_run.output
-    assert f"report: {toy_run.workdir / 'report' / 'index.html'}" in toy_run.output
+    page = toy_run.workdir / "report" / "index.html"
+    assert f"report: {page}" in toy_run.output
+    steps = toy_run.output[toy_run.output.index("\nnext:\n") :]
+    assert f"open {page} in a browser" in steps and "notebooks/tour.ipynb" in steps
+    images = re.search(r"make score ARGS='--run=(\S+) --images=(\S+)'", steps)
+    assert images[1] == str(toy_run.workdir) and list(Path(images[2]).rglob("*.png"))
     assert "Traceback" not in toy_run.output
 
 
@@ -109,9 +116,37 @@ def test_report_holds_its_images(toy_run):
     page = (toy_run.workdir / "report" / "index.html").read_text()
     sources = re.findall(r'<img[^>]*src="([^"]{0,40})', page)
     assert len(sources) >= 6
-    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert all(re.match("data:image/(png|jpeg);base64,", source) for source in sources)
+    # The figures, and an outlier for each image that was decoded.
+    known = read_npz(toy_run.workdir / "evaluation" / "outliers" / "outliers.npz")
+    for number, distance in enumerate(known["d_k"]):
+        assert f"d_k {distance:.3f}" in page and f"seed\xa00, no.\xa0{number}<" in page
+    for training in ("latent space", "classifier cross entropy", "classifier dream ood"):
+        assert f"<h3>{training}</h3>" in page
+    assert re.search(r"<pre>python launch/main.py --config=\S+toy.py --config.generator", page)
+    assert "<dt>jax</dt>" in page and str(toy_run.workdir) not in page
     assert not re.search(r"<script|<link[^>]*href|https?://[^\"]*\.(css|js|png)", page)
     assert list((toy_run.workdir / "report").glob("*.png"))
+
+
+def test_every_outlier_is_measured(toy_run):
+    """d_k against NumPy's, and confidences against the summary of the training."""
+    known = read_npz(toy_run.workdir / "latent_space" / "features.npz")
+    found = read_npz(toy_run.workdir / "evaluation" / "outliers" / "outliers.npz")
+    unit = lambda v: v / np.linalg.norm(v, axis=-1, keepdims=True)  # noqa: E731
+    embeddings, k = unit(outliers_of(toy_run.workdir)), 10
+    listed = read_listing(toy_run.workdir / "images" / "outliers", 20)
+    assert len(found["d_k"]) == len(found["own"]) == len(found["read"]) == len(listed)
+    for (_, entry), distance in zip(listed, found["d_k"], strict=True):
+        features = unit(known["features"][known["labels"] == entry["label"]])
+        squares = np.sum((features - embeddings[entry["label"], entry["embedding"]]) ** 2, axis=-1)
+        assert distance == pytest.approx(np.sort(squares)[k - 1], abs=1e-5)
+    summary = read_json(toy_run.workdir / "classifier" / "dream_ood" / "outliers.json")
+    assert np.mean(found["own"] >= 0.95) == pytest.approx(summary["in_class"])
+    assert np.mean(found["surest"] >= 0.95) == pytest.approx(summary["in_any_class"])
+    labels = np.asarray([entry["label"] for _, entry in listed])
+    same = found["read"] == labels
+    np.testing.assert_array_equal(found["own"][same], found["surest"][same])
 
 
 @pytest.mark.parametrize(("kind", "count"), [("outliers", 20), ("by_name", 10)])
@@ -197,6 +232,7 @@ def test_killed_in_three_stages_ends_with_the_same_metrics(toy, toy_run, tmp_pat
     output = toy.finish(workdir)
     resumed = re.findall(r"^── (.+)$", output, re.MULTILINE)
     evaluated = ["evaluate legible", "evaluate cross_entropy", "evaluate dream_ood"]
+    evaluated.append("evaluate outliers")
     assert resumed == ["train dream_ood", *evaluated, "metrics", "report"]
     features, expected = (
         read_npz(folder / "latent_space" / "features.npz") for folder in (workdir, toy_run.workdir)
@@ -208,6 +244,12 @@ def test_killed_in_three_stages_ends_with_the_same_metrics(toy, toy_run, tmp_pat
         difference = np.abs(decoded(workdir, kind) - decoded(toy_run.workdir, kind))
         assert difference.max() <= IMAGE_STEP + 1e-6
     assert_same_numbers(measures(workdir), measures(toy_run.workdir), 1e-6)
+    curves = sorted(toy_run.workdir.rglob("metrics.csv"))
+    assert len(curves) == 1 + len(TRAININGS)
+    for path in curves:
+        again = workdir / path.relative_to(toy_run.workdir)
+        assert again.read_bytes() == path.read_bytes(), again
+        assert len(list((again.parent / "tensorboard").iterdir())) == 1
 
 
 def test_four_devices_give_the_same_embeddings_images_and_scores(toy, toy_run, copied_run):

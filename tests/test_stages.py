@@ -1,5 +1,6 @@
 """What every stage declares: the fields that it reads, and which stages a field outdates."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ BY_NAME = {"decode by_name", "decode by_name_test"}
 ROUND_TRIPS = {"round trips test", "round trips train"}
 ALL = {
     *("learn", "sample", "sample inliers", "decode", "decode inliers", *BY_NAME, *ROUND_TRIPS),
-    *(*TRAIN, *SCORES, "evaluate shifted", "evaluate legible", *END),
+    *(*TRAIN, *SCORES, "evaluate shifted", "evaluate legible", "evaluate outliers", *END),
 }
 
 
@@ -35,12 +36,13 @@ def of(*trainings: str) -> set[str]:
 
 IMAGINED = of("dream_id", "dream_ood")
 OF_OOD = SCORES | END
-OF_SAMPLE = {"sample", "decode", *of("dream_ood")}
+JUDGED = "evaluate outliers"
+OF_SAMPLE = {"sample", "decode", JUDGED, *of("dream_ood")}
 OF_INLIERS = {"sample inliers", "decode inliers", *of("dream_id")}
 OF_LEARN = {"learn", *OF_SAMPLE, *OF_INLIERS}
 OF_BY_NAME_TEST = {"decode by_name_test", "evaluate legible", *OF_OOD}
-OF_DECODING = {"decode", "decode inliers", "decode by_name", *IMAGINED, *OF_BY_NAME_TEST}
-OF_TRAINING = {*TRAIN, *SCORES, "evaluate shifted", "evaluate legible", *END}
+OF_DECODING = {"decode", JUDGED, "decode inliers", "decode by_name", *IMAGINED, *OF_BY_NAME_TEST}
+OF_TRAINING = {*TRAIN, *SCORES, "evaluate shifted", "evaluate legible", JUDGED, *END}
 NOTHING: set[str] = set()
 PLAIN = {f"train {name}" for name in ("cross_entropy", "vos", "outlier_exposure")}
 
@@ -56,6 +58,8 @@ OUTDATED: dict[str, set[str]] = {
     "seed": ALL - ROUND_TRIPS,
     "init_from": of("dream_ood"),
     "save_every": NOTHING,
+    "test_every": NOTHING,
+    "wandb": NOTHING,
     "eval_batch_size": NOTHING,
     **each("data", "id image_size channels class_names", ALL),
     **each("data", "folder tfds_dir unreadable hold_bytes workers", NOTHING),
@@ -77,11 +81,11 @@ OUTDATED: dict[str, set[str]] = {
     "generator.revision": NOTHING,  # the generator is in a folder
     "generator.precision": OF_DECODING | ROUND_TRIPS,
     "generator.scheduler": OF_DECODING,
-    "decoding.prompts": {"decode", *of("dream_ood")},
-    "decoding.id_prompt": OF_DECODING - {"decode"},
+    "decoding.prompts": {"decode", JUDGED, *of("dream_ood")},
+    "decoding.id_prompt": OF_DECODING - {"decode", JUDGED},
     **each("decoding", "name_suffixes image_size steps guidance", OF_DECODING),
     **each("decoding", "batch_size vae_batch_size", NOTHING),
-    "decoding.outliers": {"decode", *of("dream_ood")},
+    "decoding.outliers": {"decode", JUDGED, *of("dream_ood")},
     "decoding.by_name": {"decode by_name", *of("dream_ood")},
     "decoding.by_name_test": OF_BY_NAME_TEST,
     **each("classifier", "epochs batch_size augment degrade", OF_TRAINING),
@@ -99,6 +103,7 @@ STRUCTURE = {"seeds", "methods", "method_options"}
 OTHER: dict[str, Any] = {
     "name": "other",
     "init_from": "cross_entropy",
+    "wandb": "project" if find_spec("wandb") else "",  # refused where it is not installed
     "data.id": "digits",
     "data.folder": "folder",
     "data.ood": ("letters",),

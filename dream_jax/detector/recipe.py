@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from dream_jax.detector.methods import Training
+from dream_jax.run import CURVES
 from dream_jax.settings import OptimizerSettings, Settings
 
 _PLAIN = (
+    *CURVES,
     *("save_every", "eval_batch_size", "data.workers", "classifier.augment", "classifier.degrade"),
     *("classifier.optimizer.final_learning_rate", "classifier.optimizer.warmup"),
     *("classifier.optimizer.momentum", "classifier.optimizer.weight_decay"),
@@ -41,6 +43,8 @@ class Recipe:
     save_every: int
     eval_batch_size: int
     workers: int
+    test_every: int = 0
+    wandb: str = ""
     round_trip_share: float = 0.0
     by_name_share: float = 0.0
     keep_below: float = 1.0
@@ -108,5 +112,7 @@ def recipe(settings: Settings, training: Training, seed: int) -> Recipe:
         save_every=settings.save_every,
         eval_batch_size=settings.eval_batch_size,
         workers=settings.data.workers,
+        test_every=settings.test_every,
+        wandb=settings.wandb,
         **more,  # type: ignore[arg-type]
     )

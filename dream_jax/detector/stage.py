@@ -120,7 +120,8 @@ def make(work: Work, trained: Trained) -> None:
     if training.extra == "outliers" and work.settings.init_from:
         start = work.run.classifier(PLAIN, trained.seed).variables.network
     model, options = work.settings.model, trained.options
-    train_classifier(model, training, options, own, work.train, extra, work.folder, start)
+    sets = work.train, work.test
+    train_classifier(model, training, options, own, sets, extra, work.folder, start)
 
 
 def open_classifier(run: Run, trained: Trained) -> Classifier:

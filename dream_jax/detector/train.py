@@ -10,6 +10,7 @@ from dream_jax.data.image_sets import ImageSet
 from dream_jax.detector.batches import make_batches
 from dream_jax.detector.classifier import Variables
 from dream_jax.detector.extra_images import ExtraImages
+from dream_jax.detector.inputs import Outputs
 from dream_jax.detector.methods import Training
 from dream_jax.detector.methods.base import Own, Shape
 from dream_jax.detector.objective import make_objective
@@ -22,8 +23,9 @@ from dream_jax.models.resnet import ResNet, build_model, init_model
 from dream_jax.settings import ModelSettings
 from dream_jax.training import hosts
 from dream_jax.training.checkpoints import Checkpoints, digest
+from dream_jax.training.curves import Accuracy, Curves
 from dream_jax.training.loop import TrainState, create_state, fit
-from dream_jax.training.optimizers import sgd
+from dream_jax.training.optimizers import sgd, sgd_rate
 
 
 def load_network(
@@ -78,7 +80,7 @@ def train_classifier(
     training: Training,
     options: Options,
     recipe: Recipe,
-    train: ImageSet,
+    sets: tuple[ImageSet, ImageSet],
     extra: ExtraImages | None,
     folder: Path,
     start: dict | None = None,
@@ -90,13 +92,15 @@ def train_classifier(
 
     Args:
       options: all settings of the training.
+      sets: ID training images, and the test images on which the accuracy is measured meanwhile.
       extra: what batches hold in addition to the ID images, or None.
-      folder: for `checkpoints/`; an interrupted training continues from there.
+      folder: for the curves and `checkpoints/`; an interrupted training continues from there.
       start: variables of a network to start from, see `load_network`; fresh ones if None.
 
     Raises:
       UserError: the loss is not finite, or the accuracy on ID images has collapsed.
     """
+    train, test = sets
     network, state, optimizer = initial_state(model, training, options, recipe, train)
     if start is not None:
         start = dict(start)
@@ -114,10 +118,39 @@ def train_classifier(
             save_every=recipe.save_every,
             progress=f"classifier {training.name}",
             watch=_watch(training, recipe, steps) if recipe.watched else None,
+            curves=_curves(network, training, options, recipe, (len(train), test), folder),
         )
     if hosts.is_main():
         learned = digest({"params": state.params, "model_state": state.model_state})
         write_json(folder / "weights.json", {"sha256": learned})
+
+
+def _curves(
+    network: ResNet,
+    training: Training,
+    options: Options,
+    recipe: Recipe,
+    sets: tuple[int, ImageSet],
+    folder: Path,
+) -> Curves:
+    """Returns where the metrics go; `sets` are the number of training images and the test set."""
+    count, test = sets
+
+    def predict(params: Any, model_state: Any, images: jax.Array) -> jax.Array:
+        own = Own(params["method"], model_state.get("method", {}))
+        statistics = {name: v for name, v in model_state.items() if name != "method"}
+        outputs = Outputs(*network.apply({"params": params["network"], **statistics}, images))
+        return training.outputs(own, outputs, options).logits
+
+    epoch = count / recipe.batch_size
+    every = round(recipe.test_every * epoch)
+    return Curves(
+        folder,
+        learning_rate=sgd_rate(recipe.optimizer, recipe.steps(count)),
+        epoch=epoch,
+        accuracy=Accuracy(predict, test.images, test.labels, recipe.eval_batch_size, every),
+        project=recipe.wandb,
+    )
 
 
 def _watch(training: Training, recipe: Recipe, steps: int) -> Any:

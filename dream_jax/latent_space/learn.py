@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +18,10 @@ from dream_jax.models.resnet import ResNet, build_model, init_model
 from dream_jax.settings import Settings
 from dream_jax.training.batches import Batches, epoch_index
 from dream_jax.training.checkpoints import Checkpoints
+from dream_jax.training.curves import Accuracy, Curves
 from dream_jax.training.finite import check_arrays
 from dream_jax.training.loop import Objective, Term, create_state, fit
-from dream_jax.training.optimizers import sgd
+from dream_jax.training.optimizers import sgd, sgd_rate
 from dream_jax.vectors import cosine_logits, unit
 
 
@@ -60,17 +62,23 @@ def make_objective(
 
 
 def learn_latent_space(
-    settings: Settings, train: ImageSet, anchors: Float[np.ndarray, "classes d"], folder: Path
+    settings: Settings,
+    train: ImageSet,
+    test: ImageSet,
+    anchors: Float[np.ndarray, "classes d"],
+    folder: Path,
 ) -> dict:
     """Trains the network h so that the features of images align with their anchors.
 
     Dream-OOD, section 3.1.
 
     Args:
-      settings: of which `seed`, `model`, `latent_space`, `save_every` and `data.workers` are read.
+      settings: of which `seed`, `model`, `latent_space`, `save_every`, `test_every`,
+        `eval_batch_size`, `wandb` and `data.workers` are read.
       train: ID images with labels.
+      test: ID images on which the accuracy is measured in the course of the training.
       anchors: T(y).
-      folder: keeps `checkpoints/`, from which an interrupted training continues.
+      folder: keeps `checkpoints/`, from which an interrupted training continues, and the curves.
 
     Returns:
       The variables of h, {"params", "batch_stats"}.
@@ -103,5 +111,31 @@ def learn_latent_space(
             checkpoints=checkpoints,
             save_every=settings.save_every,
             progress="latent space",
+            curves=_curves(settings, model, anchors, (len(train), test), folder),
         )
     return {"params": state.params, **state.model_state}
+
+
+def _curves(
+    settings: Settings,
+    model: ResNet,
+    anchors: Float[np.ndarray, "classes d"],
+    sets: tuple[int, ImageSet],
+    folder: Path,
+) -> Curves:
+    """Returns where the metrics go; `sets` are the number of training images and the test set."""
+    own, (count, test), centres = settings.latent_space, sets, unit(jnp.asarray(anchors))
+
+    def predict(params: Any, model_state: Any, images: Array) -> Array:
+        features = model.apply({"params": params, **model_state}, images)[0]
+        return cosine_logits(unit(features), centres, own.temperature)
+
+    epoch = count / own.batch_size
+    every = round(settings.test_every * epoch)
+    return Curves(
+        folder,
+        learning_rate=sgd_rate(own.optimizer, own.epochs * -(-count // own.batch_size)),
+        epoch=epoch,
+        accuracy=Accuracy(predict, test.images, test.labels, settings.eval_batch_size, every),
+        project=settings.wandb,
+    )

@@ -7,7 +7,7 @@ from dream_jax.errors import UserError
 from dream_jax.files import write_npz
 from dream_jax.generator.cached import vocabulary_of
 from dream_jax.results import Row
-from dream_jax.run import ID_FIELDS, Work
+from dream_jax.run import CURVES, ID_FIELDS, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
@@ -16,6 +16,7 @@ READS = (
     *ID_FIELDS,
     *("seed", "model", "latent_space", "data.class_tokens"),
     *("generator.path", "generator.revision", "save_every", "eval_batch_size", "data.workers"),
+    *CURVES,
 )
 
 
@@ -52,7 +53,7 @@ def make(work: Work) -> None:
     vocabulary = vocabulary_of(work)
     ids = [vocabulary.name_ids(word) for word in _words(work)]
     anchors = compute_anchors(vocabulary.table, ids)
-    variables = learn_latent_space(settings, train, anchors, work.folder)
+    variables = learn_latent_space(settings, train, work.test, anchors, work.folder)
     count = settings.latent_space.features_per_class
     chosen = select_per_class(train.labels, count, len(anchors), settings.seed)
     images = train.images.take(chosen)

@@ -4,24 +4,15 @@
 from a configuration.
 """
 
-import string
 from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any
 
 from dream_jax.errors import UserError
-from dream_jax.rules import Rule, is_list, number, text, whole
-from dream_jax.settings import Count, NeutralCount, NotNegative, Positive, Seed, Share
+from dream_jax.rules import Rule, is_list, number, project, template, text, whole
+from dream_jax.settings import NEUTRAL, Count, NeutralCount, NotNegative, Positive, Seed, Share
 
 UNET_NORM_GROUPS = 32  # which Flax's UNet fixes
-
-
-def _up_to(low: int, high: int) -> Rule:
-    """Returns the rule of a whole number in [`low`, `high`]."""
-    at_least = whole(low).holds
-    return Rule(
-        lambda value: at_least(value) and value <= high, f"a whole number from {low} to {high}"
-    )
 
 
 def _below_1() -> Rule:
@@ -35,34 +26,24 @@ def _one_of_each_level(holds: Any, allowed: str) -> Rule:
     return Rule(lambda value: is_list(value) and len(value) > 0 and all(map(holds, value)), allowed)
 
 
-def _is_caption(value: Any) -> bool:
-    """Returns whether a text has {name} as its only field."""
-    try:
-        parts = list(string.Formatter().parse(value))
-    except (TypeError, ValueError):
-        return False
-    fields = [(name, spec, conversion) for _, name, spec, conversion in parts if name is not None]
-    return len(fields) > 0 and set(fields) == {("name", "", None)}
-
-
-Caption = Annotated[str, Rule(_is_caption, "a text with {name} in it and no other field")]
-Batch = Annotated[int, _up_to(2, 65_536)]  # one half digits, one half glyphs
-Layers = Annotated[int, _up_to(1, 64)]
+Caption = Annotated[str, template()]
+Batch = Annotated[int, whole(2, 65_536)]  # one half digits, one half glyphs
+Layers = Annotated[int, whole(1, 64)]
 BelowOne = Annotated[float, _below_1()]
 Channels = Annotated[
     tuple[int, ...],
     _one_of_each_level(
-        _up_to(1, 8192).holds, "a list with a whole number from 1 to 8192 for each level"
+        whole(1, 8192).holds, "a list with a whole number from 1 to 8192 for each level"
     ),
 ]
 
 
 @dataclass(frozen=True)
 class WorldSettings:
-    image_size: Annotated[int, _up_to(28, 256)]
+    image_size: Annotated[int, whole(28, 256)]
     digit_prompt: Caption
     glyph_prompt: Caption
-    digit_versions: Annotated[int, _up_to(1, 1000)]
+    digit_versions: Annotated[int, whole(1, 1000)]
 
 
 @dataclass(frozen=True)
@@ -87,10 +68,10 @@ class AutoencoderSettings:
 
 @dataclass(frozen=True)
 class TextEncoderSettings:
-    width: Annotated[int, _up_to(1, 8192)]
+    width: Annotated[int, whole(1, 8192)]
     layers: Layers
     heads: Count
-    positions: Annotated[int, _up_to(3, 1024)]
+    positions: Annotated[int, whole(3, 1024)]
 
 
 @dataclass(frozen=True)
@@ -127,6 +108,7 @@ class TrainingSettings:
     unet: UNetSettings
     diffusion: DiffusionSettings
     save_every: NeutralCount
+    wandb: Annotated[str, project(), NEUTRAL]
 
 
 def check_fit(settings: TrainingSettings) -> None:

@@ -28,15 +28,16 @@ from dream_jax.miniature.objectives import (
     to_model_range,
 )
 from dream_jax.miniature.samples import sample_sheet
-from dream_jax.miniature.settings import TrainingSettings
+from dream_jax.miniature.settings import AutoencoderSettings, DiffusionSettings, TrainingSettings
 from dream_jax.miniature.tokenizer import train_tokenizer
 from dream_jax.miniature.world import World, batch_indices, build_world
 from dream_jax.settings import as_dict
 from dream_jax.training import devices
 from dream_jax.training.batches import Batches
 from dream_jax.training.checkpoints import Checkpoints
+from dream_jax.training.curves import Curves
 from dream_jax.training.loop import create_state, fit
-from dream_jax.training.optimizers import adamw
+from dream_jax.training.optimizers import adamw, adamw_rate
 
 
 def train_generator(settings: TrainingSettings, workdir: Path) -> Path:
@@ -152,7 +153,16 @@ def _train_autoencoder(
             checkpoints=checkpoints,
             save_every=config.save_every,
             progress="autoencoder",
+            curves=_curves(config, settings, folder),
         ).params
+
+
+def _curves(
+    config: TrainingSettings, part: AutoencoderSettings | DiffusionSettings, folder: Path
+) -> Curves:
+    """Returns where the metrics of a part go."""
+    rate = adamw_rate(part.optimizer, part.steps)
+    return Curves(folder, learning_rate=rate, project=config.wandb)
 
 
 def _encode(
@@ -198,5 +208,6 @@ def _train_diffusion(
             checkpoints=checkpoints,
             save_every=config.save_every,
             progress="diffusion",
+            curves=_curves(config, settings, folder),
             average_decay=settings.average_decay,
         ).average

@@ -18,6 +18,7 @@ from dream_jax.training.finite import is_finite
 SAVING = ".saving-"  # begins the name of a checkpoint that is being written
 CHECKSUMS = "checksums.json"  # of a checkpoint's files: what Orbax reads of a flipped bit is wrong
 ITEM = "default"  # what Orbax writes of a checkpoint
+CURVES = "curves.json"  # the rows of metrics.csv up to the checkpoint
 
 
 class Checkpoints:
@@ -67,8 +68,11 @@ class Checkpoints:
             return f"{CHECKSUMS} is missing or damaged"
         return "" if written else f"{CHECKSUMS} is empty"
 
-    def save(self, step: int, state: Any) -> None:
+    def save(self, step: int, state: Any, curves: dict[str, Any] | None = None) -> None:
         """Writes `state` (host arrays); returns when it is on disk.
+
+        Args:
+          curves: what `curves` gives back after `restore`, in JSON.
 
         Raises:
           UserError: an array of the state is not finite; nothing is written.
@@ -80,16 +84,18 @@ class Checkpoints:
                     f"lower the learning rate ({_listed(self.steps())} kept)"
                 )
         if hosts.is_main() and step != self._whole:
-            self._write(step, state)
+            self._write(step, state, curves or {})
         self._whole = step
         hosts.barrier("checkpoint")
 
-    def _write(self, step: int, state: Any) -> None:
+    def _write(self, step: int, state: Any, curves: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         made, path = self.folder / f"{SAVING}{step}", self.folder / str(step)
         shutil.rmtree(made, ignore_errors=True)
         try:
             self._orbax.save(made / ITEM, args=ocp.args.StandardSave(state))
+            if curves:
+                write_json(made / CURVES, curves)
             write_json(made / CHECKSUMS, checksums(made, CHECKSUMS))
             _flush(made)
         except BaseException:  # such as a full disk, which the unfinished files would keep full
@@ -121,6 +127,11 @@ class Checkpoints:
         advice = f"use another folder, or delete {self.folder} to begin anew"
         self._check_shapes(step, like, place, advice)
         return self._read(step, like, place)
+
+    def curves(self) -> dict[str, Any] | None:
+        """Returns the curves of the state that was restored or saved last; None if it has none."""
+        path = self.folder / str(self._whole) / CURVES
+        return read_json(path) if path.is_file() else None
 
     def restore_network(self, like: dict) -> dict:
         """The network of the newest whole state, whatever else that holds: to start another.

@@ -18,6 +18,7 @@ from dream_jax.errors import UserError
 from dream_jax.training import devices, hosts
 from dream_jax.training.batches import Batches
 from dream_jax.training.checkpoints import Checkpoints
+from dream_jax.training.curves import Curves
 from dream_jax.training.streaming import stream
 
 
@@ -163,12 +164,14 @@ def fit(
     average_decay: float | None = None,
     log_every: int = 20,
     watch: Callable[[int, dict], None] | None = None,
+    curves: Curves | None = None,
     steps_per_call: int = STEPS_PER_CALL,
 ) -> TrainState:
     """Trains to `steps`, continuing from the newest checkpoint, and leaves one of the last step.
 
     The devices are always given the next call before the host looks at the last one's metrics, and
-    a thread prepares and transfers the calls after that; only a checkpoint waits for the devices.
+    a thread prepares and transfers the calls after that; only a checkpoint, and a measurement of
+    the accuracy, wait for the devices.
     A signal takes effect at the end of a call, after a checkpoint: calls have one length, so that
     the training goes on with the program, and to the bits, of one that was not interrupted.
 
@@ -182,6 +185,7 @@ def fit(
       average_decay: decay of the exponential moving average of the parameters, if one is kept.
       log_every: steps between looks at the loss; in between, the host does not wait.
       watch: called with the step and the metrics' means since the last look.
+      curves: where the metrics are written; nowhere if None.
       steps_per_call: most steps in a call; see `call_length`. Looks and checkpoints are made at the
         end of the call in which they are due.
 
@@ -192,6 +196,8 @@ def fit(
       UserError: the loss is not finite, or a checkpoint cannot be read. Checkpoints stay.
     """
     state = checkpoints.restore(state) or state
+    curves = curves or Curves(None)
+    curves.restore(checkpoints.curves())
     start = int(state.step)
     if start >= steps:
         return jax.tree.map(np.asarray, state)
@@ -200,41 +206,86 @@ def fit(
     # which rounds otherwise, and whether a set fits into memory must not change results.
     length = call_length(start, steps, min(steps_per_call, log_every, save_every))
     table = devices.replicate(batches.whole()) if hold else {}
-    saved = start
+    host = _Host(progress, start, steps, curves, watch)
     recent: list[dict] = []
     due: tuple[int, list[dict]] | None = None  # a look put off until the devices have a next call
-
-    def look(done: int, recent: list[dict]) -> None:
-        means = _mean_on_host(recent)
-        bar.update(done - bar.n)
-        bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
-        _check_loss(means["loss"], f"{progress}: the loss is {means['loss']} by step {done}", saved)
-        if watch is not None:
-            watch(done, means)
-
     make = make_steps(objective, optimizer, average_decay)
     state = devices.replicate(state)
     calls = (range(step, step + length) for step in range(start, steps, length))
     transferred = transfer_calls(batches, calls, hold)
-    bar = tqdm(total=steps, initial=start, desc=progress, unit="step")
-    with interrupts.held(), bar, closing(transferred):
+    writing = curves.writing(start, steps, len(batches.rows(start)))
+    with interrupts.held(), host.bar, writing, closing(transferred):
         for done, batch in transferred:
             state, means = make(table, state, batch)
+            curves.begin(done - length)
             recent.append(means)
             if due is not None:
-                look(*due)
+                host.look(*due, row=True)
                 due = None
             looking = done % log_every < length
             stopping = _asked_to_stop(looking)
-            if done % save_every < length or done == steps or stopping:
-                look(done, recent)
-                checkpoints.save(done, devices.unreplicate(state))
-                saved, recent = done, []
-                if stopping:
-                    raise interrupts.Interrupted("another process")  # or by its own signal
+            saving = done % save_every < length or done == steps or stopping
+            testing = curves.due(done, length)
+            if saving or testing:
+                row = looking or testing or done == steps
+                host.look(done, recent, row, state if testing else None)
+                recent = []
             elif looking:
                 due, recent = (done, recent), []
+            if saving:
+                with curves.pause():
+                    checkpoints.save(done, devices.unreplicate(state), curves.kept())
+                host.saved = done
+            if stopping:
+                raise interrupts.Interrupted("another process")  # or by its own signal
     return devices.unreplicate(state)
+
+
+class _Host:
+    """What the host does with the metrics of a training.
+
+    Attributes:
+      bar: the progress bar.
+      saved: the step of the newest checkpoint.
+    """
+
+    def __init__(
+        self,
+        progress: str,
+        start: int,
+        steps: int,
+        curves: Curves,
+        watch: Callable[[int, dict], None] | None,
+    ):
+        self.bar = tqdm(total=steps, initial=start, desc=progress, unit="step")
+        self.saved = start
+        self._progress, self._curves, self._watch = progress, curves, watch
+
+    def look(
+        self, done: int, recent: list[dict], row: bool, tested: TrainState | None = None
+    ) -> None:
+        """Looks at the metrics of some calls, and writes a row of the curves if asked.
+
+        Args:
+          done: steps done after the last of the calls.
+          tested: a state on the devices to measure the accuracy of.
+        """
+        values = _on_host(recent)
+        self._curves.add(values)
+        if row:
+            accuracy = None
+            if tested is not None and self._curves.accuracy is not None:
+                with self._curves.pause():
+                    network = devices.unreplicate((tested.params, tested.model_state))
+                    accuracy = self._curves.accuracy(*network)
+            self._curves.row(done, accuracy)
+        means = {name: float(np.mean(of_steps)) for name, of_steps in values.items()}
+        self.bar.update(done - self.bar.n)
+        self.bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
+        finding = f"{self._progress}: the loss is {means['loss']} by step {done}"
+        _check_loss(means["loss"], finding, self.saved)
+        if self._watch is not None:
+            self._watch(done, means)
 
 
 def _check_loss(loss: float, finding: str, saved: int) -> None:
@@ -261,7 +312,7 @@ def call_length(start: int, end: int, most: int) -> int:
     return next(length for length in range(most, 0, -1) if common % length == 0)
 
 
-def _mean_on_host(recent: list[dict]) -> dict[str, float]:
-    """Means over all steps of some calls' metrics."""
+def _on_host(recent: list[dict]) -> dict[str, np.ndarray]:
+    """Returns the metrics of all steps of some calls: (steps,) each."""
     calls = devices.unreplicate(recent)
-    return {name: float(np.mean(np.concatenate([m[name] for m in calls]))) for name in calls[0]}
+    return {name: np.concatenate([m[name] for m in calls]) for name in calls[0]}

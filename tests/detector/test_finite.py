@@ -148,5 +148,5 @@ def test_anchors_that_are_not_finite_are_refused_before_training(tmp_path):
     anchors = np.ones((2, 4), np.float32)
     anchors[1, 2] = np.nan
     with pytest.raises(UserError, match=r"^token embeddings of the class names: dog has numbers"):
-        learn_latent_space(None, train, anchors, tmp_path)
+        learn_latent_space(None, train, train, anchors, tmp_path)
     assert not list(tmp_path.iterdir())

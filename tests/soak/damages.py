@@ -23,7 +23,7 @@ from tests.soak.laboratory import (
 EVALUATED = [*(f"evaluation/{name}" for name in ("cross_entropy", *METHODS[2:])), "metrics.json"]
 # Folder of a stage → what is made from it; deleted at random, so that the damage matters.
 READERS = {
-    "latent_space": ["embeddings", "embeddings/inliers"],
+    "latent_space": ["embeddings", "embeddings/inliers", "report"],
     "embeddings": ["images/outliers"],
     "embeddings/inliers": ["images/inliers"],
     "images/outliers": ["classifier/dream_ood"],
@@ -263,7 +263,7 @@ def _delete_reader(draw: random.Random, workdir: Path, damaged: str) -> str:
     for part in (damaged, *(str(parent) for parent in Path(damaged).parents)):
         readers = READERS.get(part)
         if part.startswith("classifier/"):
-            readers = [*(readers or ()), part.replace("classifier", "evaluation")]
+            readers = [*(readers or ()), part.replace("classifier", "evaluation"), "report"]
         readers = [name for name in readers or () if (workdir / name).exists()]
         if readers:
             name = draw.choice(readers)

@@ -1,7 +1,8 @@
 """What a run has left in its folder, so that two runs can be compared byte for byte.
 
-Left out is what differs between any two runs: seconds and memory in records and on the page, and
-the files of checkpoints, which Orbax names at random. Checkpoints are compared by what is computed
+Left out is what differs between any two runs: seconds and memory in records and on the page, the
+speed of trainings with TensorBoard's files, which hold it, and the files of checkpoints, which
+Orbax names at random. Checkpoints are compared by what is computed
 from them: features, judgements and scores.
 """
 
@@ -11,6 +12,7 @@ import re
 from pathlib import Path
 
 CHECKPOINTS = "checkpoints"
+MEASURED_FILES = ("speed.csv", "tensorboard", "wandb")  # of a training
 MEASURED = re.compile(rb"<td>(\d+ h )?(\d+ min )?[\d.,]+ (s|min|h|MB|GB)")
 
 
@@ -19,7 +21,8 @@ def read(workdir: Path) -> dict[str, str]:
     found = {}
     for path in sorted(workdir.rglob("*")):
         name = path.relative_to(workdir).as_posix()
-        if CHECKPOINTS in path.parts or path.name.startswith(".lock"):
+        left_out = {CHECKPOINTS, *MEASURED_FILES} & set(Path(name).parts)
+        if left_out or path.name.startswith(".lock"):
             continue
         if path.is_file():
             found[name] = hashlib.sha256(_lasting(path)).hexdigest()

@@ -28,7 +28,7 @@ def row_comparison(
     runs = metrics.get("by_seed", {})
     places, headings, y = _places(methods, sections or {})
     with matplotlib.rc_context(STYLE):
-        figure = figure_of(6.6, 1.1 + 0.23 * y)
+        figure = figure_of(4.2, 1.4 + 0.23 * y)  # as wide as a phone
         axes = figure.add_subplot()
         for row, entry in methods.items():
             at, mean = places[row], get(entry)
@@ -54,14 +54,14 @@ def row_comparison(
         for at, title in headings:
             axes.text(0, at, title, color=GREY, va="center", fontsize=8, fontweight="bold",
                       transform=axes.get_yaxis_transform())  # fmt: skip
-        axes.set_yticks(list(places.values()), [shortened(readable(r, names), 24) for r in places])
+        axes.set_yticks(list(places.values()), [shortened(readable(r, names), 22) for r in places])
         axes.set_ylim(y - 0.4, -0.6)
         axes.set_xlim(0, None)
         axes.grid(axis="x", color=GREY, alpha=0.25, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.tick_params(left=False)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("FPR95 in %, mean over OOD sets; lower is better")
+        axes.set_xlabel("FPR95 in %, mean over OOD sets", fontsize=8)
         axes.set_title("How the rows compare", fontweight="bold", fontsize=11)
         key = [(dot, "mean over seeds" if stds else "measured")]
         if stds:
@@ -70,7 +70,7 @@ def row_comparison(
             level = f"{100 * found['level']:g} %"
             key.append((interval, f"{level} interval over test images"))
         figure.legend(
-            *zip(*key, strict=True), loc="outside lower center", ncols=len(key), fontsize=8,
+            *zip(*key, strict=True), loc="outside lower center", ncols=2, fontsize=8,
             handlelength=1.4, columnspacing=1.2,
         )  # fmt: skip
         return save(figure, path)

@@ -9,9 +9,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dream_jax.evaluation.report.style import DPI, GREY, STYLE, save, shortened
+from dream_jax.evaluation.report.style import DPI, GREY, STYLE, columns, save, wrapped
 
 TILE, GAP = 96, 6  # pixels: an image in a sheet, and the space between two
+NAME = 18  # columns of a class name's line
 MAX_ROWS = 20  # classes shown by image_grid_by_class
 
 
@@ -46,27 +47,29 @@ def image_grid_by_class(
 
 
 def decoded_id_sheet(
-    originals, labels, round_trips, sampled, sampled_labels, class_names, path, columns=12
+    originals, labels, round_trips, sampled, sampled_labels, class_names, path, rows=12
 ) -> Path:
     """What the decoder makes of ID images: test images, their round trips, images by name.
+
+    A row per class, so that long names have room and the sheet is as narrow as a phone.
 
     Args:
         originals, round_trips: (n, ...) images, the same ones in the same order.
         labels: (n,) class indices of `originals`.
         sampled: (m, ...) images generated from the plain class name.
         sampled_labels: (m,) class indices that were asked for.
-        columns: how many at most, each the first images of a class.
+        rows: how many at most, each the first images of a class.
     """
-    rows = ("real test image", "autoencoder round trip", "sampled by name")
-    classes = _evenly(len(class_names), min(columns, len(class_names)))
-    sheet = Sheet(rows=rows, columns=len(classes))
-    for column, label in enumerate(classes):
-        sheet.caption(column, class_names[label])
+    classes = _evenly(len(class_names), min(rows, len(class_names)))
+    sheet = Sheet(rows=[class_names[label] for label in classes], columns=3)
+    for column, text in enumerate(("real", "round trip", "by name")):
+        sheet.head(column, text, wrap=True)
+    for row, label in enumerate(classes):
         for i in np.flatnonzero(np.asarray(labels) == label)[:1]:
-            sheet.put(0, column, originals[i])
-            sheet.put(1, column, round_trips[i])
+            sheet.put(row, 0, originals[i])
+            sheet.put(row, 1, round_trips[i])
         for i in np.flatnonzero(np.asarray(sampled_labels) == label)[:1]:
-            sheet.put(2, column, sampled[i])
+            sheet.put(row, 2, sampled[i])
     return sheet.save(path)
 
 
@@ -82,7 +85,7 @@ class Sheet:
         width = self._left(columns - 1) + TILE
         self.canvas = np.full((height, width, 3), 255, np.uint8)
         self.texts: list[tuple[float, float, str, dict]] = []
-        self.top = self.bottom = 8  # margins in pixels; headings and captions widen them
+        self.top = self.bottom = 8  # margins in pixels; headings widen the upper one
 
     def _left(self, column: int) -> int:
         return column * self.step + (TILE // 2 if column >= self.split else 0)
@@ -91,23 +94,21 @@ class Sheet:
         top, left = row * self.step, self._left(column)
         self.canvas[top : top + TILE, left : left + TILE] = _tile(image)
 
-    def head(self, column: int, text: str) -> None:
+    def head(self, column: int, text: str, wrap: bool = False) -> None:
+        """Writes a heading above a column; it may be as wide as three, unless it is wrapped."""
         style = {"va": "bottom", "ha": "left", "fontweight": "bold", "fontsize": 10}
+        if wrap:
+            text, style = wrapped(text, 8, 2), style | {"fontsize": 9}
         self.texts.append((self._left(column), -8, text, style))
-        self.top = 40
+        self.top = 60 if wrap else 40
 
     def corner(self, text: str) -> None:
         self.texts.append((-14, -8, text, {"va": "bottom", "ha": "right", "color": GREY}))
 
-    def caption(self, column: int, text: str) -> None:
-        x, y = self._left(column) + TILE / 2, len(self.canvas) + 6
-        self.texts.append((x, y, shortened(text, 11), {"va": "top", "ha": "center"}))
-        self.bottom = 36
-
     def save(self, path: Path) -> Path:
         height, width, _ = self.canvas.shape
-        names = [shortened(name, 24) for name in self.rows]
-        left = 28 + 11 * max(map(len, names))
+        names = [wrapped(name, NAME, 4) for name in self.rows]
+        left = 28 + 11 * max(columns(line) for name in names for line in name.split("\n"))
         total_w, total_h = left + width + 8, self.top + height + self.bottom
         with matplotlib.rc_context(STYLE):
             figure = Figure(figsize=(total_w / DPI, total_h / DPI), dpi=DPI, facecolor="white")

@@ -1,7 +1,7 @@
 """What is on the page of a report: figures and facts, from what a run has left."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +9,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dream_jax.data.images import Images
-from dream_jax.evaluation.report import comparison, embeddings, image_sheets, scores
+from dream_jax.evaluation.report import (
+    charts,
+    comparison,
+    embeddings,
+    gallery,
+    image_sheets,
+    scores,
+)
 from dream_jax.evaluation.report.write import Page, write_report
 from dream_jax.legible import legible
 
@@ -42,6 +49,10 @@ class RunResults:
         measured.
       stages: {"stage", "seconds", "peak_memory_mb"} of each stage.
       seed: of the run, or the first of several.
+      readings: of the outliers, see evaluators/outliers.py; {} where there are none.
+      curves: of each training, by its title.
+      command: that made the run, or "".
+      versions: of what it was made with, by name.
     """
 
     name: str
@@ -64,6 +75,10 @@ class RunResults:
     legible: float | None
     stages: Sequence[Mapping]
     seed: int
+    readings: Mapping[str, np.ndarray] = field(default_factory=dict)
+    curves: Mapping[str, charts.Curves] = field(default_factory=dict)
+    command: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seeds(self) -> list:
@@ -211,5 +226,12 @@ def make_page(r: RunResults, folder: Path) -> Path:
         facts=facts(r),
         names=r.titles,
         sections=r.sections,
+        class_names=[legible(name) for name in r.class_names],
+        tiles=gallery.tiles(*r.outliers, r.readings, r.class_names, r.seed) if r.readings else [],
+        small=r.outliers[0].size < gallery.THUMBNAIL // 2,
+        trainings=[(title, charts.training_panels(own)) for title, own in r.curves.items()],
+        roc=charts.roc_panels(r.scores, r.ood(next(iter(r.scores))), r.titles),
+        command=r.command,
+        versions=r.versions,
     )
     return write_report(folder, page)

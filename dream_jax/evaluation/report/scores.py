@@ -63,32 +63,28 @@ def score_histograms(
     bins = np.linspace(low, high if high > low else low + 1, 45)
     threshold = threshold_at_tpr(id_scores)
 
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
     with matplotlib.rc_context(STYLE):
-        figure = figure_of(3.4 * columns + 0.3, 2.2 * rows + 0.7)
-        grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
-        for axes, (title, curves) in itertools.zip_longest(grid.flat, panels, fillvalue=("", ())):
-            if not curves:
-                axes.set_axis_off()
-                continue
+        # One below the other, as wide as a phone.
+        figure = figure_of(4.2, 1.75 * len(panels) + 0.7)
+        grid = figure.subplots(len(panels), 1, squeeze=False, sharex=True)
+        for axes, (title, curves) in zip(grid.flat, panels, strict=True):
             blue = _density(axes, id_scores, bins, BLUE, filled=True)
             for line, (text, colour, scores) in enumerate(curves):
                 other = _density(axes, scores, bins, colour, filled=len(curves) == 1)
                 place = {"transform": axes.transAxes, "va": "top"}
-                axes.text(0, 0.99 - 0.09 * line, text, color=colour, fontweight="bold", **place)
+                axes.text(0, 0.99 - 0.13 * line, text, color=colour, fontweight="bold", **place)
                 if axes is grid.flat[0]:
                     vermillion = other
             axes.set_title(title)
             top = axes.get_ylim()[1]
-            axes.set_ylim(0, top * (1.14 + 0.14 * len(curves)))  # room for the text
+            axes.set_ylim(0, top * (1.14 + 0.2 * len(curves)))  # room for the text
             dashes = axes.vlines(threshold, 0, top, color=INK, linestyle=(0, (4, 3)), linewidth=1)
             axes.set_yticks([])
             axes.spines["left"].set_visible(False)
             axes.set_xlim(bins[0], bins[-1])
             axes.tick_params(labelbottom=True)
-        heading = f"{shortened(method_name, 40)}: densities of scores, higher is more ID"
-        figure.suptitle(heading, fontweight="bold", fontsize=9 if columns == 1 else 11)
+        heading = f"{shortened(method_name, 34)}: scores, higher is more ID"
+        figure.suptitle(heading, fontweight="bold", fontsize=9)
         figure.legend(
             [blue, vermillion, dashes], ["ID test images", "OOD set", "keeps 95 % of ID"],
             loc="outside lower center", ncols=3, fontsize=8, handlelength=1.4, columnspacing=1.2,

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dream_jax.files import read_json
+from dream_jax.ending import program
+from dream_jax.errors import UserError
+from dream_jax.files import read_json, read_npz
+from dream_jax.repair import damaged_files
 from dream_jax.results import Row, stage_of
 from dream_jax.run import Run, Work
 from dream_jax.settings import Settings, as_dict, field_types
@@ -15,6 +21,9 @@ from dream_jax.training import hosts
 
 if TYPE_CHECKING:
     from dream_jax.evaluation.report.page import RunResults
+
+OUTLIERS = "evaluate outliers"  # the stage with what is known about each outlier
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "diffusers", "scikit-learn")
 
 
 def titles(rows: tuple[Row, ...]) -> dict[str, str]:
@@ -29,7 +38,7 @@ def sections(rows: tuple[Row, ...]) -> dict[str, str] | None:
 
 def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
     """Returns the one stage "report", which shows the configuration and so reads all of it."""
-    inputs = ("sample", "round trips test", "metrics")
+    inputs = ("sample", "round trips test", OUTLIERS, "metrics")
     reads = tuple(field_types())
     return [Stage("report", "report", "report", reads, make, inputs, derived=True)]
 
@@ -82,7 +91,44 @@ def results(work: Work) -> RunResults:
             if run.record(name).exists and (record := run.record(name).read())["done"]
         ],
         seed=settings.seed,
+        readings=read_npz(run.folder(OUTLIERS) / "outliers.npz"),
+        curves=curves(run),
+        command=program.command,
+        versions=_versions(),
     )
+
+
+def curves(run: Run) -> dict[str, Mapping]:
+    """Returns the curves of every training that left some, by its title.
+
+    Raises:
+      UserError: they are damaged, and no stage that is chosen makes them again.
+    """
+    from dream_jax.training.curves import METRICS, read_curves
+
+    found: dict[str, Mapping] = {}
+    for name, stage in run.stages.items():
+        if stage.step not in ("learn", "train") or not run.record(name).done:
+            continue
+        if METRICS in damaged_files(run.record(name), thorough=False):
+            raise UserError(
+                f"{run.folder(name) / METRICS}: is missing or damaged; add {stage.step} to --stages"
+            )
+        title = name.replace("train ", "classifier ").replace("_", " ")
+        if own := read_curves(run.folder(name)):
+            found["latent space" if name == "learn" else title] = own
+    return found
+
+
+def _versions() -> dict[str, str]:
+    """Returns the versions of this program and of what it computes with, and the device."""
+    import jax
+
+    from dream_jax import __version__
+
+    found = {"dream_jax": __version__, "Python": platform.python_version()}
+    found |= {name: version(name) for name in PACKAGES}
+    return found | {"device": jax.devices()[0].device_kind}
 
 
 def show(run: Run) -> Path:

@@ -4,6 +4,7 @@ Colours come from the palettes of Okabe and Ito and of Paul Tol, which stay apar
 readers.
 """
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,36 @@ def shortened(text: str, most: int) -> str:
     """Makes a name legible and cuts it to at most `most` characters."""
     text = legible(text)
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def wrapped(text: str, most: int, lines: int) -> str:
+    """Makes a name legible and breaks it into at most `lines` of at most `most` columns.
+
+    Chinese, Japanese and Korean characters take two columns. What does not fit is cut.
+    """
+    rows = [""]
+    for word in legible(text).split():
+        joined = f"{rows[-1]} {word}".strip()
+        if columns(joined) <= most:
+            rows[-1] = joined
+            continue
+        if rows[-1]:
+            rows.append("")
+        for character in word:
+            if columns(rows[-1] + character) > most:
+                rows.append("")
+            rows[-1] += character
+    if len(rows) > lines:
+        rows = rows[:lines]
+        while columns(rows[-1]) > most - 1:
+            rows[-1] = rows[-1][:-1]
+        rows[-1] += "…"
+    return "\n".join(rows)
+
+
+def columns(text: str) -> int:
+    """Returns the width of a text in Latin characters."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def subset(n: int, most: int, seed: int) -> Int[np.ndarray, " chosen"]:

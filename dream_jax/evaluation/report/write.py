@@ -2,11 +2,15 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dream_jax.evaluation.report import layouts, tables
+from dream_jax.evaluation.report import layouts, panels, tables
+from dream_jax.evaluation.report.charts import Panel
+from dream_jax.evaluation.report.gallery import READINGS, SHOWN, Tile
+
+WIDE = 430  # CSS pixels; what is wider scrolls on a phone, where its text would be too small
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,13 @@ class Page:
       facts: (label, value, explanation) each, shown as text.
       names: readable names of rows and OOD sets.
       sections: {row: title of the group of rows that it belongs to}.
+      class_names: of the ID classes, for the gallery.
+      tiles: the gallery of outliers.
+      small: whether their pictures have few pixels, which are shown as squares.
+      trainings: (title, panels) of each training's curves.
+      roc: panels with the ROC curves of the rows of `metrics`, in their order.
+      command: that made the run, or "".
+      versions: of what it was made with, by name.
     """
 
     title: str
@@ -32,6 +43,13 @@ class Page:
     facts: Sequence[tuple[str, str, str]]
     names: Mapping[str, str] | None = None
     sections: Mapping[str, str] | None = None
+    class_names: Sequence[str] = ()
+    tiles: Sequence[Tile] = ()
+    small: bool = False
+    trainings: Sequence[tuple[str, Sequence[Panel]]] = ()
+    roc: Sequence[Panel] = ()
+    command: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_report(folder: Path, page: Page) -> Path:
@@ -94,6 +112,41 @@ def _content(page: Page) -> dict[str, Any]:
         "peak": _memory(max((s.get("peak_memory_mb") or 0 for s in stages), default=0) or None),
         "figures": [{**figure, **_embedded(figure["path"])} for figure in page.figures],
         "facts": page.facts,
+        "trainings": page.trainings,
+        "roc": page.roc,
+        "roc_rows": _roc_rows(page),
+        "command": page.command,
+        "versions": page.versions,
+        **_gallery(page),
+    }
+
+
+def _roc_rows(page: Page) -> list[tuple[int, Any, str, str]]:
+    """Returns (style, swatch, name, mean AUROC) of each line of the ROC panels."""
+    return [
+        (
+            style,
+            panels.swatch(style),
+            layouts.readable(row, page.names),
+            layouts.percent(result["ood"].get("mean", {}).get("auroc")),
+        )
+        for style, (row, result) in enumerate(page.metrics["methods"].items() if page.roc else ())
+    ]
+
+
+def _gallery(page: Page) -> dict[str, Any]:
+    """Returns the gallery's pictures, and what they can be chosen by."""
+    labels = sorted({tile.label for tile in page.tiles})
+    found = {tile.reading for tile in page.tiles}
+    return {
+        "tiles": page.tiles,
+        "tile_classes": [(label, page.class_names[label]) for label in labels],
+        "tile_readings": [(key, name) for key, name in READINGS.items() if key in found],
+        "class_names": page.class_names,
+        "few": SHOWN,
+        "small": page.small,
+        "colours": panels.COLOURS,
+        "dashes": panels.DASHES,
     }
 
 
@@ -122,7 +175,11 @@ def _embedded(path) -> dict:
     with Image.open(path, formats=["PNG"]) as image:
         per_inch = image.info.get("dpi", (96, 96))[0]
         width = round(image.width * 96 / per_inch)
-    return {"data": base64.b64encode(Path(path).read_bytes()).decode("ascii"), "width": width}
+    return {
+        "data": base64.b64encode(Path(path).read_bytes()).decode("ascii"),
+        "width": width,
+        "wide": width > WIDE,
+    }
 
 
 def _duration(seconds: float | None) -> str:

@@ -17,6 +17,9 @@ from dream_jax.evaluation.bootstrap import paired_bootstrap
 from dream_jax.evaluation.evaluators.ood import measure
 from dream_jax.evaluation.report import comparison, embeddings, image_sheets, page, write
 from dream_jax.evaluation.report import scores as histograms
+from dream_jax.evaluation.report.charts import Panel
+from dream_jax.evaluation.report.gallery import Tile
+from dream_jax.evaluation.report.panels import Axis, chart, swatch
 from dream_jax.evaluation.report.write import write_report
 from dream_jax.evaluation.seeds import summarise
 
@@ -65,8 +68,8 @@ def test_image_grid_places_images_by_class(tmp_path, classes):
     assert where["grey"][1] > where["red"][1] + 4 * image_sheets.TILE
 
 
-def test_decoded_id_sheet_has_a_column_for_each_class(tmp_path):
-    """Real image, round trip and image by name of a class stand one below the other."""
+def test_decoded_id_sheet_has_a_row_for_each_class(tmp_path):
+    """Real image, round trip and image by name of a class stand one next to the other."""
     labels, of_sampled = np.array([2, 0, 1, 0]), np.array([1, 0, 1])
     greys = np.array([40, 60, 80])
     images = lambda labels, add: np.concatenate([flat(1, greys[y] + add) for y in labels])  # noqa: E731
@@ -80,20 +83,20 @@ def test_decoded_id_sheet_has_a_column_for_each_class(tmp_path):
         tmp_path / "d.png",
     )
     image = pixels(path)
-    columns = []
+    lines = []
     for label in range(3):
         places = []
         for add in (0, 5, 10):
-            rows, across = np.nonzero(np.all(image == greys[label] + add, axis=-1))
+            down, across = np.nonzero(np.all(image == greys[label] + add, axis=-1))
             if label == 2 and add == 10:
-                assert len(rows) < 0.1 * image_sheets.TILE**2  # none was sampled
+                assert len(down) < 0.1 * image_sheets.TILE**2  # none was sampled
                 continue
-            assert abs(len(rows) / image_sheets.TILE**2 - 1) < 0.2
-            places.append((np.median(rows), np.median(across)))
+            assert abs(len(down) / image_sheets.TILE**2 - 1) < 0.2
+            places.append((np.median(across), np.median(down)))
         assert places == sorted(places)
-        assert len({across for _, across in places}) == 1
-        columns.append(places[0][1])
-    assert columns == sorted(columns) and len(set(columns)) == 3
+        assert np.ptp([down for _, down in places]) < 1
+        lines.append(places[0][1])
+    assert lines == sorted(lines) and len(set(lines)) == 3
 
 
 @pytest.mark.parametrize("classes", [3, 40])
@@ -129,7 +132,7 @@ def test_score_histograms(tmp_path):
     without = histograms.score_histograms(id_scores, sets, {}, "Energy", tmp_path / "n.png")
     green = (0, 122, 88)
     assert has_colour(pixels(with_kept), green) and not has_colour(pixels(without), green)
-    assert pixels(with_kept).shape[1] > pixels(without).shape[1]
+    assert pixels(with_kept).shape[0] > pixels(without).shape[0]  # a panel more
     constant = {"black": np.zeros(4)}
     assert histograms.score_histograms(np.zeros(9), constant, {}, "x", tmp_path / "c.png").is_file()
     with pytest.raises(UserError, match="NaN"):
@@ -299,6 +302,26 @@ def test_tables_lie_beside_the_page(report):
     }
     assert "| Dream-OOD & co | 12.5 / 75.0 / 50.0 |" in (folder / "table.md").read_text()
     assert (folder / "table.csv").read_text().splitlines()[2].startswith("dream_ood,0.125,0.75,")
+
+
+def test_charts_gallery_and_command_show_every_text_as_it_is(tmp_path):
+    drawn = chart([], Axis(HOSTILE), Axis(HOSTILE))
+    panel = Panel(HOSTILE, drawn, [(swatch(0), HOSTILE), (swatch(1), HOSTILE)])
+    row = {"fpr95": 0.25, "auroc": 0.875, "aupr_in": 0.5}
+    content = write.Page(
+        "Toy", {"methods": {"energy": {"id_accuracy": 0.5, "ood": {"mean": row}}}, "seed": 0}
+        | {"config": "toy"}, "{}", stages=[], figures=[], facts=[],
+        names={"energy": HOSTILE}, class_names=[HOSTILE], roc=[panel],
+        tiles=[Tile(0, False, "own", "data:image/png;base64,AA==", [HOSTILE])],
+        trainings=[(HOSTILE, [panel])], command=HOSTILE, versions={HOSTILE: HOSTILE},
+    )  # fmt: skip
+    text = write_report(tmp_path, content).read_text(encoding="utf-8")
+    page = Page(text)
+    # Row: table, legend. Class: heading, choice, caption. Training, its panel, its axis (below and
+    # not in the label), its legend twice; ROC panel and axis. Command and version twice.
+    assert page.shown.count("<script>alert") == 2 + 3 + 5 + 2 + 3
+    assert "<script" not in text and "AUROC" in page.shown
+    assert page.sources.count("data:image/png;base64,AA==") == 1
 
 
 def test_page_without_figures_facts_or_stages(tmp_path):
