@@ -177,10 +177,14 @@ def _tuning(facts: Facts) -> str:
     chosen = ", ".join(f"`{name}={value}`" for name, value in own["chosen"].items())
     if not own["candidates"]:
         return f"Nothing: {chosen} were set by hand."
-    sets = ", ".join(facts.tuning["sets"])
+    sets = facts.tuning["sets"]
+    both = [readable(name) for name in sets if name in facts.measures["ood"]]
+    note = "None of these sets is in the table above."
+    if both:
+        note = f"Of these sets, the table above has {', '.join(both)}: there it flatters."
     return (
-        f"{chosen}: the best of {own['candidates']} candidates on the OOD sets {sets}, with seed "
-        f"{facts.tuning['seed']}. None of these sets is in the table above."
+        f"{chosen}: the best of {own['candidates']} candidates on the OOD sets {', '.join(sets)}, "
+        f"with seed {facts.tuning['seed']}. {note}"
     )
 
 

@@ -98,7 +98,7 @@ def score_by(scorer: ImageScorer, request: Request) -> dict[str, Any]:
     record_path = out.with_name(f"{out.name}.json")
     record = _finished(out, record_path, job, request.keep, images)
     if record is None:
-        ending.program.workdir = out.parent
+        ending.program.workdir = parts.folder
         with _lock(parts.folder):
             parts.begin(job)
             if note := image_list.colour_note(images, scorer.channels):
