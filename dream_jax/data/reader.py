@@ -5,6 +5,7 @@ PostScript under an image's name it would start an interpreter.
 """
 
 import io
+import logging
 import os
 import stat
 import threading
@@ -42,8 +43,10 @@ OTHERS = {
 }
 BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF"}
 
-# Pillow warns of large images, which are refused here, and of what is odd in a readable file.
+# Pillow warns of large images, which are refused here, and of what is odd in a readable file; of
+# what it cannot read it logs what the exception then says as well.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
 
 
 class NotReadable(Exception):

@@ -2,7 +2,10 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from dream_jax.data.registry import load_ood
 from dream_jax.errors import UserError
 from dream_jax.generator.weights import check_weights
 
+ROOT = Path(__file__).resolve().parents[2]
 RNG = np.random.default_rng(0)
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 COLOURS = RNG.integers(0, 256, (6, 8, 3), np.uint8)
@@ -209,3 +213,27 @@ def test_damaged_tiffs_are_not_read_and_print_nothing(option, mode, capfd):
     with pytest.raises(NotReadable, match="is damaged"):
         read(bytes(content))
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_pillow_logs_of_a_tiff_is_not_printed():
+    """In a process of its own: pytest takes what is logged."""
+    reading = """
+import io, struct
+from PIL import Image
+from dream_jax.data.reader import NotReadable, open_image
+
+file = io.BytesIO()
+Image.new("RGB", (8, 8)).save(file, "TIFF")
+content = bytearray(file.getvalue())
+(start,) = struct.unpack_from("<I", content, 4)
+(entries,) = struct.unpack_from("<H", content, start)
+for entry in range(start + 2, start + 2 + 12 * entries, 12):
+    if struct.unpack_from("<H", content, entry) == (277,):  # samples per pixel
+        struct.pack_into("<H", content, entry + 8, 8195)
+try:
+    open_image(bytes(content))
+except NotReadable:
+    print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", reading], capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout, done.stderr) == ("refused\n", "")

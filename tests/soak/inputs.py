@@ -28,6 +28,8 @@ def missing(part: str) -> str:
 
 def images(case: Case) -> Outcome:
     """Damages image files at random, and reads them."""
+    from tests import fuzz_images  # type: ignore[attr-defined]  # another part of the tests
+
     outcome, seed = Outcome(), case.random().randrange(2**31)
     case.folder.mkdir(parents=True, exist_ok=True)
     variables = programs.environment(case.laboratory.compiled) | {"PYTHONPATH": str(REPOSITORY)}
@@ -38,7 +40,7 @@ def images(case: Case) -> Outcome:
     figures = json.loads(ending.printed[-1])
     outcome.counts.update(files=FILES, read=figures["read"], refused=figures["refused"])
     outcome.most["most memory of a file, MB"] = round(figures["peak_mb"])
-    wrong = {"HANGS": figures["hung"], "TRACEBACKS": figures["tracebacks"]}
+    wrong = {name.upper(): figures[name] for name in fuzz_images.FAULTS}
     wrong["ABOVE 1 GB"] = int(figures["peak_mb"] >= 1024)
     for name, count in wrong.items():
         outcome.expect(name, "; ".join(ending.errors) if count else "")
