@@ -14,11 +14,6 @@ from dream_jax.command import command_of
 from dream_jax.config_tree import run_name
 from dream_jax.errors import UserError
 
-# diffusers and transformers announce at every layer that their Flax classes will be removed; the
-# requirements pin the last versions that have them.
-os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file with get_config().")
 flags.FLAGS["config"].parser = config_file.Parser("config")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/<config.name> if not set.")

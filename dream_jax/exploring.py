@@ -228,8 +228,12 @@ def _plain_logits(run: LoadedRun, images: np.ndarray) -> Float[np.ndarray, "n cl
 def _decoded(
     run: LoadedRun, embeddings: np.ndarray, label: int, noise: np.ndarray, seed: int
 ) -> Float[np.ndarray, "n H W C"]:
-    """Returns decoded images as they are read from their files: at the size of the run's data."""
-    made = run.decode(embeddings, np.full(len(embeddings), label), seed, noise)
+    """Returns decoded images as they are read from their files: at the size of the run's data.
+
+    By the prompt of ID images, so that only the embeddings lead away from the class.
+    """
+    prompt = run.settings.decoding.id_prompt
+    made = run.decode(embeddings, np.full(len(embeddings), label), seed, noise, prompt)
     data = run.settings.data
     return Images(
         Pixels(to_bytes(made)), np.arange(len(made)), data.image_size, data.channels, crop=False

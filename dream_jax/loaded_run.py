@@ -152,8 +152,9 @@ class LoadedRun:
         labels: Int[np.ndarray, " n"],
         seed: int = 0,
         noise: Int[np.ndarray, " n"] | None = None,
+        prompt: str | None = None,
     ) -> Float[np.ndarray, "n H W C"]:
-        """Decodes any embeddings by the run's generator, with its first prompt.
+        """Decodes any embeddings by the run's generator.
 
         Args:
           embeddings: such as outliers, of about the length of the anchors.
@@ -161,6 +162,7 @@ class LoadedRun:
           seed: of the noise that the images begin as.
           noise: numbers of the noise; images with equal numbers begin alike. All begin differently
             if not given.
+          prompt: template with a {name} field; the first of `decoding.prompts` if not given.
 
         Returns:
           Images in [0, 1].
@@ -169,10 +171,8 @@ class LoadedRun:
           UserError: the shapes do not fit together, the embeddings are not of the generator's
             width, or an image is not finite.
         """
-        numbers = np.arange(len(embeddings)) if noise is None else np.asarray(noise)
-        given = np.asarray(embeddings), np.asarray(labels), numbers
-        _check_shapes(*given)
-        return decode_given(self._run.work("decode"), *given, seed)
+        given = _checked(embeddings, labels, noise)
+        return decode_given(self._run.work("decode"), *given, seed, prompt)
 
     # Steps ④ and ⑤.
 
@@ -298,13 +298,17 @@ def _as_images(array: np.ndarray) -> Images:
     return Images.of(array)
 
 
-def _check_shapes(embeddings: np.ndarray, labels: np.ndarray, noise: np.ndarray) -> None:
-    shapes = embeddings.shape, labels.shape, noise.shape
-    if embeddings.ndim != 2 or not len(embeddings) or {*shapes[1:]} != {shapes[0][:1]}:
+def _checked(embeddings: Any, labels: Any, noise: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns arrays whose shapes go together; numbers of the noise if none are given."""
+    numbers = np.arange(len(embeddings)) if noise is None else np.asarray(noise)
+    found = np.asarray(embeddings), np.asarray(labels), numbers
+    shapes = [array.shape for array in found]
+    if len(shapes[0]) != 2 or not shapes[0][0] or {*shapes[1:]} != {shapes[0][:1]}:
         raise UserError(
             f"embeddings, labels and noise have the shapes {shapes}; they must be (n, d), (n,) and "
             f"(n,)"
         )
+    return found
 
 
 def _frame(by_seed: Mapping[str, Mapping], rows: Iterable[str]) -> pd.DataFrame:

@@ -140,18 +140,20 @@ def decode_given(
     labels: Int[np.ndarray, " n"],
     numbers: Int[np.ndarray, " n"],
     seed: int,
+    prompt: str | None = None,
 ) -> Float[np.ndarray, "n H W C"]:
     """Returns images of embeddings that no stage sampled; `work` is that of stage "decode".
 
     Args:
-      labels: of the classes whose words the embeddings stand for in the first prompt.
+      labels: of the classes whose words the embeddings stand for in the prompt.
       numbers, seed: see `decode_embeddings`.
+      prompt: template with a {name} field; the first of `decoding.prompts` if not given.
     """
     from dream_jax.decoding.pictures import decode_embeddings
 
     words = _order(work, "outliers", None).words
     chosen = [words[label] for label in labels]
-    prompt = work.settings.decoding.prompts[0]
+    prompt = work.settings.decoding.prompts[0] if prompt is None else prompt
     own = (generator_of(work), *_sampling(work))
     return decode_embeddings(embeddings, chosen, prompt, numbers.tolist(), seed, *own)
 

@@ -1,0 +1,1 @@
+import dream_jax.quiet  # noqa: F401 before diffusers
