@@ -142,8 +142,8 @@ def begin(run: Run, steps: Sequence[str], overwrite: bool) -> None:
     missing = {name for name in chosen if overwrite or not run.done(name)}
     damage = find_damage(run, chosen, missing)
     to_make = [name for name in chosen if name in missing or name in damage]
-    for name in reversed(to_make):  # the checks of decoding are the slowest
-        run.stages[name].check(run.work(name))
+    for name in sorted(to_make, key=lambda name: run.stages[name].step == "decode"):
+        run.stages[name].check(run.work(name))  # of decoding last, which takes longest
     config = run.workdir / FILE
     if not to_make and hosts.from_main(config.exists):
         return

@@ -36,9 +36,12 @@ def prompt_with_placeholder(
       name: the class name, or the word given for it.
 
     Raises:
-      UserError: the prompt, shortened to the text encoder's positions, lacks the name's tokens.
+      UserError: the prompt, shortened to the text encoder's positions, lacks the name's tokens; or
+        the name has none.
     """
     placeholder, wanted = len(vocabulary.table), vocabulary.name_ids(name)
+    if not wanted:
+        raise UserError(f"class {name!r} has no tokens in the text encoder of generator.path")
     text = prompt.format(name=name)
     ids = vocabulary.name_ids(text)
     replaced: list[int] = []

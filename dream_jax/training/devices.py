@@ -67,6 +67,8 @@ def pmap(function: Callable, *, all_processes: bool = False, **kwargs) -> Callab
 
 def replicate(tree: Any) -> Any:
     """Copies a pytree to every local device: each leaf (...) becomes (devices, ...)."""
+    if not jax.tree.leaves(tree):
+        return tree  # of several processes, JAX maps no function without results
     devices = np.arange(jax.local_device_count())
     return pmap(lambda _, tree: tree, in_axes=(0, None))(devices, tree)
 
