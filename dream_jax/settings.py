@@ -38,8 +38,8 @@ Seed = Annotated[int, whole(0, MOST_SEED)]
 Epochs = Annotated[int, whole(1, 1_000_000)]  # also rounds of sampling
 Pictures = Annotated[int, whole(1, 10_000_000)]  # that are decoded, or drawn from a set
 Share = Annotated[float, number(0, 1)]
-Positive = Annotated[float, above(0, 1e6)]
-NotNegative = Annotated[float, number(0, 1e6)]
+Positive = Annotated[float, above(0, 1e20)]
+NotNegative = Annotated[float, number(0, 1e20)]
 
 Augmentation = Literal["none", "affine", "crop_flip", "random_resized_crop"]
 Architecture = Literal["resnet8", "resnet18", "resnet34", "resnet50"]

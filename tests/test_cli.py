@@ -279,7 +279,7 @@ def test_loss_that_is_not_finite(toy, copied_run):
     workdir = copied_run("classifier", "evaluation", "report", "metrics.json")
     before = files_of(workdir / "images")
     config = toy.config()
-    config.classifier.optimizer.weight_decay = 1e6  # weights grow 100,000-fold in a step
+    config.classifier.optimizer.learning_rate = 1e20
     message = refusal(config, workdir, ["train"])
     assert message.startswith("classifier cross_entropy: the loss is ")
     assert "checkpoints up to step 0 are kept" in message
