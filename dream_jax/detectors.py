@@ -14,8 +14,8 @@ Arrays are whatever NumPy converts, such as PyTorch tensors on the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from inspect import Parameter, Signature
 from typing import Any
@@ -47,12 +47,14 @@ class PostHoc:
       options: all its settings.
       head: the last layer of the network, where it was given.
       state: what was fitted; None before.
+      widths: of the features and of the logits, once `fit` was given any.
     """
 
     detector: Detector
     options: Options
     head: Head | None = None
     state: Any = None
+    widths: Mapping[str, int] = field(default_factory=dict)
 
     def fit(
         self,
@@ -75,18 +77,21 @@ class PostHoc:
             number is not finite, or a setting does not fit the data.
         """
         name, needs = self.detector.name, self.detector.needs
-        layer = _head(name, head)
-        if self.detector.fit is nothing_to_fit:
-            return replace(self, head=layer, state={})
+        layer, fits = _head(name, head), self.detector.fit is not nothing_to_fit
         given = {"features": features, "labels": labels, "head": head, "logits": logits}
         if head is not None:
             given["logits"] = logits if logits is not None else head  # which makes them
-        self._refuse_missing("fit", needs, given)
+        self._refuse_missing("fit", needs if fits else frozenset(), given)
         rows = {
             key: _matrix(f"{name}: fit", key, given)
             for key, given in (("features", features), ("logits", logits))
             if given is not None
         }
+        widths = {}
+        if layer is not None:
+            widths = dict(zip(("features", "logits"), layer.kernel.shape, strict=True))
+        if not rows and not fits:
+            return replace(self, head=layer, state={}, widths=widths)
         if not rows:
             raise UserError(f"{name}: fit needs the features or the logits of ID training images")
         # What a detector does not declare as needed it does not look at.
@@ -95,14 +100,15 @@ class PostHoc:
         classes = _labels(name, labels, len(x))
         outputs = rows.get("logits")
         if layer is None and outputs is None:
-            outputs = np.eye(int(classes.max()) + 1, dtype=np.float32)[classes]
+            outputs = _one_hot(name, classes)
         try:
             data = FitData(x, classes, layer if "features" in rows else None, outputs)
         except ValueError as error:
             raise UserError(f"{name}: {error}") from error
         self.detector.check(self.options, len(x))
         fitted = scoring.fit_detectors({name: (name, self.options)}, data)[name]
-        return replace(self, head=layer, state=fitted.state)
+        widths |= {key: array.shape[1] for key, array in rows.items()}
+        return replace(self, head=layer, state=fitted.state, widths=widths)
 
     def score(
         self, features: ArrayLike | None = None, logits: ArrayLike | None = None
@@ -134,13 +140,13 @@ class PostHoc:
         if len({len(array) for array in arrays.values()}) > 1:
             found = ", ".join(f"{len(array)} {key}" for key, array in arrays.items())
             raise UserError(f"{place} got {found}; they must be of the same images")
-        try:
-            return self._program(arrays)["score"]
-        except TypeError as error:  # shapes do not go together
-            shapes = ", ".join(f"{key} {array.shape}" for key, array in arrays.items())
-            raise UserError(
-                f"{place} got {shapes}, which do not fit what the detector was fitted to"
-            ) from error
+        for key, array in arrays.items():  # one column would be broadcast
+            if array.shape[1] != self.widths.get(key, array.shape[1]):
+                raise UserError(
+                    f"{place}: {key} have {array.shape[1]} columns; those that the detector was "
+                    f"fitted to have {self.widths[key]}"
+                )
+        return self._program(arrays)["score"]
 
     @cached_property
     def _program(self) -> MappedFunction:
@@ -184,13 +190,23 @@ def fit_head(features: ArrayLike, logits: ArrayLike) -> Head:
 
 
 def _matrix(place: str, key: str, given: Any) -> Float[np.ndarray, "n columns"]:
-    """Returns an array of the user's in float32."""
-    try:
-        array = np.asarray(given, np.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{place}: {key} cannot be made a NumPy array ({error})") from error
+    """Returns a matrix of the user's in float32."""
+    array = _numbers(place, key, given)
     if array.ndim != 2 or not array.size:
         raise UserError(f"{place}: {key} have the shape {array.shape}; it must be (n, columns)")
+    return array
+
+
+def _numbers(place: str, key: str, given: Any) -> Float[np.ndarray, "..."]:
+    """Returns an array of the user's in float32, all finite."""
+    try:
+        array = np.asarray(given)
+        if not np.iscomplexobj(array):
+            array = array.astype(np.float32, copy=False)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{place}: {key} cannot be made a NumPy array ({error})") from error
+    if np.iscomplexobj(array):
+        raise UserError(f"{place}: {key} are {array.dtype}; they must be real numbers")
     if not is_finite(array):
         raise UserError(f"{place}: {key} have numbers that are NaN or infinite")
     return array
@@ -212,19 +228,35 @@ def _head(name: str, given: Any) -> Head | None:
     """Returns the last layer, given as (kernel, bias) or with `weight` and `bias`."""
     if given is None:
         return None
-    if hasattr(given, "weight"):
-        weight = given.weight.detach() if hasattr(given.weight, "detach") else given.weight
-        bias = given.bias.detach() if hasattr(given.bias, "detach") else given.bias
-        kernel = np.asarray(weight, np.float32).T
-    else:
-        kernel, bias = (np.asarray(leaf, np.float32) for leaf in given)
-    bias = np.zeros(kernel.shape[-1], np.float32) if bias is None else np.asarray(bias, np.float32)
-    if kernel.ndim != 2 or bias.shape != kernel.shape[1:] or not is_finite((kernel, bias)[0]):
+    other = hasattr(given, "weight")
+    if not other and not (isinstance(given, list | tuple) and len(given) == 2):
+        raise UserError(
+            f"{name}: the head is a {type(given).__name__}; it must be (kernel, bias), or an "
+            f"object with a `weight` (classes, d) and a `bias`"
+        )
+    leaves = (given.weight, getattr(given, "bias", None)) if other else given
+    weights, bias = (leaf.detach() if hasattr(leaf, "detach") else leaf for leaf in leaves)
+    kernel = _numbers(name, "the head's weights", weights)
+    kernel = kernel.T if other else kernel
+    bias = np.zeros(kernel.shape[1:]) if bias is None else bias
+    bias = _numbers(name, "the head's biases", bias)
+    if kernel.ndim != 2 or not kernel.size or bias.shape != kernel.shape[1:]:
         raise UserError(
             f"{name}: the head has a kernel {kernel.shape} and a bias {bias.shape}; they must be "
-            f"finite, (d, classes) and (classes,)"
+            f"(d, classes) and (classes,)"
         )
     return Head(kernel, bias)
+
+
+def _one_hot(name: str, labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n classes"]:
+    """Returns logits that stand for labels, where a detector needs no others."""
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= len(labels):
+        raise UserError(
+            f"{name}: labels go from {low} to {high}; they must be class numbers from 0, and below "
+            f"the number of images, {len(labels)}"
+        )
+    return np.eye(high + 1, dtype=np.float32)[labels]
 
 
 def _maker(detector: Detector) -> Callable[..., PostHoc]:

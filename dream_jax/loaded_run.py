@@ -56,7 +56,10 @@ def load_run(folder: str | os.PathLike[str]) -> LoadedRun:
     """
     root = Path(folder).expanduser()
     if not (root / FILE).is_file():
-        raise UserError(f"{root}: is no folder of a run: it has no {FILE}")
+        raise UserError(
+            f"{root}: is no folder of a run: it has no {FILE}; `make quickstart` makes one in "
+            f"runs/quickstart"
+        )
     return LoadedRun(pipeline.make_run(typed(Settings, read_config(root), ""), root))
 
 

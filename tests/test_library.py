@@ -132,7 +132,10 @@ HEAD = (np.ones((4, 3)), np.zeros(3))
         (lambda: detectors.knn(k=3).fit(X * np.nan), "features have numbers that are NaN"),
         (lambda: detectors.knn(k=3).fit(["a"]), "cannot be made a NumPy array"),
         (lambda: detectors.knn(k=3).fit(X).score(), "knn: score needs features"),
-        (lambda: detectors.knn(k=3).fit(X).score(features=X[:, 1:]), r"features \(30, 3\), which"),
+        (
+            lambda: detectors.knn(k=3).fit(X).score(features=X[:, 1:]),
+            "have 3 columns; .* 4",
+        ),
         (lambda: detectors.react().fit(X, Y), "react: fit needs head"),
         (lambda: detectors.react().fit(X, Y, head=(HEAD[0].T, HEAD[1])), "react: the head has"),
         (lambda: detectors.react().fit(X, Y, head=(HEAD[0][1:], HEAD[1])), "do not fit together"),
@@ -146,6 +149,23 @@ HEAD = (np.ones((4, 3)), np.zeros(3))
             "30 features, 29 logits",
         ),
         (lambda: detectors.fit_head(X, X[1:]), "30 features and 29 logits"),
+        (lambda: detectors.react().fit(X, Y, head=3), "the head is a int; it must be"),
+        (lambda: detectors.react().fit(X, Y, head=(*HEAD, 0)), "the head is a tuple; it must be"),
+        (lambda: detectors.react().fit(X, Y, head="ab"), "the head is a str; it must be"),
+        (lambda: detectors.react().fit(X, Y, head=("a", "b")), "head's weights cannot be made"),
+        (lambda: detectors.phi().fit(head=(HEAD[0], HEAD[1] * np.nan)), "head's biases have"),
+        (lambda: detectors.energy().fit(X * np.nan, Y), "energy: fit: features have numbers"),
+        (lambda: detectors.energy().fit(X, Y[1:], logits=X), r"of the shape \(30,\)"),
+        (lambda: detectors.energy().fit(X, head=HEAD).score(logits=X), "logits have 4 columns"),
+        # One column would be broadcast to scores that mean nothing.
+        (lambda: detectors.mahalanobis().fit(X, Y).score(X[:, :1]), "features have 1 columns"),
+        (lambda: detectors.mahalanobis().fit(X, Y - 9), "labels go from -9 to -7; they must be"),
+        (lambda: detectors.mahalanobis().fit(X, Y + 10**12), "labels go from 1000000000000 to"),
+        (lambda: detectors.knn(k=3).fit(X + 1j), "features are complex128; they must be real"),
+        (lambda: dream_jax.ood_metrics("abc", Y), "ID scores: cannot be made an array of numbers"),
+        (lambda: dream_jax.ood_metrics(Y, [[1], [1, 2]]), "OOD scores: cannot be made"),
+        (lambda: dream_jax.ood_metrics(X, Y), r"ID scores: have the shape \(30, 4\); it must be"),
+        (lambda: dream_jax.ood_metrics(Y, 1.0), r"OOD scores: have the shape \(\); it must be"),
     ],
 )
 def test_what_a_detector_cannot_use_is_named(call, line):
@@ -179,7 +199,7 @@ def test_what_a_run_does_not_have_is_named(run, call, line):
 
 
 def test_folders_that_hold_no_run(toy_run, copied_run, tmp_path):
-    with pytest.raises(UserError, match=r"is no folder of a run: it has no config\.json"):
+    with pytest.raises(UserError, match=r"it has no config\.json; `make quickstart` makes"):
         dream_jax.load_run(tmp_path)
     workdir = copied_run("embeddings", "metrics.json")
     run = dream_jax.load_run(workdir)

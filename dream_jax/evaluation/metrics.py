@@ -26,7 +26,7 @@ def ood_metrics(id_scores, ood_scores) -> dict[str, float]:
         average precision.
 
     Raises:
-        UserError: either array is empty or holds a NaN or an infinity.
+        UserError: either array is empty, not of the shape (n,), or holds a NaN or an infinity.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
@@ -84,7 +84,12 @@ def mean_over_sets(per_set: Mapping[str, Mapping[str, float]]) -> dict[str, floa
 
 
 def _checked(scores, what: str) -> np.ndarray:
-    scores = np.asarray(scores, np.float64).ravel()
+    try:
+        scores = np.asarray(scores, np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{what}: cannot be made an array of numbers ({error})") from error
+    if scores.ndim != 1:
+        raise UserError(f"{what}: have the shape {scores.shape}; it must be (n,)")
     if scores.size == 0:
         raise UserError(f"{what}: empty; at least one score is needed")
     if bad := int(np.count_nonzero(~np.isfinite(scores))):
