@@ -234,7 +234,7 @@ def _head(name: str, given: Any) -> Head | None:
             f"{name}: the head is a {type(given).__name__}; it must be (kernel, bias), or an "
             f"object with a `weight` (classes, d) and a `bias`"
         )
-    leaves = (given.weight, getattr(given, "bias", None)) if other else given
+    leaves: Any = (given.weight, getattr(given, "bias", None)) if other else given
     weights, bias = (leaf.detach() if hasattr(leaf, "detach") else leaf for leaf in leaves)
     kernel = _numbers(name, "the head's weights", weights)
     kernel = kernel.T if other else kernel

@@ -88,8 +88,9 @@ def _checked(scores, what: str) -> np.ndarray:
         scores = np.asarray(scores, np.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{what}: cannot be made an array of numbers ({error})") from error
-    if scores.ndim != 1:
+    if not scores.ndim or scores.size != max(scores.shape):
         raise UserError(f"{what}: have the shape {scores.shape}; it must be (n,)")
+    scores = scores.ravel()
     if scores.size == 0:
         raise UserError(f"{what}: empty; at least one score is needed")
     if bad := int(np.count_nonzero(~np.isfinite(scores))):
