@@ -112,8 +112,15 @@ def walk_beyond(
       steps: number of points.
       reach: how far to go, in angles from the anchor to the outlier.
       seed: of the noise.
+
+    Raises:
+      UserError: the run has no such class or outlier, or there are fewer than 2 steps.
     """
-    label = label_of(run, name)
+    label, count = label_of(run, name), run.embeddings.shape[1]
+    if not 0 <= outlier < count:
+        raise UserError(f"there is no outlier {outlier} of class {name!r}; it has {count}, from 0")
+    if steps < 2:
+        raise UserError(f"steps is {steps}; it must be at least 2")
     points = walk(run.features.anchors[label], run.embeddings[label, outlier], steps, reach)
     images = _decoded(run, points, label, np.zeros(steps, int), seed)
     return Walk(
@@ -135,9 +142,14 @@ def by_scale(
       scales: values of `sampling.scale`; the other settings are the run's.
       count: images at each scale.
       seed: of the sampler and of the decoder.
+
+    Raises:
+      UserError: the run has no such class, or a scale is not allowed.
     """
     import pandas as pd
 
+    if not len(scales) or count < 1:
+        raise UserError(f"scales are {scales!r} and count is {count}; one of each is the least")
     label, known = label_of(run, name), run.features
     features = known.features[known.labels == label]
     length = np.linalg.norm(known.anchors[label])

@@ -1,6 +1,7 @@
 """What all tests share. Imported before any test file, so before JAX and diffusers."""
 
 import dataclasses
+import gc
 import os
 import shutil
 import subprocess
@@ -42,6 +43,23 @@ def pytest_collection_modifyitems(items):
 def pytest_unconfigure():
     if not IS_WORKER:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
+# Linux gives a process 65,530 mappings of memory, of which each compiled program takes some; beyond
+# them XLA crashes.
+MOST_MAPPINGS = 25_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_earlier_files():
+    """Forgets compiled programs between files when they are many."""
+    maps = Path("/proc/self/maps")
+    if "jax" in sys.modules and maps.exists():
+        with maps.open("rb") as lines:
+            many = sum(1 for _ in lines) > MOST_MAPPINGS
+        if many:
+            sys.modules["jax"].clear_caches()
+            gc.collect()
 
 
 @pytest.fixture(scope="session")
