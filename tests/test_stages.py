@@ -1,5 +1,6 @@
 """What every stage declares: the fields that it reads, and which stages a field outdates."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -241,7 +242,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+# All trainings in one process take two minutes and thousands of compiled programs.
+SLOW = pytest.mark.skipif(
+    "DREAM_JAX_SHARED" not in os.environ, reason="takes minutes; runs where DREAM_JAX_SHARED is set"
+)
+
+
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=SLOW if name == "all" else ()) for name in VARIANTS]
+)
 def test_stages_read_the_fields_that_they_declare(toy, tmp_path, variant):
     """Every stage is made with settings that record what is read."""
     config = toy.config()
