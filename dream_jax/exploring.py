@@ -17,6 +17,7 @@ from scipy.stats import rankdata
 
 from dream_jax.data.images import Images
 from dream_jax.data.sources import Pixels, to_bytes
+from dream_jax.detector.methods import PLAIN
 from dream_jax.errors import UserError
 from dream_jax.keys import stage_key
 from dream_jax.knn import kth_sq_distance
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dream_jax.loaded_run import LoadedRun
-
-PLAIN = "cross_entropy"  # the training of the classifier that has seen no outliers
 
 
 class Walk(NamedTuple):

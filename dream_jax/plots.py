@@ -19,7 +19,16 @@ from dream_jax.errors import UserError
 from dream_jax.evaluation.metrics import threshold_at_tpr
 from dream_jax.evaluation.report import embeddings, image_sheets
 from dream_jax.evaluation.report.scores import score_histograms
-from dream_jax.evaluation.report.style import BLUE, STYLE, VERMILLION, figure_of, save, shortened
+from dream_jax.evaluation.report.style import (
+    BLUE,
+    GREY,
+    INK,
+    STYLE,
+    VERMILLION,
+    figure_of,
+    save,
+    shortened,
+)
 from dream_jax.exploring import label_of
 
 if TYPE_CHECKING:
@@ -161,9 +170,9 @@ def against_known(run: LoadedRun, row: str, own: Float[np.ndarray, " n"]) -> Pic
             clipped = np.clip(values, low, high)
             axes.hist(clipped, bins, density=True, color=colour, alpha=0.35, label=title)
         clipped = np.clip(own, low, high)
-        style: Any = {"histtype": "step", "color": "#222222", "linewidth": 1.6}
+        style: Any = {"histtype": "step", "color": INK, "linewidth": 1.6}
         axes.hist(clipped, bins, density=True, label="your images", **style)
-        axes.axvline(threshold_at_tpr(found["id"]), color="#8a8a8a", linestyle="--", linewidth=1)
+        axes.axvline(threshold_at_tpr(found["id"]), color=GREY, linestyle="--", linewidth=1)
         axes.set(xlabel="score, higher is more ID", yticks=[])
         figure.legend(loc="outside upper left", ncols=3)
         return _drawn(lambda path: save(figure, path))
@@ -189,7 +198,7 @@ def roc(run: LoadedRun, name: str, rows: Sequence[str] | None = None) -> Picture
             both = np.concatenate([found["id"], found[name]])
             false, true, _ = roc_curve(np.arange(len(both)) < len(found["id"]), both)
             axes.plot(100 * false, 100 * true, label=shortened(run.rows[key], 24), linewidth=1.4)
-        axes.axhline(95, color="#8a8a8a", linewidth=0.8, linestyle="--")
+        axes.axhline(95, color=GREY, linewidth=0.8, linestyle="--")
         axes.set(xlabel="OOD images taken for ID, in %", ylabel="ID images kept, in %")
         axes.set_title(f"ID test images against {name}")
         figure.legend(loc="outside right upper", fontsize=8)
@@ -215,7 +224,7 @@ def walk(way: Walk) -> Picture:
         other.plot(way.share, 100 * way.confidence, color=BLUE, marker="s", markersize=3)
         other.set_ylim(-3, 103)
         other.set_ylabel("confidence in the class, %", color=BLUE)
-        axes.axvline(1, color="#8a8a8a", linewidth=0.8, linestyle="--")
+        axes.axvline(1, color=GREY, linewidth=0.8, linestyle="--")
         return _drawn(lambda path: save(figure, path))
 
 
