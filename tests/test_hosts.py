@@ -15,6 +15,7 @@ from dream_jax.data.parts import read_decoded, written_images
 from dream_jax.errors import UserError
 from dream_jax.files import PARTIAL, read_json, read_npz
 from dream_jax.training import devices, hosts
+from tests.soak.results import read as lasting_results
 
 KINDS = {"outliers": 20, "by_name": 10, "by_name_test": 10}
 # Devices and processes sum gradients in different orders, and training makes the rounding errors
@@ -243,11 +244,7 @@ def test_process_0_speaks_and_writes(runs):
     assert "FPR95" in runs.outputs[0]
     assert "──" not in runs.outputs[1] and "FPR95" not in runs.outputs[1]
     names = [
-        {
-            str(path.relative_to(folder))
-            for path in folder.rglob("*")
-            if path.is_file() and "checkpoints" not in path.parts and "part-" not in str(path)
-        }
+        {name for name in lasting_results(folder) if "part-" not in name}
         for folder in (runs.one, runs.two)
     ]
     assert names[0] == names[1]
