@@ -47,6 +47,7 @@ Stem = Literal["small", "stride2", "imagenet"]
 ModelPrecision = Literal["auto", "float32", "bfloat16"]
 GeneratorPrecision = Literal["auto", "float32", "bfloat16", "float16"]
 Scheduler = Literal["plms", "ddim", "dpmsolver++"]
+Noise = Literal["own", "shared"]
 Selection = Literal["paper", "published"]
 
 
@@ -117,6 +118,7 @@ class SamplingSettings:
     scale: Positive
     keep: Count
     rounds: Epochs
+    noise: Noise
     selection: Selection
 
 

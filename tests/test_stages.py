@@ -74,7 +74,7 @@ OUTDATED: dict[str, set[str]] = {
     **each("latent_space.optimizer", "learning_rate final_learning_rate warmup", OF_LEARN),
     **each("latent_space.optimizer", "momentum weight_decay", OF_LEARN),
     **each("sampling", "k boundary per_round candidates scale keep rounds", OF_SAMPLE),
-    "sampling.selection": OF_SAMPLE | OF_INLIERS,
+    **each("sampling", "noise selection", OF_SAMPLE | OF_INLIERS),
     **each("inliers", "k per_round candidates scale keep rounds", OF_INLIERS),
     "inliers.images": {"decode inliers", *of("dream_id")},
     "inliers.confirmed": of("dream_id"),
@@ -121,6 +121,7 @@ OTHER: dict[str, Any] = {
     "model.precision": "bfloat16",
     "latent_space.augment": "none",
     "classifier.augment": "none",
+    "sampling.noise": "shared",
     "sampling.selection": "published",
     "inliers.confirmed": True,
     "generator.path": "dream_jax/miniature/weights/glyphs",
@@ -176,6 +177,8 @@ def test_every_stage_is_in_the_table(config):
 
 @pytest.mark.parametrize("field", OUTDATED)
 def test_a_field_outdates_the_stages_that_depend_on_it_and_no_others(config, field):
+    if field == "sampling.selection":
+        config.sampling.noise = "shared"  # the other selection needs it
     value: Any = config
     for part in field.split("."):
         value = value[part]

@@ -16,8 +16,8 @@ from dream_jax.training.finite import check_arrays
 
 OUTLIERS = (*ID_FIELDS, "seed", "sampling")
 INLIERS = (
-    *(*ID_FIELDS, "seed", "sampling.selection", "inliers.k", "inliers.per_round"),
-    *("inliers.candidates", "inliers.scale", "inliers.keep", "inliers.rounds"),
+    *(*ID_FIELDS, "seed", "sampling.noise", "sampling.selection", "inliers.k"),
+    *("inliers.per_round", "inliers.candidates", "inliers.scale", "inliers.keep", "inliers.rounds"),
 )
 
 
@@ -61,7 +61,7 @@ def make(work: Work, kind: str) -> None:
 
     settings = work.settings
     if kind == "inliers":
-        sampler = SamplerSettings.of_inliers(settings.inliers, settings.sampling.selection)
+        sampler = SamplerSettings.of_inliers(settings.inliers, settings.sampling)
     else:
         sampler = SamplerSettings.of_outliers(settings.sampling)
     known, path = work.run.features, work.run.folder("learn") / "features.npz"
