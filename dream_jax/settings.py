@@ -48,6 +48,7 @@ ModelPrecision = Literal["auto", "float32", "bfloat16"]
 GeneratorPrecision = Literal["auto", "float32", "bfloat16", "float16"]
 Scheduler = Literal["plms", "ddim", "dpmsolver++"]
 Selection = Literal["paper", "published"]
+Map = Literal["tsne", "umap"]
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,12 @@ class TuningSettings:
 
 
 @dataclass(frozen=True)
+class ReportSettings:
+    figure_class: Annotated[str, text("the name of a class, or empty for the one in the middle")]
+    map: Map
+
+
+@dataclass(frozen=True)
 class Settings:
     """A whole configuration; `configs/base.py` explains each field."""
 
@@ -228,6 +235,7 @@ class Settings:
     classifier: ClassifierSettings
     fine_tune: FineTuneSettings
     tuning: TuningSettings
+    report: ReportSettings
 
 
 def field_types(kind: type = Settings, prefix: str = "") -> dict[str, Any]:
