@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
     config.classifier = classifier()
     config.fine_tune = fine_tune()
     config.tuning = tuning()
+    config.report = report()
     return config
 
 
@@ -190,3 +191,11 @@ def tuning() -> ConfigDict:
     tuning.candidates = ConfigDict()  # row → setting → values; all combinations are tried
     tuning.record = ""  # the tuning.json that settings were chosen by, for the report
     return tuning
+
+
+def report() -> ConfigDict:
+    """What the report shows."""
+    report = ConfigDict()
+    report.figure_class = ""  # whose outlier embeddings are drawn (figure 4); "" one in the middle
+    report.map = "tsne"  # how features are drawn in two dimensions; "umap" needs umap-learn
+    return report

@@ -49,6 +49,7 @@ GeneratorPrecision = Literal["auto", "float32", "bfloat16", "float16"]
 Scheduler = Literal["plms", "ddim", "dpmsolver++"]
 Noise = Literal["own", "shared"]
 Selection = Literal["paper", "published"]
+Map = Literal["tsne", "umap"]
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,12 @@ class TuningSettings:
 
 
 @dataclass(frozen=True)
+class ReportSettings:
+    figure_class: Annotated[str, text("the name of a class, or empty for the one in the middle")]
+    map: Map
+
+
+@dataclass(frozen=True)
 class Settings:
     """A whole configuration; `configs/base.py` explains each field."""
 
@@ -230,6 +237,7 @@ class Settings:
     classifier: ClassifierSettings
     fine_tune: FineTuneSettings
     tuning: TuningSettings
+    report: ReportSettings
 
 
 def field_types(kind: type = Settings, prefix: str = "") -> dict[str, Any]:

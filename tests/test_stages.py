@@ -26,6 +26,7 @@ ROUND_TRIPS = {"round trips test", "round trips train"}
 ALL = {
     *("learn", "sample", "sample inliers", "decode", "decode inliers", *BY_NAME, *ROUND_TRIPS),
     *(*TRAIN, *SCORES, "evaluate shifted", "evaluate legible", "evaluate outliers", *END),
+    "evaluate embeddings",
 }
 
 
@@ -38,7 +39,7 @@ def of(*trainings: str) -> set[str]:
 IMAGINED = of("dream_id", "dream_ood")
 OF_OOD = SCORES | END
 JUDGED = "evaluate outliers"
-OF_SAMPLE = {"sample", "decode", JUDGED, *of("dream_ood")}
+OF_SAMPLE = {"sample", "evaluate embeddings", "decode", JUDGED, *of("dream_ood")}
 OF_INLIERS = {"sample inliers", "decode inliers", *of("dream_id")}
 OF_LEARN = {"learn", *OF_SAMPLE, *OF_INLIERS}
 OF_BY_NAME_TEST = {"decode by_name_test", "evaluate legible", *OF_OOD}
@@ -98,6 +99,7 @@ OUTDATED: dict[str, set[str]] = {
     **each("fine_tune", "epochs batch_size outlier_batch_size learning_rate", {"report"}),
     **each("tuning", "seed candidates", {"report"}),
     "tuning.record": END,
+    **each("report", "figure_class map", {"report"}),
 }
 # These change which stages there are: tests/test_rows.py.
 STRUCTURE = {"seeds", "methods", "method_options"}
@@ -132,6 +134,8 @@ OTHER: dict[str, Any] = {
     "decoding.id_prompt": "the {name}",
     "decoding.name_suffixes": ConfigDict({"zero": "digit"}),
     "tuning.candidates": ConfigDict({"knn": {"k": (1, 2)}}),
+    "report.figure_class": "zero",
+    "report.map": "umap",
     "tuning.record": str(toy_module.REPOSITORY / "configs" / "quickstart_tuning.json"),
 }
 
