@@ -48,6 +48,7 @@ ModelPrecision = Literal["auto", "float32", "bfloat16"]
 GeneratorPrecision = Literal["auto", "float32", "bfloat16", "float16"]
 Scheduler = Literal["plms", "ddim", "dpmsolver++"]
 Selection = Literal["paper", "published"]
+Method = Literal["knn", "bood"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class LatentSpaceSettings:
 
 @dataclass(frozen=True)
 class SamplingSettings:
+    method: Method
     k: Count
     boundary: Count
     per_round: Count
@@ -118,6 +120,14 @@ class SamplingSettings:
     keep: Count
     rounds: Epochs
     selection: Selection
+
+
+@dataclass(frozen=True)
+class BoodSettings:
+    step: Annotated[float, above(0, 1)]  # a unit vector's components are at most 1
+    share: Annotated[float, above(0, 1)]
+    beyond: Annotated[int, whole(0, 1000)]
+    most_steps: Annotated[int, whole(1, 10_000)]
 
 
 @dataclass(frozen=True)
@@ -222,6 +232,7 @@ class Settings:
     model: ModelSettings
     latent_space: LatentSpaceSettings
     sampling: SamplingSettings
+    bood: BoodSettings
     inliers: InlierSettings
     generator: GeneratorSettings
     decoding: DecodingSettings
