@@ -48,6 +48,7 @@ ModelPrecision = Literal["auto", "float32", "bfloat16"]
 GeneratorPrecision = Literal["auto", "float32", "bfloat16", "float16"]
 Scheduler = Literal["plms", "ddim", "dpmsolver++"]
 Selection = Literal["paper", "published"]
+Resize = Literal["antialiased", "bilinear", "nearest", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ class DecodingSettings:
         mapping("a text without braces for each of some class names, or empty", is_suffix),
     ]
     image_size: Annotated[int, whole(8, 4096)]
+    resize: Resize
     steps: Count
     guidance: NotNegative
     batch_size: NeutralCount

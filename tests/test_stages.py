@@ -84,7 +84,7 @@ OUTDATED: dict[str, set[str]] = {
     "generator.scheduler": OF_DECODING,
     "decoding.prompts": {"decode", JUDGED, *of("dream_ood")},
     "decoding.id_prompt": OF_DECODING - {"decode", JUDGED},
-    **each("decoding", "name_suffixes image_size steps guidance", OF_DECODING),
+    **each("decoding", "name_suffixes image_size resize steps guidance", OF_DECODING),
     **each("decoding", "batch_size vae_batch_size", NOTHING),
     "decoding.outliers": {"decode", JUDGED, *of("dream_ood")},
     "decoding.by_name": {"decode by_name", *of("dream_ood")},
@@ -130,6 +130,7 @@ OTHER: dict[str, Any] = {
     "decoding.prompts": ("the {name}",),
     "decoding.id_prompt": "the {name}",
     "decoding.name_suffixes": ConfigDict({"zero": "digit"}),
+    "decoding.resize": "mixed",
     "tuning.candidates": ConfigDict({"knn": {"k": (1, 2)}}),
     "tuning.record": str(toy_module.REPOSITORY / "configs" / "quickstart_tuning.json"),
 }
