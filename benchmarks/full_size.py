@@ -207,12 +207,13 @@ def main():
     def plain_decode(params, latents):
         return pipeline.vae.apply({"params": params}, latents, method=pipeline.vae.decode).sample
 
-    images = part(
+    images, _ = part(
         "vae",
         "VAE decoder",
         functools.partial(decode_latents, pipeline, at_once=1, image_shape=None),
         lambda params: plain(plain_decode, params, latents),
         latents,
+        keys,
     )
     assert images.shape == (1, 1, 512, 512, 3) and bool(jnp.isfinite(images).all())
     result = {

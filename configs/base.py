@@ -162,7 +162,12 @@ def decoding() -> ConfigDict:
     decoding.prompts = ("A high-quality image of the {name}",)  # of outliers, taken in turn
     decoding.id_prompt = "A high-quality image of the {name}"  # of images of the plain classes
     decoding.name_suffixes = ConfigDict()  # class name → what prompts say after it
-    decoding.image_size = 32  # of the files, to which the generator's pictures are resized
+    decoding.image_size = 32  # of the files; may be larger than data.image_size
+    # How the generator's pictures are brought to it: "antialiased"; "bilinear" without antialiasing
+    # (the published code); "nearest"; or "mixed", one of the three for each picture, by its own
+    # random key. Files that are read at another size are resized antialiased, and so are round
+    # trips.
+    decoding.resize = "antialiased"
     decoding.steps = 50  # denoising steps
     decoding.guidance = 7.5  # scale of classifier-free guidance
     decoding.batch_size = 32  # images at once over all devices

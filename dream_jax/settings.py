@@ -51,6 +51,7 @@ Noise = Literal["own", "shared"]
 Selection = Literal["paper", "published"]
 Map = Literal["tsne", "umap"]
 Method = Literal["knn", "bood"]
+Resize = Literal["antialiased", "bilinear", "nearest", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,7 @@ class DecodingSettings:
         mapping("a text without braces for each of some class names, or empty", is_suffix),
     ]
     image_size: Annotated[int, whole(8, 4096)]
+    resize: Resize
     steps: Count
     guidance: NotNegative
     batch_size: NeutralCount

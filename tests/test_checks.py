@@ -113,6 +113,7 @@ def test_all_rows_can_be_asked_for_in_every_configuration():
         ("decoding.batch_size", 0, "at least 1"),
         ("decoding.batch_size", -5, "at least 1"),
         ("decoding.by_name", 0, "above 0"),
+        ("decoding.resize", "bicubic", "antialiased, bilinear, mixed, nearest"),
         ("decoding.by_name_test", 0, "at least 1"),
         ("classifier.batch_size", 0, "at least 1"),
         ("classifier.round_trip_share", 1.2, "at most 1"),

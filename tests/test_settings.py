@@ -9,6 +9,7 @@ from dream_jax import settings as module
 from dream_jax.checks import check, rule_of
 from dream_jax.data.augment import AUGMENTATIONS
 from dream_jax.generator.load import PRECISIONS
+from dream_jax.generator.resizing import MIXED, WAYS
 from dream_jax.generator.schedulers import SCHEDULERS
 from dream_jax.models.resnet import ARCHITECTURES, STEMS
 from dream_jax.models.resnet import PRECISIONS as MODEL_PRECISIONS
@@ -40,6 +41,7 @@ def settings(toy):
         (module.GeneratorPrecision, (AUTO, *PRECISIONS)),
         (module.Scheduler, SCHEDULERS),
         (module.Selection, SHARED_ROUNDS),
+        (module.Resize, (*WAYS, MIXED)),
     ],
 )
 def test_names_that_are_allowed_are_those_that_exist(kind, known):

@@ -22,6 +22,7 @@ from dream_jax.decoding.prompts import plain_prompt, prompt_with_placeholder
 from dream_jax.errors import UserError
 from dream_jax.files import remove_partial
 from dream_jax.generator.interface import Generator, Sampling
+from dream_jax.generator.resizing import MIXED, WAYS, ways_of
 from dream_jax.keys import stage_key
 from dream_jax.results import OUTLIERS
 from dream_jax.settings import DecodingSettings
@@ -148,7 +149,7 @@ def decode_pictures(
     if fault is not None:
         raise UserError(f"{paths[fault.row]}: {fault.fault}") from fault
     hosts.barrier(f"{order.kind} decoded")
-    _list_parts(order, pictures, folder)
+    _list_parts(order, pictures, sampling, folder)
 
 
 def _decoded(
@@ -181,9 +182,19 @@ def _decoded(
     )
 
 
-def _list_parts(order: Order, pictures: Sequence[Picture], folder: Path) -> None:
-    """Writes the list of every part, including those of an earlier run with more processes."""
+def _list_parts(
+    order: Order, pictures: Sequence[Picture], sampling: Sampling, folder: Path
+) -> None:
+    """Writes the list of every part, including those of an earlier run with more processes.
+
+    Where pictures are resized in several ways, it tells the way of each.
+    """
     planned = {picture.file_name: picture for picture in pictures}
+    ways: dict[str, dict[str, str]] = {}
+    if sampling.resize == MIXED:
+        keys = jax.random.key_data(_image_keys(order, "decode", range(len(pictures))))
+        names = [[*WAYS][way] for way in np.asarray(ways_of(keys))]
+        ways = {p.file_name: {"resize": name} for p, name in zip(pictures, names, strict=True)}
     parts = list(written_images(folder).items())
     for part, names in parts[hosts.index() :: hosts.count()]:
         found = [planned[name] for name in names if name in planned]
@@ -195,6 +206,7 @@ def _list_parts(order: Order, pictures: Sequence[Picture], folder: Path) -> None
                 "embedding": picture.embedding,
                 "seed": order.seed,
                 "prompt": picture.prompt,
+                **ways.get(picture.file_name, {}),
             }
             for picture in sorted(found, key=lambda p: Path(p.file_name).name)
         ]

@@ -41,6 +41,7 @@ DECODING = (
     *GENERATOR,
     *("seed", "generator.scheduler", "decoding.name_suffixes", "decoding.image_size"),
     *("decoding.steps", "decoding.guidance", "decoding.batch_size", "decoding.vae_batch_size"),
+    "decoding.resize",
 )
 OF_KIND = {
     **dict.fromkeys(OUTLIERS, ("data.class_tokens", "decoding.prompts", "decoding.outliers")),
@@ -138,6 +139,7 @@ def _sampling(work: Work) -> tuple[Sampling, tuple[int, int, int]]:
         decoding.guidance,
         decoding.batch_size,
         decoding.vae_batch_size,
+        decoding.resize,
     )
     return sampling, (decoding.image_size, decoding.image_size, settings.data.channels)
 

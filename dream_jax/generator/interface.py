@@ -39,6 +39,7 @@ class Sampling:
       guidance: scale of classifier-free guidance.
       batch_size: images at once over the devices of all processes.
       vae_batch_size: images of a batch that are decoded to pixels at once, over the same devices.
+      resize: how pictures are brought to another size, see `resizing`.
     """
 
     scheduler: str
@@ -46,6 +47,7 @@ class Sampling:
     guidance: float
     batch_size: int
     vae_batch_size: int
+    resize: str = "antialiased"
 
 
 class Generator(Vocabulary, Protocol):
@@ -66,7 +68,8 @@ class Generator(Vocabulary, Protocol):
           embeddings: one for each prompt, or None for prompts without a placeholder.
           keys: (n,) random keys, one for each image, which depends on no other image.
           sampling: how pictures are sampled.
-          image_shape: (H, W, C) to which pictures are brought; None leaves them as they are.
+          image_shape: (H, W, C) to which pictures are brought, by `sampling.resize`; None leaves
+            them as they are.
 
         Raises:
           NotFinite: a picture is not finite; no batch with such a picture is yielded.

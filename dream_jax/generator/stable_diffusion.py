@@ -14,6 +14,7 @@ from dream_jax.data.images import Images
 from dream_jax.errors import UserError
 from dream_jax.generator.cpu_attention import cpu_attention
 from dream_jax.generator.interface import Sampling
+from dream_jax.generator.resizing import antialiased, resize
 from dream_jax.generator.schedulers import make_scheduler
 from dream_jax.generator.vocabulary import TokenTable
 from dream_jax.training import devices, finite, hosts
@@ -162,7 +163,9 @@ class Decoder:
         self._denoise = mapped(
             denoise, scheduler=scheduler, steps=sampling.steps, guidance=sampling.guidance
         )
-        self._decode_latents = mapped(decode_latents, at_once=at_once, image_shape=image_shape)
+        self._decode_latents = mapped(
+            decode_latents, at_once=at_once, image_shape=image_shape, how=sampling.resize
+        )
         self._params = devices.replicate({**generator.params, "scheduler": state})
         empty = generator.prompt_ids(())[None]
         text = {"ids": empty, "embeddings": np.zeros_like(generator.table[:1])}
@@ -197,7 +200,7 @@ class Decoder:
             self._unconditional,
             self._noise(batch["keys"]),
         )
-        return self._decode_latents(params["vae"], latents)
+        return self._decode_latents(params["vae"], latents, batch["keys"])
 
 
 def encode_prompts(
@@ -304,31 +307,39 @@ def decode_latents(
     pipeline: Any,
     params: Mapping[str, Any],
     latents: Float[Array, "n channels height width"],
+    keys: UInt32[Array, "n 2"],
     *,
     at_once: int,
     image_shape: tuple[int, int, int] | None,
+    how: str = "antialiased",
 ) -> tuple[Float[Array, "n H W C"], Bool[Array, " n"]]:
     """Decodes latents to images in [0, 1], and tells of each whether all numbers were finite.
 
     Args:
       params: of the VAE.
       latents: in the UNet's scale.
+      keys: data of the random keys, one for each image.
       at_once: images that are decoded together; at full size, the VAE needs more memory for an
         image than any other part.
       image_shape: see `Generator.decode`.
+      how: pictures are resized, see `resizing`.
     """
     count = len(latents)
     at_once = min(at_once, count)
 
     def images(chunk):
-        pixels = _vae_decode(pipeline.vae, params, 1 / pipeline.vae.config.scaling_factor * chunk)
-        right, pixels = finite.finite_rows((chunk, pixels)), pixels.clip(0, 1)
+        latents, keys = chunk
+        pixels = _vae_decode(pipeline.vae, params, 1 / pipeline.vae.config.scaling_factor * latents)
+        right, pixels = finite.finite_rows((latents, pixels)), pixels.clip(0, 1)
         if image_shape is not None:
-            pixels = fit_channels(fit_size(pixels, image_shape[:2]), image_shape[2])
+            pixels = fit_channels(resize(pixels, image_shape[:2], how, keys), image_shape[2])
         return pixels, right
 
-    padded = jnp.pad(latents, ((0, -count % at_once), (0, 0), (0, 0), (0, 0)))
-    chunks = jax.lax.map(images, padded.reshape(-1, at_once, *latents.shape[1:]))
+    def in_chunks(array):
+        padded = jnp.pad(array, ((0, -count % at_once), *[(0, 0)] * (array.ndim - 1)))
+        return padded.reshape(-1, at_once, *array.shape[1:])
+
+    chunks = jax.lax.map(images, (in_chunks(latents), in_chunks(keys)))
     return jax.tree.map(lambda part: part.reshape(-1, *part.shape[2:])[:count], chunks)
 
 
@@ -349,7 +360,7 @@ def fit_size(
     """Resizes images to (height, width) bilinearly, unless they have that size already."""
     if images.shape[1:3] == tuple(size):
         return images
-    return jax.image.resize(images, (len(images), *size, images.shape[-1]), "bilinear")
+    return antialiased(images, size)
 
 
 def fit_channels(images: Float[Array, "n H W C"], channels: int) -> Float[Array, "n H W channels"]:
