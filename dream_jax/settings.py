@@ -199,6 +199,22 @@ class TuningSettings:
 
 
 @dataclass(frozen=True)
+class AblationSettings:
+    row: Annotated[str, text("the name of a row", empty=False)]
+    seeds: Annotated[
+        tuple[int, ...],
+        seeds("whole numbers of at least 0 and below 2^32, each once, or empty for config.seeds"),
+    ]
+    variants: Annotated[
+        tuple[tuple[str, ...], ...],
+        all_of(
+            texts("a name and settings", empty=False),
+            "lists of texts, each a name and settings: ('few features', 'sampling.k=50'), or empty",
+        ),
+    ]
+
+
+@dataclass(frozen=True)
 class Settings:
     """A whole configuration; `configs/base.py` explains each field."""
 
@@ -228,6 +244,7 @@ class Settings:
     classifier: ClassifierSettings
     fine_tune: FineTuneSettings
     tuning: TuningSettings
+    ablation: AblationSettings
 
 
 def field_types(kind: type = Settings, prefix: str = "") -> dict[str, Any]:

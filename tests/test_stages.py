@@ -98,6 +98,7 @@ OUTDATED: dict[str, set[str]] = {
     **each("fine_tune", "epochs batch_size outlier_batch_size learning_rate", {"report"}),
     **each("tuning", "seed candidates", {"report"}),
     "tuning.record": END,
+    **each("ablation", "row seeds variants", {"report"}),
 }
 # These change which stages there are: tests/test_rows.py.
 STRUCTURE = {"seeds", "methods", "method_options"}
@@ -131,6 +132,9 @@ OTHER: dict[str, Any] = {
     "decoding.id_prompt": "the {name}",
     "decoding.name_suffixes": ConfigDict({"zero": "digit"}),
     "tuning.candidates": ConfigDict({"knn": {"k": (1, 2)}}),
+    "ablation.row": "energy",
+    "ablation.seeds": (5,),
+    "ablation.variants": (("few features", "sampling.k=3"),),
     "tuning.record": str(toy_module.REPOSITORY / "configs" / "quickstart_tuning.json"),
 }
 

@@ -94,7 +94,7 @@ def results(work: Work) -> RunResults:
         readings=read_npz(run.folder(OUTLIERS) / "outliers.npz"),
         curves=curves(run),
         command=program.command,
-        versions=_versions(),
+        versions=versions(),
     )
 
 
@@ -120,7 +120,7 @@ def curves(run: Run) -> dict[str, Mapping]:
     return found
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Returns the versions of this program and of what it computes with, and the device."""
     import jax
 
