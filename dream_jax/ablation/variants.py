@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags import config_path
 
 from dream_jax.checks import check
 from dream_jax.errors import UserError
 from dream_jax.origins import ORIGINS
 from dream_jax.rows import ALL, pair
 from dream_jax.settings import Settings, as_dict, field_types, flatten, is_neutral
+from dream_jax.starting import reason_of
 
 RECIPE = "the recipe"  # the configuration as it is, with which all variants are compared
 FIELD = "config.ablation.variants"
@@ -100,10 +102,14 @@ def with_flags(config: ConfigDict, changes: Sequence[str]) -> ConfigDict:
       changes: "field=value" each, such as "sampling.k=50".
 
     Raises:
-      UserError: a value has not the type of its field.
+      UserError: a change is not written so, or its value is not of the type of the field.
     """
     argv = ["ablate", *(f"--config.{change}" for change in changes)]
     copy = config.copy_and_resolve_references().unlock()
+    for change in changes:
+        section, method, *_ = (*_path(change), "")
+        if section == "method_options" and method not in copy.method_options:
+            copy.method_options[method] = ConfigDict()  # it has no settings of its own yet
     own = flags.FlagValues()
     try:
         config_flags.DEFINE_config_dict(
@@ -116,19 +122,31 @@ def with_flags(config: ConfigDict, changes: Sequence[str]) -> ConfigDict:
         )
         own(argv)
     except Exception as error:  # absl and ml_collections raise many kinds
-        raise UserError(" ".join(str(error).split()).removeprefix("flag --")) from error
+        raise UserError(reason_of(error).removeprefix("flag --")) from error
     return own["config"].value
 
 
+def _path(change: str) -> tuple[str, ...]:
+    """Returns the parts of the name of the field that a change sets."""
+    field, equals, _ = change.partition("=")
+    try:
+        parts = config_path.split(field) if equals else ()
+    except ValueError:
+        parts = ()
+    if not parts or not all(isinstance(part, str) for part in parts):
+        raise UserError(f"{change!r} is no setting; it must be written as field=value")
+    return parts
+
+
 def _check_changes(changes: Sequence[str]) -> None:
-    """Checks the form of a variant's changes, and that they leave alone what all have in common."""
+    """Checks that a variant changes settings, each once, and none that all have in common."""
     if not changes:
         raise UserError("it changes nothing; give it settings, such as 'sampling.k=50'")
-    seen: set[str] = set()
-    for change in changes:
-        field, equals, _ = change.partition("=")
-        if not equals or not re.fullmatch(r"\w+([.]\w+|\['[^']+'\])*", field):
-            raise UserError(f"{change!r} is no setting; it must be written as field=value")
+    known, seen = field_types(), set()
+    for field in (".".join(_path(change)) for change in changes):
+        of = [name for name in known if field == name or field.startswith(f"{name}.")]
+        if not of or (field not in of and "dict[" not in str(known[of[0]])):
+            raise UserError(f"config.{field} is no setting; allowed: {', '.join(sorted(known))}")
         if field in seen:
             raise UserError(f"config.{field} is there twice")
         if any(field == name or field.startswith(f"{name}.") for name in COMMON):
