@@ -36,7 +36,9 @@ def compare_variants(metrics: Mapping, path: Path) -> Path:
         figure = figure_of(7.4, 1.5 + 0.25 * len(names))
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (metric, title) in zip(
-            panels, (("fpr95", "FPR95 in %, lower is better"), ("auroc", "AUROC in %")), strict=True
+            panels,
+            (("fpr95", "FPR95 in %, lower is better"), ("auroc", "AUROC in %, higher is better")),
+            strict=True,
         ):
             legend = _draw(axes, metrics, metric)
             axes.set_title(title, fontweight="bold")
@@ -74,6 +76,7 @@ def _draw(axes: Any, metrics: Mapping, metric: str) -> list[tuple[Any, str]]:
         if name == RECIPE:
             line = axes.axvline(mean, color=VERMILLION, linestyle="--", linewidth=0.9, zorder=0)
             legend[RECIPE] = line
+    axes.use_sticky_edges = False  # a bar's end would be that of the axis
     axes.grid(axis="x", color=GREY, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(left=False)

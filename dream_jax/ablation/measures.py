@@ -72,7 +72,10 @@ def gather(measured: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str,
       measured: variant → seed → measures; the same seeds for all.
     """
     seeds = next(iter(measured.values()))
-    return summarise({seed: {name: own[seed] for name, own in measured.items()} for seed in seeds})
+    found = summarise({seed: {name: own[seed] for name, own in measured.items()} for seed in seeds})
+    for deviations in found.get("std", {}).values():
+        deviations.pop("embeddings", None)  # which are the same for all seeds
+    return found
 
 
 def layout_of(metrics: Mapping, sets: Sequence[str]) -> Layout:

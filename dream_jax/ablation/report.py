@@ -53,6 +53,7 @@ def write_page(record: Mapping[str, Any], trials: "Sequence[Trial]", folder: Pat
         command=program.command,
         versions=versions(),
         layout=_layout(record),
+        label="tab:ablation",
         lists=[("Variants", HEADINGS, _listed(record))],
     )
     return write_report(folder, page)

@@ -34,6 +34,7 @@ class Page:
       command: that made the run, or "".
       versions: of what it was made with, by name.
       layout: of the table; that of a run's results if not given.
+      label: of the table in LaTeX.
       lists: (title, headings, rows) of tables of texts.
     """
 
@@ -53,6 +54,7 @@ class Page:
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     layout: layouts.Layout | None = None
+    label: str = "tab:results"
     lists: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = ()
 
 
@@ -163,7 +165,7 @@ def table_texts(page: Page) -> dict[str, str]:
     texts = {
         "table.md": tables.markdown_table(metrics, names, sections, own),
         "table.csv": tables.csv_table(metrics, own),
-        "table.tex": tables.latex_table(metrics, names, sections, own),
+        "table.tex": tables.latex_table(metrics, names, sections, own, page.label),
     }
     if layouts.shifted_layout(metrics, names).rows:
         table = tables.shifted_table(metrics, names, sections)
