@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, cast, get_type_hints
 
 from dream_jax.rules import (
@@ -247,6 +248,7 @@ class Settings:
     ablation: AblationSettings
 
 
+@cache  # asked for by every record
 def field_types(kind: type = Settings, prefix: str = "") -> dict[str, Any]:
     """Returns the type of every field, by its dotted name: {"sampling.k": Count, ...}."""
     types: dict[str, Any] = {}
