@@ -1,12 +1,15 @@
-"""Rounds of the outlier sampler against the published way of computing them.
+"""Rounds of the outlier sampler against the plain way of computing them.
 
     python -m benchmarks.sampler [--rounds 5]
 
-Paper size by default: 500 features of 768 dimensions, 50 boundary features, 1,500 noise vectors,
-k = 300, and as many rounds as there are devices, over which the project maps them. Both rivals
+Paper size by default: 500 features of 768 dimensions, 50 boundary features with 1,500 candidates
+each, k = 300, and as many rounds as there are devices, over which the project maps them. The rivals
 build all 75,000 candidates of a round and take the k-th of all their distances to the features:
-torch with faiss' exact search, as the published code does, and compiled JAX with a sort. All must
-choose the same candidates, up to ties.
+torch with faiss' exact search, as the published code does, and compiled JAX with a sort.
+
+First with own noise for each boundary feature, as the paper has it, drawing included: all keep
+candidates of the same distances on average. Then with noise that the features share, as in the
+published code, given: all must choose the same candidates, up to ties.
 """
 
 import functools
@@ -17,8 +20,10 @@ import numpy as np
 
 from benchmarks.paired import compare, parser, require
 from dream_jax.knn import kth_sq_distance
-from dream_jax.sampling.boundary import boundary_set, sample_round
+from dream_jax.sampling.boundary import boundary_set
+from dream_jax.sampling.own_noise import describe, own_round
 from dream_jax.sampling.settings import SamplerSettings
+from dream_jax.sampling.shared_noise import shared_round
 from dream_jax.training import devices
 
 
@@ -26,7 +31,7 @@ def torch_faiss(features, boundary_features, noise, k, scale, keep):
     """All candidates in torch, all k neighbours of each by faiss: (p, keep, d)."""
     torch, faiss = require("torch"), require("faiss")
     p, dimension = boundary_features.shape
-    shifted = torch.from_numpy(boundary_features)[:, None] + scale * torch.from_numpy(noise)
+    shifted = torch.from_numpy(boundary_features)[:, None] + scale * torch.as_tensor(noise)
     candidates = torch.nn.functional.normalize(shifted, dim=-1)
     index = faiss.IndexFlatL2(dimension)
     index.add(features)
@@ -53,6 +58,25 @@ def cluster(count, dimension, rng):
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
+def torch_faiss_own(features, boundary_features, generator, k, scale, keep, candidates):
+    """`torch_faiss` with noise of its own for each boundary feature, drawn here."""
+    shape = len(boundary_features), candidates, features.shape[1]
+    noise = require("torch").randn(shape, generator=generator)
+    return torch_faiss(features, boundary_features, noise, k, scale, keep)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "keep", "candidates"))
+def jax_sort_own(features, boundary_features, key, k, scale, keep, candidates):
+    """`jax_sort` with noise of its own for each boundary feature, a feature at a time."""
+
+    def one(number_and_feature):
+        number, feature = number_and_feature
+        noise = jax.random.normal(jax.random.fold_in(key, number), (candidates, features.shape[1]))
+        return jax_sort(features, feature[None], noise, k, scale, keep)[0]
+
+    return jax.lax.map(one, (jnp.arange(len(boundary_features)), boundary_features))
+
+
 def main():
     flags = parser(__doc__)
     flags.add_argument("--features", type=int, default=500)
@@ -67,17 +91,76 @@ def main():
         require(package)
 
     devices.use_cores()
-    rng = np.random.default_rng(0)
-    features = cluster(args.features, args.dimension, rng)
-    rounds = jax.local_device_count()
-    noise = rng.normal(size=(rounds, args.candidates, args.dimension)).astype(np.float32)
+    features = cluster(args.features, args.dimension, np.random.default_rng(0))
     chosen = np.asarray(boundary_set(features, args.k, args.boundary))
     known = features, features[chosen]
-    settings = SamplerSettings(k=args.k, scale=args.scale, keep=args.keep)
-    mapped = devices.pmap(lambda noise: sample_round(*known, noise, settings))
+    settings = SamplerSettings(
+        k=args.k, scale=args.scale, keep=args.keep, candidates=args.candidates
+    )
+    rounds = jax.local_device_count()
+    sizes = {name: value for name, value in vars(args).items() if name != "rounds"}
+    sizes["sampled_rounds"] = rounds
+    number = args.boundary * args.candidates
+    title = (
+        f"{rounds} sampler rounds, {number:,} candidates × {args.features} features, k = {args.k}"
+    )
+    for noise, make in (("own", own_noise), ("shared", shared_noise)):
+        compare(
+            "sampler" if noise == "own" else "sampler_shared",
+            f"{title}, k = {args.k}, {noise} noise",
+            make(known, settings, rounds),
+            args.rounds,
+            sizes,
+            (rounds * number, "candidates"),
+        )
+
+
+def kept_distances(points, features, k):
+    """d_k of all kept candidates."""
+    flat = np.asarray(points).reshape(-1, features.shape[1])
+    return np.asarray(kth_sq_distance(flat, features, k))
+
+
+def own_noise(known, settings, rounds):
+    """Contenders that draw the noise themselves; what they keep is as far out on average."""
+    torch = require("torch")
+    features = known[0]
+    keys = jax.random.split(jax.random.key(0), rounds)
+
+    def one(key_data):
+        class_known = describe(features, len(features))
+        return own_round(class_known, known[1], jax.random.wrap_key_data(key_data), settings)
+
+    mapped = devices.pmap(one)
+    rival = {
+        **{"k": settings.k, "scale": settings.scale, "keep": settings.keep},
+        "candidates": settings.candidates,
+    }
+    generator = torch.Generator().manual_seed(0)
+    contenders = {
+        "dream_jax": functools.partial(mapped, devices.put(jax.random.key_data(keys))),
+        "torch + faiss": lambda: np.stack(
+            [torch_faiss_own(*known, generator, **rival) for _ in range(rounds)]
+        ),
+        "jnp.sort": lambda: np.stack([jax_sort_own(*known, key, **rival) for key in keys]),
+    }
+    expected = kept_distances(contenders["dream_jax"](), features, settings.k)
+    for who, call in contenders.items():
+        found = kept_distances(call(), features, settings.k)
+        error = np.hypot(found.std(), expected.std()) / np.sqrt(len(found))
+        np.testing.assert_allclose(found.mean(), expected.mean(), atol=4 * error, err_msg=who)
+    return contenders
+
+
+def shared_noise(known, settings, rounds):
+    """Contenders that are given noise for all boundary features; they keep the same candidates."""
+    features = known[0]
+    shape = rounds, settings.candidates, features.shape[1]
+    noise = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    mapped = devices.pmap(lambda noise: shared_round(*known, noise, settings))
 
     def one_by_one(one_round, known, noise):
-        rival = (args.k, args.scale, args.keep)
+        rival = settings.k, settings.scale, settings.keep
         return np.stack([one_round(*known, of_round, *rival) for of_round in noise])
 
     contenders = {
@@ -85,27 +168,12 @@ def main():
         "torch + faiss": functools.partial(one_by_one, torch_faiss, known, noise),
         "jnp.sort": functools.partial(one_by_one, jax_sort, *jax.device_put((known, noise))),
     }
-
     # Another candidate may be kept only if its d_k ties but for rounding.
-    def kept_distances(points):
-        flat = np.asarray(points).reshape(-1, args.dimension)
-        return np.asarray(kth_sq_distance(flat, features, args.k))
-
-    expected = kept_distances(contenders["dream_jax"]())
+    expected = kept_distances(contenders["dream_jax"](), features, settings.k)
     for who, call in contenders.items():
-        np.testing.assert_allclose(kept_distances(call()), expected, atol=5e-6, err_msg=who)
-
-    sizes = {name: value for name, value in vars(args).items() if name != "rounds"}
-    sizes["sampled_rounds"] = rounds
-    number = args.boundary * args.candidates
-    compare(
-        "sampler",
-        f"{rounds} sampler rounds, {number:,} candidates × {args.features} features, k = {args.k}",
-        contenders,
-        args.rounds,
-        sizes,
-        (rounds * number, "candidates"),
-    )
+        found = kept_distances(call(), features, settings.k)
+        np.testing.assert_allclose(found, expected, atol=5e-6, err_msg=who)
+    return contenders
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
     config.fine_tune = fine_tune()
     config.tuning = tuning()
     config.ablation = ablation()
+    config.report = report()
     return config
 
 
@@ -106,11 +107,15 @@ def sampling() -> ConfigDict:
     sampling.k = 300  # the neighbour whose distance counts
     sampling.boundary = 50  # m, features of a class with the largest k-NN distance
     sampling.per_round = 50  # boundary features drawn in a round
-    sampling.candidates = 1500  # L, noise vectors in a round
+    sampling.candidates = 1500  # L, candidates around each boundary feature in a round
     sampling.scale = 0.07  # s, standard deviation of the noise around a unit feature
     sampling.keep = 2  # candidates kept for each boundary feature and round
     sampling.rounds = 100
-    sampling.selection = "paper"  # "published" repeats what the published code chooses
+    # "own": each boundary feature has noise vectors of its own, as in the paper. "shared": those of
+    # a round share L of them, as in the published code; the embeddings then collapse to a few.
+    sampling.noise = "own"
+    # "published" repeats what the published code chooses, with "shared" noise.
+    sampling.selection = "paper"
     return sampling
 
 
@@ -200,3 +205,11 @@ def ablation() -> ConfigDict:
     # measure another row: ("without outliers", "ablation.row=energy").
     ablation.variants = ()
     return ablation
+
+
+def report() -> ConfigDict:
+    """What the report shows."""
+    report = ConfigDict()
+    report.figure_class = ""  # whose outlier embeddings are drawn (figure 4); "" one in the middle
+    report.map = "tsne"  # how features are drawn in two dimensions; "umap" needs umap-learn
+    return report

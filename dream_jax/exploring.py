@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import softmax
@@ -20,10 +19,11 @@ from dream_jax.data.sources import Pixels, to_bytes
 from dream_jax.detector.methods import PLAIN
 from dream_jax.errors import UserError
 from dream_jax.keys import stage_key
-from dream_jax.knn import kth_sq_distance
+from dream_jax.knn import d_k
 from dream_jax.sampling.rounds import sample_embeddings
 from dream_jax.sampling.settings import SamplerSettings
 from dream_jax.settings import as_dict, flatten
+from dream_jax.variety import measure
 from dream_jax.vectors import unit_on_host, walk
 
 if TYPE_CHECKING:
@@ -84,13 +84,26 @@ def class_features(run: LoadedRun, label: int) -> Float[np.ndarray, "n d"]:
 def distances(
     run: LoadedRun, embeddings: Float[np.ndarray, "n d"], label: int
 ) -> Float[np.ndarray, " n"]:
-    """Returns d_k: the distance to the k-th nearest feature of a class, on the unit sphere.
+    """Returns d_k: the squared distance to the k-th nearest feature of a class, on the unit sphere.
 
     k is the run's `sampling.k`. Step ② looks for embeddings that have it large.
     """
-    known, new = class_features(run, label), unit_on_host(embeddings)
-    found = kth_sq_distance(jnp.asarray(new), jnp.asarray(known), run.settings.sampling.k)
-    return np.sqrt(np.maximum(np.asarray(found), 0))
+    return d_k(embeddings, class_features(run, label), run.settings.sampling.k)
+
+
+def variety(run: LoadedRun) -> pd.DataFrame:
+    """Measures how varied the outlier embeddings of each class are, and where they lie.
+
+    Returns:
+      A line for each class, with the numbers that metrics.json has of it after the evaluation:
+      `distinct`, `effective_rank`, `collapsed`, and columns such as `d_k.embeddings.median` and
+      `nearest_cosine.own_class.max`; see `dream_jax.variety`.
+    """
+    import pandas as pd
+
+    sampling = run.settings.sampling
+    found = measure(run.features, run.embeddings, sampling.k, sampling.boundary)
+    return pd.DataFrame(map(flatten, found), index=pd.Index(run.class_names, name="class"))
 
 
 def confidence(

@@ -12,7 +12,10 @@ from collections.abc import Callable
 import jax
 import jax.export
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from dream_jax.vectors import unit
 
 QUERIES_AT_ONCE = 1024
 SIMILARITIES_AT_ONCE = 2**27  # at most, unless one query alone has more; 512 MB
@@ -86,6 +89,60 @@ def kth_sq_distance(
     # |q - z|² = 2 - 2 q·z for unit vectors, increasing in -q·z.
     kth = jax.lax.map(one, queries, batch_size=_at_once(points))
     return jnp.maximum(2.0 + 2.0 * kth, 0.0)
+
+
+_compiled = jax.jit(kth_sq_distance)
+
+
+def d_k(
+    vectors: Float[np.ndarray, "q d"],
+    features: Float[np.ndarray, "n d"],
+    k: int,
+    count: int | None = None,
+) -> Float[np.ndarray, " q"]:
+    """Returns d_k of vectors among the features of a class: what reports and notebooks call d_k.
+
+    Dream-OOD, section 3.1: the squared distance on the unit sphere to the k-th nearest feature, of
+    which a feature of the class counts itself first.
+
+    Args:
+      vectors, features: of any length above 0.
+      k: of a class with fewer features, the farthest counts.
+      count: if given, only the first `count` features are real; classes of different sizes then
+        share one compiled program.
+
+    Returns:
+      float32 in [0, 4].
+    """
+    real = len(features) if count is None else count
+    found = _compiled(unit(jnp.asarray(vectors)), unit(jnp.asarray(features)), min(k, real), count)
+    return np.asarray(found)
+
+
+@jax.jit
+def nearest_cosines(
+    queries: Float[Array, "q d"], points: Float[Array, "n d"], own: Bool[Array, " n"]
+) -> tuple[Float[Array, " q"], Float[Array, " q"]]:
+    """Computes the cosine to the nearest of the own points, and to the nearest of the others.
+
+    Memory is bounded as for `knn_score`.
+
+    Args:
+      queries, points: unit vectors.
+      own: which points are one's own.
+
+    Returns:
+      Two float32 arrays; -inf where there are no such points.
+    """
+
+    def one(query):
+        cosines = jnp.matmul(points, query, precision="highest")
+        return (
+            jnp.max(jnp.where(own, cosines, -jnp.inf)),
+            jnp.max(jnp.where(own, -jnp.inf, cosines)),
+        )
+
+    return jax.lax.map(one, queries, batch_size=_at_once(points))
 
 
 @functools.partial(jax.jit, static_argnames="k")

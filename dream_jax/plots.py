@@ -18,6 +18,7 @@ from dream_jax.data.registry import set_title
 from dream_jax.errors import UserError
 from dream_jax.evaluation.metrics import threshold_at_tpr
 from dream_jax.evaluation.report import embeddings, image_sheets
+from dream_jax.evaluation.report.maps import check_map
 from dream_jax.evaluation.report.scores import score_histograms
 from dream_jax.evaluation.report.style import (
     BLUE,
@@ -104,18 +105,34 @@ def decoded_id(run: LoadedRun) -> Picture:
     )
 
 
-def latent_space(run: LoadedRun, seed: int = 0) -> Picture:
-    """Draws a t-SNE of the ID features and the text anchors, as figure 3 of the paper."""
+def latent_space(run: LoadedRun, seed: int = 0, method: str = "tsne") -> Picture:
+    """Maps the ID features and the text anchors, as figure 3 of the paper.
+
+    Args:
+      seed: of the map.
+      method: "tsne", or "umap" where umap-learn is installed.
+    """
+    check_map(method, "method")
     own = run.features
     given = own.features, own.labels, own.anchors, run.class_names
-    return _drawn(lambda path: embeddings.tsne_anchors(*given, path, seed))
+    return _drawn(lambda path: embeddings.map_anchors(*given, path, seed, method))
 
 
-def outlier_embeddings(run: LoadedRun, name: str, seed: int = 0) -> Picture:
-    """Draws a t-SNE of a class's features and of its outliers, as figure 4 of the paper."""
+def outlier_embeddings(run: LoadedRun, name: str, seed: int = 0, method: str = "tsne") -> Picture:
+    """Maps a class's features and its outlier embeddings, as figure 4 of the paper.
+
+    Args:
+      name: of the class.
+      seed: of the map.
+      method: "tsne", or "umap" where umap-learn is installed.
+
+    Raises:
+      UserError: the run has no such class, or umap-learn is not installed.
+    """
+    check_map(method, "method")
     label, own = label_of(run, name), run.features
     given = own.features[own.labels == label], run.embeddings[label], name
-    return _drawn(lambda path: embeddings.tsne_outliers(*given, path, seed))
+    return _drawn(lambda path: embeddings.map_outliers(*given, path, seed, method))
 
 
 def curves(run: LoadedRun, metrics: Sequence[str] = ("loss", "test_accuracy")) -> Picture:

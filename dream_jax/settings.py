@@ -48,7 +48,9 @@ Stem = Literal["small", "stride2", "imagenet"]
 ModelPrecision = Literal["auto", "float32", "bfloat16"]
 GeneratorPrecision = Literal["auto", "float32", "bfloat16", "float16"]
 Scheduler = Literal["plms", "ddim", "dpmsolver++"]
+Noise = Literal["own", "shared"]
 Selection = Literal["paper", "published"]
+Map = Literal["tsne", "umap"]
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class SamplingSettings:
     scale: Positive
     keep: Count
     rounds: Epochs
+    noise: Noise
     selection: Selection
 
 
@@ -216,6 +219,12 @@ class AblationSettings:
 
 
 @dataclass(frozen=True)
+class ReportSettings:
+    figure_class: Annotated[str, text("the name of a class, or empty for the one in the middle")]
+    map: Map
+
+
+@dataclass(frozen=True)
 class Settings:
     """A whole configuration; `configs/base.py` explains each field."""
 
@@ -246,6 +255,7 @@ class Settings:
     fine_tune: FineTuneSettings
     tuning: TuningSettings
     ablation: AblationSettings
+    report: ReportSettings
 
 
 @cache  # asked for by every record

@@ -3,6 +3,7 @@
 python launch/main.py --config=configs/quickstart.py
 python launch/main.py --config=configs/quickstart.py --config.sampling.k=50 --workdir=runs/k50
 python launch/main.py --config=configs/quickstart.py --stages=evaluate,report --overwrite
+python launch/main.py --config=configs/quickstart.py --config.report.figure_class=three
 """
 
 import signal

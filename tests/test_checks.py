@@ -360,6 +360,7 @@ def test_outlier_exposure_needs_real_outliers(toy):
             r"class_tokens names \['eleven'\]; allowed: zer",
         ),
         ({"decoding.name_suffixes": {"eleven": "x"}}, r"name_suffixes names \['eleven'\]; allowed"),
+        ({"report.figure_class": "eleven"}, r"config.report.figure_class is 'eleven'; allowed: ze"),
     ],
 )
 def test_settings_that_the_data_do_not_allow_are_refused_before_any_work(

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from dream_jax import knn
-from dream_jax.knn import knn_score, kth_smallest, kth_sq_distance, mean_of_largest
+from dream_jax.knn import (
+    d_k,
+    knn_score,
+    kth_smallest,
+    kth_sq_distance,
+    mean_of_largest,
+    nearest_cosines,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -127,3 +134,26 @@ def test_mean_of_largest_is_that_of_a_sort(n):
 def test_mean_of_largest_of_no_rank(k):
     with pytest.raises(ValueError, match=f"k is {k}, not a rank among 3"):
         mean_of_largest(np.ones((1, 2)), np.ones((3, 2)), k)
+
+
+def test_d_k_is_of_directions_and_squared():
+    """Of vectors of any length; padding does not count, and a small class has no k-th."""
+    queries, points = unit_vectors(0, 30, 6), unit_vectors(1, 40, 6)
+    expected = sorted_sq_distances(queries, points)
+    longer = queries * 7, points * np.linspace(0.1, 9, 40, dtype=np.float32)[:, None]
+    np.testing.assert_allclose(d_k(*longer, 8), expected[:, 7], atol=2e-6)
+    np.testing.assert_allclose(d_k(*longer, 99), expected[:, -1], atol=2e-6)
+    padded = np.concatenate([longer[1], np.zeros((5, 6), np.float32)])
+    for k, column in ((8, 7), (99, 39)):
+        found = d_k(longer[0], padded, k, count=40)
+        np.testing.assert_allclose(found, expected[:, column], atol=2e-6)
+
+
+def test_nearest_cosines_of_ones_own_and_of_others(monkeypatch):
+    monkeypatch.setattr("dream_jax.knn.QUERIES_AT_ONCE", 8)
+    queries, points = unit_vectors(0, 30, 6), unit_vectors(1, 40, 6)
+    own, cosines = np.arange(40) % 3 == 1, queries @ points.T
+    found = nearest_cosines(queries, points, own)
+    for got, members in zip(found, (own, ~own), strict=True):
+        np.testing.assert_allclose(got, cosines[:, members].max(1), atol=1e-6)
+    assert np.isneginf(nearest_cosines(queries, points, np.ones(40, bool))[1]).all()

@@ -9,7 +9,7 @@ import pytest
 import toy as toy_module
 
 import dream_jax
-from dream_jax import detectors, exploring
+from dream_jax import detectors, exploring, plots
 from dream_jax.detector.detectors import DETECTORS
 from dream_jax.errors import UserError
 from dream_jax.files import read_json, write_json
@@ -192,6 +192,8 @@ def test_detectors_that_need_the_network_say_so():
         (lambda run: run.images("cats"), "no images 'cats'; allowed: train, test, outliers"),
         (lambda run: run.inlier_embeddings, "has no stage 'sample inliers'"),
         (lambda run: exploring.walk_beyond(run, "ten"), "the run has no class 'ten'; it has zero"),
+        (lambda run: plots.outlier_embeddings(run, "ten"), "the run has no class 'ten'; it has z"),
+        (lambda run: plots.outlier_embeddings(run, "one", method="pca"), "method is 'pca'; it mu"),
         (lambda run: exploring.walk_beyond(run, "one", outlier=40), "there is no outlier 40"),
         (lambda run: exploring.walk_beyond(run, "one", steps=1), "steps is 1; it must be at"),
         (lambda run: exploring.by_scale(run, "one", ()), r"scales are \(\) and count is 8"),

@@ -62,7 +62,8 @@ def reopen(workdir, stage_folder: str) -> None:
 
 def test_metrics_have_the_documented_layout(toy_run):
     metrics = read_json(toy_run.workdir / "metrics.json")
-    assert metrics.keys() == {"methods", "by_seed", "seed", "seeds", "config", "bootstrap"}
+    own = {"seed", "seeds", "config", "embeddings"}
+    assert metrics.keys() == {"methods", "by_seed", "bootstrap", *own}
     assert (metrics["seed"], metrics["seeds"], metrics["config"]) == (0, [0], "toy")
     assert metrics["by_seed"] == {"0": metrics["methods"]}
     assert tuple(metrics["methods"]) == METHODS
@@ -94,6 +95,7 @@ def test_prints_stages_table_and_report(toy_run):
         "round trips train",
         "train cross_entropy",
         "train dream_ood",
+        "evaluate embeddings",
         "evaluate legible",
         "evaluate cross_entropy",
         "evaluate dream_ood",
@@ -232,7 +234,7 @@ def test_killed_in_three_stages_ends_with_the_same_metrics(toy, toy_run, tmp_pat
     output = toy.finish(workdir)
     resumed = re.findall(r"^── (.+)$", output, re.MULTILINE)
     evaluated = ["evaluate legible", "evaluate cross_entropy", "evaluate dream_ood"]
-    evaluated.append("evaluate outliers")
+    evaluated = ["evaluate embeddings", *evaluated, "evaluate outliers"]
     assert resumed == ["train dream_ood", *evaluated, "metrics", "report"]
     features, expected = (
         read_npz(folder / "latent_space" / "features.npz") for folder in (workdir, toy_run.workdir)

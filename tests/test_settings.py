@@ -13,7 +13,7 @@ from dream_jax.generator.schedulers import SCHEDULERS
 from dream_jax.models.resnet import ARCHITECTURES, STEMS
 from dream_jax.models.resnet import PRECISIONS as MODEL_PRECISIONS
 from dream_jax.precision import AUTO
-from dream_jax.sampling.rounds import SELECTIONS
+from dream_jax.sampling.rounds import SHARED_ROUNDS
 from dream_jax.settings import (
     UndeclaredField,
     as_dict,
@@ -39,7 +39,7 @@ def settings(toy):
         (module.ModelPrecision, (AUTO, *MODEL_PRECISIONS)),
         (module.GeneratorPrecision, (AUTO, *PRECISIONS)),
         (module.Scheduler, SCHEDULERS),
-        (module.Selection, SELECTIONS),
+        (module.Selection, SHARED_ROUNDS),
     ],
 )
 def test_names_that_are_allowed_are_those_that_exist(kind, known):

@@ -26,6 +26,7 @@ ROUND_TRIPS = {"round trips test", "round trips train"}
 ALL = {
     *("learn", "sample", "sample inliers", "decode", "decode inliers", *BY_NAME, *ROUND_TRIPS),
     *(*TRAIN, *SCORES, "evaluate shifted", "evaluate legible", "evaluate outliers", *END),
+    "evaluate embeddings",
 }
 
 
@@ -38,7 +39,7 @@ def of(*trainings: str) -> set[str]:
 IMAGINED = of("dream_id", "dream_ood")
 OF_OOD = SCORES | END
 JUDGED = "evaluate outliers"
-OF_SAMPLE = {"sample", "decode", JUDGED, *of("dream_ood")}
+OF_SAMPLE = {"sample", "evaluate embeddings", "decode", JUDGED, *of("dream_ood")}
 OF_INLIERS = {"sample inliers", "decode inliers", *of("dream_id")}
 OF_LEARN = {"learn", *OF_SAMPLE, *OF_INLIERS}
 OF_BY_NAME_TEST = {"decode by_name_test", "evaluate legible", *OF_OOD}
@@ -74,7 +75,7 @@ OUTDATED: dict[str, set[str]] = {
     **each("latent_space.optimizer", "learning_rate final_learning_rate warmup", OF_LEARN),
     **each("latent_space.optimizer", "momentum weight_decay", OF_LEARN),
     **each("sampling", "k boundary per_round candidates scale keep rounds", OF_SAMPLE),
-    "sampling.selection": OF_SAMPLE | OF_INLIERS,
+    **each("sampling", "noise selection", OF_SAMPLE | OF_INLIERS),
     **each("inliers", "k per_round candidates scale keep rounds", OF_INLIERS),
     "inliers.images": {"decode inliers", *of("dream_id")},
     "inliers.confirmed": of("dream_id"),
@@ -99,6 +100,7 @@ OUTDATED: dict[str, set[str]] = {
     **each("tuning", "seed candidates", {"report"}),
     "tuning.record": END,
     **each("ablation", "row seeds variants", {"report"}),
+    **each("report", "figure_class map", {"report"}),
 }
 # These change which stages there are: tests/test_rows.py.
 STRUCTURE = {"seeds", "methods", "method_options"}
@@ -122,6 +124,7 @@ OTHER: dict[str, Any] = {
     "model.precision": "bfloat16",
     "latent_space.augment": "none",
     "classifier.augment": "none",
+    "sampling.noise": "shared",
     "sampling.selection": "published",
     "inliers.confirmed": True,
     "generator.path": "dream_jax/miniature/weights/glyphs",
@@ -135,6 +138,8 @@ OTHER: dict[str, Any] = {
     "ablation.row": "energy",
     "ablation.seeds": (5,),
     "ablation.variants": (("few features", "sampling.k=3"),),
+    "report.figure_class": "zero",
+    "report.map": "umap",
     "tuning.record": str(toy_module.REPOSITORY / "configs" / "quickstart_tuning.json"),
 }
 
@@ -180,6 +185,8 @@ def test_every_stage_is_in_the_table(config):
 
 @pytest.mark.parametrize("field", OUTDATED)
 def test_a_field_outdates_the_stages_that_depend_on_it_and_no_others(config, field):
+    if field == "sampling.selection":
+        config.sampling.noise = "shared"  # the other selection needs it
     value: Any = config
     for part in field.split("."):
         value = value[part]

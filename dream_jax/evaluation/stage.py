@@ -12,6 +12,7 @@ import pkgutil
 from types import ModuleType
 
 from dream_jax.evaluation import evaluators
+from dream_jax.evaluation.evaluators import embeddings
 from dream_jax.files import read_json, write_json
 from dream_jax.results import Row
 from dream_jax.run import Run, Work
@@ -57,6 +58,7 @@ def _metrics(work: Work) -> dict:
     run, settings = work.run, work.settings
     metrics = summarise({seed: _results(run, seed) for seed in run.seeds})
     metrics |= {"seed": run.seeds[0], "seeds": list(run.seeds), "config": settings.name}
+    metrics["embeddings"] = run.results(embeddings.NAME)
     if len(run.rows) > 1:
         scores = {seed: run.scores(seed) for seed in run.seeds}
         names = [name for name in next(iter(metrics["methods"].values()))["ood"] if name != "mean"]

@@ -10,18 +10,18 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from dream_jax.errors import UserError
-from dream_jax.sampling.boundary import boundary_set, sample_round
+from dream_jax.sampling.boundary import boundary_set
+from dream_jax.sampling.own_noise import describe, own_round
 from dream_jax.sampling.published import published_round
 from dream_jax.sampling.settings import SamplerSettings
+from dream_jax.sampling.shared_noise import shared_round
 from dream_jax.training.devices import fold_keys, pmap, shard, unshard
 from dream_jax.vectors import unit_on_host
 
-# (features, drawn features, noise, settings, number of real features) → kept candidates, each with
-# the shapes of `sample_round`.
-Round = Callable[[Array, Array, Array, SamplerSettings, Int[Array, ""]], Array]
-# By the values of `sampling.selection`.
-ROUNDS: dict[str, Round] = {"paper": sample_round, "published": published_round}
-SELECTIONS = tuple(ROUNDS)
+# (drawn features, key of the round) → kept candidates, as `own_round` returns them.
+Round = Callable[[Float[Array, "p d"], Key[Array, ""]], Float[Array, "p keep d"]]
+# Rounds with shared noise by the values of `sampling.selection`.
+SHARED_ROUNDS = {"paper": shared_round, "published": published_round}
 
 
 def sample_embeddings(
@@ -76,22 +76,36 @@ def sample_embeddings(
 @functools.lru_cache
 def _mapped_rounds(settings: SamplerSettings) -> Callable[..., jax.Array]:
     """Compiles the rounds of one class; kept, so that classes of the same size share them."""
-    one_round = ROUNDS[settings.selection]
 
     def rounds(features, count, key, batch):
         eligible = _eligible(features, count, settings)
+        one_round = _round_of(features, count, settings)
 
         def one(number):
             draw_key, noise_key = jax.random.split(jax.random.fold_in(key, number))
             drawn = features[_draw(draw_key, eligible, settings.per_round)]
-            noise = jax.random.normal(noise_key, (settings.candidates, features.shape[1]))
-            points = one_round(features, drawn, noise, settings, count)
+            points = one_round(drawn, noise_key)
             # A vector whose square overflows becomes 0 when it is divided by its length.
             return points, jnp.all(jnp.abs(jnp.linalg.norm(points, axis=-1) - 1) < 0.01)
 
         return jax.lax.map(one, batch["position"])
 
     return pmap(rounds, in_axes=(None, None, None, 0))
+
+
+def _round_of(
+    features: Float[Array, "n d"], count: Int[Array, ""], settings: SamplerSettings
+) -> Round:
+    """Returns the round that the settings name, of one class."""
+    if settings.noise == "own":
+        known = describe(features, count)
+        return lambda drawn, key: own_round(known, drawn, key, settings)
+
+    def one_round(drawn, key):
+        noise = jax.random.normal(key, (settings.candidates, features.shape[1]))
+        return SHARED_ROUNDS[settings.selection](features, drawn, noise, settings, count)
+
+    return one_round
 
 
 def _eligible(

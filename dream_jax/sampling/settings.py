@@ -7,11 +7,12 @@ from typing import get_args
 
 from dream_jax.errors import UserError
 from dream_jax.rules import above, one_of, whole
-from dream_jax.settings import InlierSettings, SamplingSettings, Selection, Settings
+from dream_jax.settings import InlierSettings, Noise, SamplingSettings, Selection, Settings
 
 RULES = {
     **dict.fromkeys(("k", "boundary", "per_round", "candidates", "keep", "rounds"), whole(1)),
     "scale": above(0),
+    "noise": one_of(get_args(Noise)),
     "selection": one_of(get_args(Selection)),
 }
 
@@ -24,14 +25,16 @@ class SamplerSettings:
       k: the neighbour whose distance is d_k; a feature of the class counts itself first.
       boundary: size m of the boundary set, the features with the largest d_k; unused for inliers.
       per_round: features drawn in a round; all that are eligible, if they are fewer.
-      candidates: noise vectors L in a round, shared by its features.
+      candidates: number L of candidates around each drawn feature.
       scale: s, the standard deviation of the noise in each dimension (features are unit vectors).
       keep: candidates kept for each drawn feature.
       rounds: number of rounds.
       largest: True for outliers, which keep the largest d_k around the boundary set; False for
         inliers, which keep the smallest around any feature.
+      noise: "own", as in the paper, gives each drawn feature L noise vectors of its own; with
+        "shared", as in the published code, the features of a round share L.
       selection: "paper" keeps for each drawn feature its own best candidates; "published" repeats
-        the choice of the published code, see `published_round`.
+        the choice of the published code, see `published_round`, for which the noise is shared.
 
     Raises:
       UserError: a value is not allowed; the message names it as `sampling.<attribute>`, or
@@ -46,6 +49,7 @@ class SamplerSettings:
     keep: int = 2
     rounds: int = 100
     largest: bool = True
+    noise: str = "own"
     selection: str = "paper"
 
     def __post_init__(self) -> None:
@@ -57,6 +61,11 @@ class SamplerSettings:
             raise UserError(
                 f"{self.field('keep')} is {self.keep}; it must be at most {self.candidates}, the "
                 f"number of {self.field('candidates')}"
+            )
+        if self.selection == "published" and self.noise != "shared":
+            raise UserError(
+                f"{self.field('noise')} is {self.noise!r}; with {self.field('selection')} = "
+                "'published' it must be 'shared', as the published code's is"
             )
 
     @classmethod
@@ -70,12 +79,18 @@ class SamplerSettings:
             scale=sampling.scale,
             keep=sampling.keep,
             rounds=sampling.rounds,
+            noise=sampling.noise,
             selection=sampling.selection,
         )
 
     @classmethod
-    def of_inliers(cls, inliers: InlierSettings, selection: str) -> SamplerSettings:
-        """Returns the settings of inlier embeddings (Dream-ID), which have no boundary set."""
+    def of_inliers(cls, inliers: InlierSettings, sampling: SamplingSettings) -> SamplerSettings:
+        """Returns the settings of inlier embeddings (Dream-ID), which have no boundary set.
+
+        Args:
+          inliers: of the inliers alone.
+          sampling: of the outliers, of which `noise` and `selection` hold for inliers too.
+        """
         return cls(
             k=inliers.k,
             per_round=inliers.per_round,
@@ -84,12 +99,13 @@ class SamplerSettings:
             keep=inliers.keep,
             rounds=inliers.rounds,
             largest=False,
-            selection=selection,
+            noise=sampling.noise,
+            selection=sampling.selection,
         )
 
     def field(self, name: str) -> str:
         """Returns the name that an attribute has in a configuration: "sampling.k", "inliers.k"."""
-        both = name in ("boundary", "selection")  # inliers have none of their own
+        both = name in ("boundary", "noise", "selection")  # inliers have none of their own
         return f"sampling.{name}" if self.largest or both else f"inliers.{name}"
 
 
@@ -111,6 +127,11 @@ def check_class_sizes(settings: Settings) -> None:
                 f"config.{field} is {value}; it must be at most the class size, "
                 f"latent_space.features_per_class = {most}"
             )
+    if sampling.selection == "published" and sampling.noise != "shared":
+        raise UserError(
+            f"config.sampling.noise is {sampling.noise!r}; with sampling.selection = 'published' "
+            "it must be 'shared', as the published code's is"
+        )
     for name, section in (("sampling", sampling), ("inliers", inliers)):
         if section.keep > section.candidates:
             raise UserError(

@@ -16,8 +16,8 @@ from dream_jax.training.finite import check_arrays
 
 OUTLIERS = (*ID_FIELDS, "seed", "sampling")
 INLIERS = (
-    *(*ID_FIELDS, "seed", "sampling.selection", "inliers.k", "inliers.per_round"),
-    *("inliers.candidates", "inliers.scale", "inliers.keep", "inliers.rounds"),
+    *(*ID_FIELDS, "seed", "sampling.noise", "sampling.selection", "inliers.k"),
+    *("inliers.per_round", "inliers.candidates", "inliers.scale", "inliers.keep", "inliers.rounds"),
 )
 
 
@@ -55,13 +55,17 @@ def check(work: Work, kind: str) -> None:
 
 
 def make(work: Work, kind: str) -> None:
-    """Writes `<kind>.npz`: (classes, n, d) embeddings with the settings and the seed."""
+    """Writes `<kind>.npz`: (classes, n, d) embeddings with the settings and the seed.
+
+    Says in one line if outlier embeddings have collapsed; inliers lie near each other by design.
+    """
     from dream_jax.sampling.classes import sample_classes  # compiles with JAX: slow to import
     from dream_jax.sampling.rounds import SamplerSettings
+    from dream_jax.variety import collapse_note, count_distinct
 
     settings = work.settings
     if kind == "inliers":
-        sampler = SamplerSettings.of_inliers(settings.inliers, settings.sampling.selection)
+        sampler = SamplerSettings.of_inliers(settings.inliers, settings.sampling)
     else:
         sampler = SamplerSettings.of_outliers(settings.sampling)
     known, path = work.run.features, work.run.folder("learn") / "features.npz"
@@ -76,3 +80,8 @@ def make(work: Work, kind: str) -> None:
             parameters=np.array(json.dumps(parameters)),
             seed=np.array(settings.seed),
         )
+        if kind == "outliers":
+            distinct, count = count_distinct(embeddings)
+            of_classes = dict(zip(work.train.class_names, distinct, strict=True))
+            if note := collapse_note(of_classes, count):
+                print(f"warning: {note}", flush=True)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dream_jax.files import checksum, checksums, read_json, write_json
 from dream_jax.training import hosts
 from dream_jax.training.finite import is_finite
 
+REMOVALS, REMOVAL_SECONDS = 30, 0.1
 SAVING = ".saving-"  # begins the name of a checkpoint that is being written
 CHECKSUMS = "checksums.json"  # of a checkpoint's files: what Orbax reads of a flipped bit is wrong
 ITEM = "default"  # what Orbax writes of a checkpoint
@@ -99,7 +101,7 @@ class Checkpoints:
             write_json(made / CHECKSUMS, checksums(made, CHECKSUMS))
             _flush(made)
         except BaseException:  # such as a full disk, which the unfinished files would keep full
-            shutil.rmtree(made, ignore_errors=True)
+            _remove(made)
             raise
         if path.exists():  # damaged
             shutil.rmtree(path)
@@ -209,6 +211,15 @@ class Checkpoints:
 
     def __exit__(self, *_):
         self.close()
+
+
+def _remove(folder: Path) -> None:
+    """Deletes what a failed save has left, while threads of tensorstore may still write there."""
+    for _ in range(REMOVALS):
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(REMOVAL_SECONDS)
+        if not folder.exists():
+            return
 
 
 def _flush(folder: Path, below: bool = True) -> None:

@@ -130,14 +130,16 @@ def test_statistics_that_float32_cannot_hold_are_named():
     assert "NaN or infinite" in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("selection", ["paper", "published"])
+@pytest.mark.parametrize(
+    ("noise", "selection"), [("own", "paper"), ("shared", "paper"), ("shared", "published")]
+)
 @pytest.mark.parametrize("scale", [1e19, 1e30, 3e38])
-def test_candidates_that_leave_float32_are_refused(selection, scale):
+def test_candidates_that_leave_float32_are_refused(noise, selection, scale):
     """Their length overflows, and they would all be zero."""
     features = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
     settings = SamplerSettings(
         k=3, boundary=5, per_round=4, candidates=10, keep=2, rounds=2, scale=scale,
-        selection=selection,
+        noise=noise, selection=selection,
     )  # fmt: skip
     with pytest.raises(UserError, match=r"^(config\.)?sampling\.scale is .*lower it"):
         sample_embeddings(features, jax.random.key(0), settings)

@@ -20,6 +20,7 @@ from dream_jax.sampling.classes import sample_classes
 from dream_jax.sampling.published import published_round
 from dream_jax.sampling.rounds import sample_embeddings
 from dream_jax.sampling.settings import SamplerSettings
+from dream_jax.sampling.shared_noise import shared_round
 from dream_jax.settings import InlierSettings, SamplingSettings
 from dream_jax.vectors import unit_on_host as unit
 
@@ -81,8 +82,8 @@ def test_classes_of_unequal_size_share_one_program(monkeypatch):
         traces.append(1)
         return one_round(*arguments)
 
-    one_round = rounds.ROUNDS["paper"]
-    monkeypatch.setitem(rounds.ROUNDS, "paper", traced)
+    one_round = rounds.own_round
+    monkeypatch.setattr(rounds, "own_round", traced)
     rounds._mapped_rounds.cache_clear()
     after_class = []
     for n in (20, 24, 29):
@@ -107,7 +108,9 @@ def test_classes_of_unequal_size_share_one_program(monkeypatch):
         ({"scale": float("nan")}, "sampling.scale"),
         ({"keep": 31}, "sampling.keep"),
         ({"rounds": True}, "sampling.rounds"),
+        ({"noise": "other"}, "sampling.noise"),
         ({"selection": "best"}, "sampling.selection"),
+        ({"selection": "published"}, "sampling.noise"),
         ({"largest": False, "k": 25}, "inliers.k"),
         ({"largest": False, "scale": -1.0}, "inliers.scale"),
         ({"largest": False, "keep": 31}, "inliers.keep"),
@@ -167,26 +170,55 @@ def test_four_devices_give_what_one_gives(tmp_path):
 
 def test_settings_of_a_configuration():
     sampling = SamplingSettings(
-        k=6, boundary=10, per_round=4, candidates=30, scale=0.2, keep=2, rounds=5, selection="paper"
+        **{"k": 6, "boundary": 10, "per_round": 4, "candidates": 30, "scale": 0.2, "keep": 2},
+        **{"rounds": 5, "noise": "own", "selection": "paper"},
     )
     assert SamplerSettings.of_outliers(sampling) == SMALL
     inliers = InlierSettings(
         k=6, per_round=4, candidates=30, scale=0.05, keep=1, rounds=5, images=9, confirmed=True
     )
     expected = dataclasses.replace(SMALL_INLIERS, boundary=SamplerSettings.boundary)
-    assert SamplerSettings.of_inliers(inliers, "paper") == expected
-    assert SamplerSettings.of_inliers(inliers, "published").selection == "published"
+    assert SamplerSettings.of_inliers(inliers, sampling) == expected
+    published = dataclasses.replace(sampling, noise="shared", selection="published")
+    for found in (
+        SamplerSettings.of_outliers(published),
+        SamplerSettings.of_inliers(inliers, published),
+    ):
+        assert (found.noise, found.selection) == ("shared", "published")
 
 
-def test_published_selection_is_the_published_round(monkeypatch):
-    published = dataclasses.replace(SMALL, selection="published")
-    by_name = sample_embeddings(normal(0, 24, 8), jax.random.key(0), published)
-    assert np.abs(by_name - sample_embeddings(normal(0, 24, 8), jax.random.key(0), SMALL)).max() > 0
-    monkeypatch.setitem(rounds.ROUNDS, "paper", published_round)
-    rounds._mapped_rounds.cache_clear()
-    in_its_place = sample_embeddings(normal(0, 24, 8), jax.random.key(0), SMALL)
-    rounds._mapped_rounds.cache_clear()
-    np.testing.assert_array_equal(by_name, in_its_place)
+@pytest.mark.parametrize(
+    ("selection", "one_round"), [("paper", shared_round), ("published", published_round)]
+)
+def test_rounds_of_shared_noise_are_those_of_its_own_function(selection, one_round):
+    features, key = unit(normal(0, 24, 8)), jax.random.key(0)
+    settings = dataclasses.replace(SMALL, noise="shared", selection=selection)
+    embeddings = sample_embeddings(features, key, settings).reshape(5, 4, 2, 8)
+    eligible = np.isin(np.arange(24), np.asarray(boundary_set(features, 6, 10)))
+    for number, found in enumerate(embeddings):
+        draw_key, noise_key = jax.random.split(jax.random.fold_in(key, number))
+        drawn = features[np.asarray(rounds._draw(draw_key, eligible, 4))]
+        noise = jax.random.normal(noise_key, (30, 8))
+        np.testing.assert_allclose(found, one_round(features, drawn, noise, settings), atol=1e-6)
+
+
+def test_own_noise_makes_more_embeddings_than_shared_noise():
+    """Of many rounds' candidates, shared noise lets the same few win for all features."""
+    features = unit(normal(0, 1, 32) + 0.3 * normal(1, 60, 32))
+    settings = SamplerSettings(
+        k=40, boundary=20, per_round=20, candidates=200, scale=0.2, keep=2, rounds=2
+    )
+
+    def groups(noise):
+        found = dataclasses.replace(settings, noise=noise)
+        embeddings = sample_embeddings(features, jax.random.key(0), found)
+        leaders = []
+        for one in embeddings:
+            if not leaders or np.max(leaders @ one) <= 0.9:
+                leaders.append(one)
+        return len(leaders)
+
+    assert groups("own") == 80 > 3 * groups("shared")
 
 
 @pytest.fixture

@@ -58,19 +58,14 @@ def make(work: Work, judge: int | None) -> None:
 
 def _distances(work: Work, chosen: Int[np.ndarray, "n 2"]) -> Float[np.ndarray, " n"]:
     """Returns d_k of embeddings, given by their class and their number in it."""
-    import jax.numpy as jnp
-
-    from dream_jax.knn import kth_sq_distance  # compiles with JAX: slow to import
-    from dream_jax.vectors import unit
+    from dream_jax.knn import d_k  # compiles with JAX: slow to import
 
     known, embeddings = work.run.features, work.run.embeddings("outliers")
     distances = np.empty(len(chosen), np.float32)
     for label in np.unique(chosen[:, 0]):
         own = chosen[:, 0] == label
-        features = unit(jnp.asarray(known.features[known.labels == label]))
-        vectors = unit(jnp.asarray(embeddings[label, chosen[own, 1]]))
-        k = min(work.settings.sampling.k, len(features))
-        distances[own] = kth_sq_distance(vectors, features, k)
+        features, vectors = known.features[known.labels == label], embeddings[label, chosen[own, 1]]
+        distances[own] = d_k(vectors, features, work.settings.sampling.k)
     return distances
 
 

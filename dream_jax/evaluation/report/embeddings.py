@@ -1,4 +1,4 @@
-"""Maps of features, anchors and outlier embeddings by t-SNE."""
+"""Maps of features, anchors and outlier embeddings: figures 3 and 4 of the paper."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +14,13 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from dream_jax.evaluation.report.fonts import choose_fonts
+from dream_jax.evaluation.report.maps import flat_map
 from dream_jax.evaluation.report.style import (
-    BLUE,
     CLASS_COLOURS,
     INK,
+    ORANGE,
     STYLE,
-    VERMILLION,
+    VIOLET,
     figure_of,
     save,
     shortened,
@@ -34,20 +35,21 @@ MAX_POINTS = 1500
 MAX_OUTLIERS = 600
 
 
-def tsne_anchors(features, labels, anchors, class_names, path, seed=0) -> Path:
-    """t-SNE of ID features, coloured by class, with the text anchors as stars (figure 3).
+def map_anchors(features, labels, anchors, class_names, path, seed=0, method="tsne") -> Path:
+    """Maps ID features, coloured by class, with the text anchors as stars (figure 3).
 
     Args:
         features: (n, d), of any norm; a random 1,500 of them are shown.
         labels: (n,) class indices.
         anchors: (classes, d), of any norm.
         class_names: written at each class's centre, unless there are more than 30.
-        seed: of the subset and of t-SNE.
+        seed: of the subset and of the map.
+        method: "tsne" or "umap".
     """
     features, labels, anchors = np.asarray(features), np.asarray(labels), np.asarray(anchors)
     shown = subset(len(features), MAX_POINTS, seed)
     labels = labels[shown]
-    points, stars = _tsne([features[shown], anchors], seed)
+    points, stars = flat_map([features[shown], anchors], seed, method)
     colours = _class_colours(len(anchors))
 
     with matplotlib.rc_context(STYLE):
@@ -132,50 +134,37 @@ def _free_place(box: Bbox, frame: Bbox, taken: Sequence[Bbox]) -> Bbox:
     return box  # there is no room
 
 
-def tsne_outliers(features, outliers, class_name, path, seed=0) -> Path:
-    """t-SNE of one class's features and of the outlier embeddings sampled near it (figure 4).
+def map_outliers(features, outliers, class_name, path, seed=0, method="tsne") -> Path:
+    """Maps one class's features and the outlier embeddings sampled near it (figure 4).
+
+    In the paper's colours: ID features purple, outlier embeddings orange.
 
     Args:
         features: (n, d) of one class, of any norm; a random 1,500 of them are shown.
         outliers: (m, d), of any norm; a random 600 of them are shown.
-        seed: of the subsets and of t-SNE.
+        seed: of the subsets and of the map.
+        method: "tsne" or "umap".
     """
     features, outliers = np.asarray(features), np.asarray(outliers)
     features = features[subset(len(features), MAX_POINTS, seed)]
     outliers = outliers[subset(len(outliers), MAX_OUTLIERS, seed)]
-    inside, outside = _tsne([features, outliers], seed)
+    inside, outside = flat_map([features, outliers], seed, method)
     with matplotlib.rc_context(STYLE):
         figure = figure_of(*MAP)
         axes = figure.add_subplot()
         _map_axes(axes)
         axes.scatter(
-            *outside.T, s=14, c=VERMILLION, marker="^", alpha=0.75, linewidths=0,
+            *outside.T, s=14, c=ORANGE, marker="^", alpha=0.75, linewidths=0,
             label=f"outlier embeddings ({len(outside):,})",
         )  # fmt: skip
         axes.scatter(
-            *inside.T, s=12, c=BLUE, alpha=0.75, linewidths=0,
+            *inside.T, s=12, c=VIOLET, alpha=0.75, linewidths=0,
             label=f"ID features ({len(inside):,})",
         )  # fmt: skip
-        axes.set_title(f"features of “{shortened(class_name, 40)}”")
+        axes.set_title(f"ID features and outlier embeddings of “{shortened(class_name, 24)}”")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, markerscale=1.6,
                     fontsize=8, columnspacing=1, handletextpad=0.2)  # fmt: skip
         return save(figure, path)
-
-
-def _tsne(parts: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
-    """One map of all `parts` on the unit sphere, where the method measures its distances."""
-    from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
-
-    joint = np.concatenate(parts).astype(np.float64)
-    joint /= np.maximum(np.linalg.norm(joint, axis=1, keepdims=True), 1e-12)
-    perplexity = min(30, (len(joint) - 1) / 3)
-    tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed)
-    # t-SNE's threads wait for each other at every one of 1,000 iterations: where other work has
-    # the cores, two of them took 14 s for 160 points that one maps in 0.5 s.
-    with threadpool_limits(1):
-        flat = tsne.fit_transform(joint)
-    return np.split(flat, np.cumsum([len(part) for part in parts])[:-1])
 
 
 def _class_colours(classes: int) -> np.ndarray:

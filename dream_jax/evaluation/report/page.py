@@ -12,11 +12,13 @@ from dream_jax.data.images import Images
 from dream_jax.evaluation.report import (
     charts,
     comparison,
+    embedding_table,
     embeddings,
     gallery,
     image_sheets,
     scores,
 )
+from dream_jax.evaluation.report.maps import TITLES
 from dream_jax.evaluation.report.write import Page, write_report
 from dream_jax.legible import legible
 
@@ -53,6 +55,8 @@ class RunResults:
       curves: of each training, by its title.
       command: that made the run, or "".
       versions: of what it was made with, by name.
+      figure_class: whose outlier embeddings are drawn; "" for the class in the middle.
+      map: "tsne" or "umap".
     """
 
     name: str
@@ -79,6 +83,8 @@ class RunResults:
     curves: Mapping[str, charts.Curves] = field(default_factory=dict)
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    figure_class: str = ""
+    map: str = "tsne"
 
     @property
     def seeds(self) -> list:
@@ -120,25 +126,25 @@ def decoded_id(r: RunResults, folder: Path) -> list[Shown]:
 
 def latent_space(r: RunResults, folder: Path) -> list[Shown]:
     """Draws a map of the features with the anchors."""
-    path = folder / "tsne_classes.png"
+    path = folder / f"{r.map}_classes.png"
     known = (r.features, r.feature_labels, r.anchors)
-    embeddings.tsne_anchors(*known, r.class_names, path, r.seed)
+    embeddings.map_anchors(*known, r.class_names, path, r.seed, r.map)
     caption = (
-        "t-SNE of the features of training images with the anchors, the classes' token embeddings "
-        "(as the paper's figure 3)."
+        f"{TITLES[r.map]} of the features of training images with the anchors, the classes' token "
+        f"embeddings (as the paper's figure 3)."
     )
     return [Shown(path, "Text-conditioned latent space", caption)]
 
 
 def outlier_embeddings(r: RunResults, folder: Path) -> list[Shown]:
     """Draws a map of one class's features and its outlier embeddings."""
-    path, label = folder / "tsne_outliers.png", len(r.class_names) // 2
-    own = r.features[r.feature_labels == label]
-    name = legible(r.class_names[label])
-    embeddings.tsne_outliers(own, r.embeddings[label], name, path, r.seed)
+    chosen = r.figure_class or r.class_names[len(r.class_names) // 2]
+    path, label = folder / f"{r.map}_outliers.png", [*r.class_names].index(chosen)
+    own, name = r.features[r.feature_labels == label], legible(chosen)
+    embeddings.map_outliers(own, r.embeddings[label], name, path, r.seed, r.map)
     caption = (
-        "t-SNE of the features of one class and the embeddings sampled at its edge (as the paper's "
-        "figure 4)."
+        f"{TITLES[r.map]} of the features of one class and the embeddings sampled at its edge (as "
+        f"the paper's figure 4). report.figure_class names the class."
     )
     return [Shown(path, f"Outlier embeddings of the class {name}", caption)]
 
@@ -212,6 +218,8 @@ def facts(r: RunResults) -> list[tuple[str, str, str]]:
         explanation = "read by the plain classifier as the class asked for"
         label = "Images sampled by plain name that are legible"
         found.append((label, f"{r.legible:.1%}", explanation))
+    if "embeddings" in r.metrics:
+        found.append(embedding_table.fact(r.metrics["embeddings"]))
     return found
 
 

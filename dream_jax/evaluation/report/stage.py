@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from dream_jax.ending import program
 from dream_jax.errors import UserError
+from dream_jax.evaluation.report.maps import check_map
 from dream_jax.files import read_json, read_npz
 from dream_jax.repair import damaged_files
 from dream_jax.results import Row, stage_of
@@ -40,7 +41,17 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
     """Returns the one stage "report", which shows the configuration and so reads all of it."""
     inputs = ("sample", "round trips test", OUTLIERS, "metrics")
     reads = tuple(field_types())
-    return [Stage("report", "report", "report", reads, make, inputs, derived=True)]
+    return [Stage("report", "report", "report", reads, make, inputs, check=check, derived=True)]
+
+
+def check(work: Work) -> None:
+    """Checks that the figure's class is one of the run's, and its map one that can be drawn."""
+    check_map(work.settings.report.map, "config.report.map")
+    chosen, names = work.settings.report.figure_class, work.train.class_names
+    if chosen and chosen not in names:
+        raise UserError(
+            f"config.report.figure_class is {chosen!r}; allowed: {', '.join(names)}, or empty"
+        )
 
 
 def make(work: Work) -> None:
@@ -95,6 +106,8 @@ def results(work: Work) -> RunResults:
         curves=curves(run),
         command=program.command,
         versions=versions(),
+        figure_class=settings.report.figure_class,
+        map=settings.report.map,
     )
 
 

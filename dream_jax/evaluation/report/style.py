@@ -18,6 +18,7 @@ from dream_jax.evaluation.report.fonts import choose_fonts
 from dream_jax.legible import legible
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#007A58", "#A8578B"
+VIOLET, ORANGE = "#6A3D9A", "#E69F00"  # of figure 4, as in the paper: ID features, outliers
 INK, GREY = "#222222", "#8a8a8a"
 CLASS_COLOURS = (
     "#332288", "#CC6677", "#117733", "#DDAA33", "#88CCEE",

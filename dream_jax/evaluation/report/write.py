@@ -8,6 +8,7 @@ from typing import Any
 
 from dream_jax.evaluation.report import layouts, panels, tables
 from dream_jax.evaluation.report.charts import Panel
+from dream_jax.evaluation.report.embedding_table import embedding_table
 from dream_jax.evaluation.report.gallery import READINGS, SHOWN, Tile
 
 WIDE = 430  # CSS pixels; what is wider scrolls on a phone, where its text would be too small
@@ -120,6 +121,7 @@ def _content(page: Page) -> dict[str, Any]:
         "peak": _memory(max((s.get("peak_memory_mb") or 0 for s in stages), default=0) or None),
         "figures": [{**figure, **_embedded(figure["path"])} for figure in page.figures],
         "facts": page.facts,
+        "embeddings": embedding_table(metrics["embeddings"]) if "embeddings" in metrics else None,
         "trainings": page.trainings,
         "roc": page.roc,
         "roc_rows": _roc_rows(page),

@@ -18,8 +18,8 @@ def test_figures_draw_any_name(tmp_path, name):
         image_sheets.image_grid_by_class(
             images, labels, images, labels, [name, "b"], tmp_path / "1.png"
         ),
-        embeddings.tsne_anchors(*known, [name, "b"], tmp_path / "2.png"),
-        embeddings.tsne_outliers(known[0], known[0], name, tmp_path / "3.png"),
+        embeddings.map_anchors(*known, [name, "b"], tmp_path / "2.png"),
+        embeddings.map_outliers(known[0], known[0], name, tmp_path / "3.png"),
         scores.score_histograms(of["id"], {name: of[name]}, {}, name, tmp_path / "4.png"),
         scores.score_grid({name: of}, [name], tmp_path / "5.png"),
     ]

@@ -4,7 +4,9 @@ import base64
 import html
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from dream_jax.data.images import Images
 from dream_jax.errors import UserError
 from dream_jax.evaluation.bootstrap import paired_bootstrap
 from dream_jax.evaluation.evaluators.ood import measure
-from dream_jax.evaluation.report import comparison, embeddings, image_sheets, page, write
+from dream_jax.evaluation.report import comparison, embeddings, image_sheets, maps, page, write
 from dream_jax.evaluation.report import scores as histograms
 from dream_jax.evaluation.report.charts import Panel
 from dream_jax.evaluation.report.gallery import Tile
@@ -105,23 +107,63 @@ def test_tsne_anchors(tmp_path, classes):
     labels = np.arange(160) % classes
     features = anchors[labels] * 20 + RNG.normal(size=(160, 16))
     names = [f"class {i}" for i in range(classes)]
-    path = embeddings.tsne_anchors(features, labels, anchors, names, tmp_path / "t.png", seed=0)
+    path = embeddings.map_anchors(features, labels, anchors, names, tmp_path / "t.png", seed=0)
     assert np.count_nonzero(pixels(path).min(axis=-1) < 200) > 2000
 
 
 def test_tsne_is_of_directions_and_repeats(tmp_path, monkeypatch):
     monkeypatch.setattr(embeddings, "MAX_OUTLIERS", 80)
     features, outliers = RNG.normal(size=(40, 8)), RNG.normal(size=(200, 8))
-    first = embeddings.tsne_outliers(features, outliers, "seven", tmp_path / "1.png", seed=3)
-    scaled = embeddings.tsne_outliers(
+    first = embeddings.map_outliers(features, outliers, "seven", tmp_path / "1.png", seed=3)
+    scaled = embeddings.map_outliers(
         features * 4, outliers / 4, "seven", tmp_path / "2.png", seed=3
     )
     image = pixels(first)
     # Powers of two leave directions exact: a map of unit vectors cannot change.
     np.testing.assert_array_equal(image, pixels(scaled))
-    blue, red = image[..., 2].astype(int) - image[..., 0], image[..., 0].astype(int)
-    assert np.count_nonzero(blue > 60) > 1000, "no ID features drawn"
-    assert np.count_nonzero(red - image[..., 2] > 60) > 2000, "no outliers drawn"
+    red, green, blue = np.moveaxis(image.astype(int), -1, 0)
+    purple = (red - green > 20) & (blue - green > 40)
+    assert np.count_nonzero(purple) > 1000, "no ID features drawn"
+    assert np.count_nonzero(red - blue > 100) > 2000, "no outliers drawn"
+
+
+@pytest.mark.parametrize(("named", "label"), [("", 1), ("zero", 0), ("two", 2)])
+def test_figure_4_is_of_the_class_that_is_named(tmp_path, named, label):
+    results = replace(some_results(), figure_class=named)
+    (shown,) = page.outlier_embeddings(results, tmp_path)
+    own = results.features[results.feature_labels == label]
+    given = own, results.embeddings[label], NAMES[label]
+    expected = embeddings.map_outliers(*given, tmp_path / "expected.png", results.seed)
+    assert shown.path.name == "tsne_outliers.png"
+    assert shown.path.read_bytes() == expected.read_bytes()
+    assert shown.title == f"Outlier embeddings of the class {NAMES[label]}"
+
+
+def test_umap_is_named_where_it_is_not_installed():
+    if find_spec("umap"):
+        pytest.skip("umap-learn is installed")
+    with pytest.raises(
+        UserError, match="x is 'umap', which needs the package umap-learn"
+    ) as caught:
+        maps.check_map("umap", "x")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="x is 'pca'; it must be one of tsne, umap"):
+        maps.check_map("pca", "x")
+
+
+@pytest.mark.parametrize("counts", [(40, 60), (2, 3)])
+def test_umap_repeats(tmp_path, counts):
+    pytest.importorskip("umap")
+    maps.check_map("umap", "x")
+    parts = [RNG.normal(size=(count, 8)) for count in counts]
+    one, other = (maps.flat_map(parts, 3, "umap") for _ in range(2))
+    assert [part.shape for part in one] == [(count, 2) for count in counts]
+    for part, again in zip(one, other, strict=True):
+        np.testing.assert_array_equal(part, again)
+        assert np.isfinite(part).all()
+    results = replace(some_results(), map="umap")
+    (shown,) = page.outlier_embeddings(results, tmp_path)
+    assert shown.path.name == "umap_outliers.png" and "UMAP of the features" in shown.caption
 
 
 def test_score_histograms(tmp_path):
@@ -332,9 +374,8 @@ def test_page_without_figures_facts_or_stages(tmp_path):
     assert "50.0" in page.shown and "Figures" not in page.shown and "img" not in page.tags
 
 
-@pytest.fixture(scope="module")
-def compared(tmp_path_factory):
-    """The page of eight rows and two seeds, with a bootstrap, tuning and shifted sets."""
+def some_results() -> page.RunResults:
+    """Eight rows and two seeds, with a bootstrap, tuning and shifted sets."""
     rng = np.random.default_rng(0)
     rows = [f"row_{i}" for i in range(8)]
     scores = {
@@ -365,7 +406,7 @@ def compared(tmp_path_factory):
     labels = np.repeat(np.arange(3), 10)
     images = Images.of(rng.uniform(size=(30, 8, 8, 1)).astype(np.float32))
     judged = {"outliers": 30, "in_class": 0.1, "in_any_class": 0.25, "used": 21}
-    results = page.RunResults(
+    return page.RunResults(
         name="toy", config_json="{}", metrics=metrics, class_names=NAMES,
         features=rng.normal(size=(30, 8)), feature_labels=labels, anchors=rng.normal(size=(3, 8)),
         embeddings=rng.normal(size=(3, 10, 8)), train=(images, labels), test=(images, labels),
@@ -374,7 +415,51 @@ def compared(tmp_path_factory):
         sections={row: "First rows" if row < "row_4" else "Last rows" for row in rows},
         judgements={"One": judged, "Other": judged | {"used": 17}}, legible=0.875,
     )  # fmt: skip
-    return page.make_page(results, tmp_path_factory.mktemp("compared"))
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    return page.make_page(some_results(), tmp_path_factory.mktemp("compared"))
+
+
+def measured(collapsed: int) -> dict:
+    """The part `embeddings` of metrics.json for three classes, of which some have collapsed."""
+    classes = {}
+    for label, name in enumerate(NAMES):
+        fallen = label < collapsed
+        spread = {"median": 1.25, "min": 1.0, "max": 1.5 + label}
+        classes[name] = {
+            "distinct_share": 0.03 if fallen else 0.97,
+            "distinct": 12 if fallen else 388,
+            "effective_rank": 11.25 if fallen else 82.5,
+            "collapsed": fallen,
+            "d_k": {"embeddings": spread, "boundary_set": spread, "class": spread},
+            "nearest_cosine": {"own_class": spread | {"median": 0.5}},
+        }
+    shares = [own["distinct_share"] for own in classes.values()]
+    return {"count": 12_000, "grouped": 400, "placed": 300, "same_cosine": 0.9, "k": 100} | {
+        "mean": {"distinct_share": np.mean(shares), "effective_rank": 50.0},
+        "classes": classes,
+    }
+
+
+@pytest.mark.parametrize("collapsed", [0, 2])
+def test_page_tells_whether_embeddings_have_collapsed(tmp_path, collapsed):
+    row = {"fpr95": 0.25, "auroc": 0.875, "aupr_in": 0.5}
+    metrics = {"methods": {"energy": {"id_accuracy": 0.5, "ood": {"mean": row}}}, "seed": 0}
+    metrics |= {"config": "toy", "embeddings": measured(collapsed)}
+    fact = page.embedding_table.fact(metrics["embeddings"])
+    content = write.Page("Toy", metrics, "{}", stages=[], figures=[], facts=[fact])
+    shown = Page(write_report(tmp_path, content).read_text(encoding="utf-8")).shown
+    warning = "Collapsed: the outlier embeddings of 2 of 3 classes have collapsed: of 400 of class"
+    assert (warning in shown) is (collapsed > 0)
+    assert ("collapsed in 2 of 3 classes" in shown) is (collapsed > 0)
+    for expected in (
+        "different of 400", "median of all classes", "1.250 1.00 to 2.50", "1.250 1.00 to 3.50",
+        "Of the first 400 of 12,000 embeddings", "medians of 300 of them", "82.5", "–",
+        "34.3%" if collapsed else "97.0%",
+    ):  # fmt: skip
+        assert expected in shown, expected
 
 
 def test_page_tells_what_was_judged_for_each_training(compared):

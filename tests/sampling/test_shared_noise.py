@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from dream_jax.knn import kth_sq_distance
-from dream_jax.sampling import boundary
-from dream_jax.sampling.boundary import boundary_set, sample_round
+from dream_jax.sampling import shared_noise
+from dream_jax.sampling.boundary import boundary_set
 from dream_jax.sampling.published import published_round
 from dream_jax.sampling.settings import SamplerSettings
+from dream_jax.sampling.shared_noise import shared_round
 from dream_jax.vectors import unit_on_host as unit
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +81,7 @@ def test_golden_round_is_the_best_by_definition(golden):
             bool(golden["largest"]),
         ),
     )
-    assert_same_up_to_ties(sample_round(*arguments), *arguments)
+    assert_same_up_to_ties(shared_round(*arguments), *arguments)
 
 
 def test_golden_points_are_those_of_the_published_round(golden):
@@ -131,7 +132,7 @@ def test_golden_points_are_those_of_the_published_round(golden):
 def test_round_by_definition(n, d, p, length, k, keep, largest):
     features, noise = unit(normal(0, n, d)), normal(1, length, d)
     arguments = (features, features[:p], noise, choice(k, 0.3, keep, largest))
-    assert_same_up_to_ties(sample_round(*arguments), *arguments)
+    assert_same_up_to_ties(shared_round(*arguments), *arguments)
 
 
 @pytest.mark.parametrize("largest", [True, False])
@@ -141,24 +142,24 @@ def test_round_with_ties(largest):
     noise[10:] = noise[:80]  # every distance occurs twice or more
     noise[40:] = noise[40]
     arguments = (features, features[:4], noise, choice(5, 0.3, 3, largest))
-    assert_same_up_to_ties(sample_round(*arguments), *arguments)
+    assert_same_up_to_ties(shared_round(*arguments), *arguments)
 
 
 @pytest.mark.parametrize("largest", [True, False])
 def test_round_does_not_depend_on_how_many_features_are_counted_at_once(largest, monkeypatch):
     features, noise = unit(normal(0, 40, 6)), normal(1, 200, 6)
     arguments = (features, features[:5], noise, choice(15, 0.2, 2, largest))
-    expected = sample_round(*arguments)
+    expected = shared_round(*arguments)
     for at_once in (1, 7, 64):
-        monkeypatch.setattr(boundary, "FEATURES_AT_ONCE", at_once)
-        np.testing.assert_array_equal(sample_round(*arguments), expected)
+        monkeypatch.setattr(shared_noise, "FEATURES_AT_ONCE", at_once)
+        np.testing.assert_array_equal(shared_round(*arguments), expected)
 
 
 @pytest.mark.parametrize("largest", [True, False])
 def test_round_of_a_class_that_is_a_tight_cluster(largest):
     features = unit(normal(0, 1, 64) + 0.05 * normal(1, 250, 64))
     arguments = (features, features[:6], normal(2, 600, 64), choice(150, 0.02, 2, largest))
-    assert_same_up_to_ties(sample_round(*arguments), *arguments)
+    assert_same_up_to_ties(shared_round(*arguments), *arguments)
 
 
 def primitives(jaxpr):
@@ -172,7 +173,7 @@ def primitives(jaxpr):
 @pytest.mark.parametrize("largest", [True, False])
 def test_round_has_no_control_flow_that_depends_on_the_data(largest):
     def one(features, noise, count):
-        return sample_round(features, features[:5], noise, choice(15, 0.2, 2, largest), count)
+        return shared_round(features, features[:5], noise, choice(15, 0.2, 2, largest), count)
 
     jaxpr = jax.make_jaxpr(one)(normal(0, 40, 6), normal(1, 200, 6), 40)
     used = set(primitives(jaxpr.jaxpr))
@@ -182,7 +183,7 @@ def test_round_has_no_control_flow_that_depends_on_the_data(largest):
 
 def test_memory_of_a_round_is_that_of_the_products():
     n, p, length, d = 5000, 40, 100, 8
-    one = jax.jit(lambda *vectors: sample_round(*vectors, choice(300, 0.1, 2)))
+    one = jax.jit(lambda *vectors: shared_round(*vectors, choice(300, 0.1, 2)))
     shapes = [jax.ShapeDtypeStruct((rows, d), np.float32) for rows in (n, p, length)]
     memory = one.lower(*shapes).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 4 * 4 * n * (length + p)  # all similarities: 4 n p length
