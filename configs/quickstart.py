@@ -18,6 +18,7 @@ from configs import base
 
 # What `make ablation` compares with the recipe below; settings as flags give them. First the steps
 # from the published recipe to this one,
+PUBLISHED_CHOICE = ("sampling.selection=published", "sampling.noise=shared")
 PROMPT = "decoding.prompts=('a handwritten {name}',)"
 NO_ZOOM = "method_options.dream_ood.zoom=1.0"
 NO_FILTER = ("classifier.filter_confidence=1.0", "classifier.collapse_below=0.0")
@@ -26,10 +27,10 @@ NO_DEGRADATIONS = "classifier.degrade=0.0"
 FROM_PUBLISHED = (
     ("no outliers (Energy)", "ablation.row=energy"),
     (
-        *("as published", PROMPT, "sampling.scale=0.1", *NO_FILTER),
-        *(NO_ZOOM, *NO_DECODED_ID, NO_DEGRADATIONS),
+        *("as published", *PUBLISHED_CHOICE, PROMPT, "sampling.scale=0.1"),
+        *(*NO_FILTER, NO_ZOOM, *NO_DECODED_ID, NO_DEGRADATIONS),
     ),
-    ("with prompt, scale and filter", NO_ZOOM, *NO_DECODED_ID, NO_DEGRADATIONS),
+    ("with choice, prompt, scale and filter", NO_ZOOM, *NO_DECODED_ID, NO_DEGRADATIONS),
     ("with these and the zoom", *NO_DECODED_ID, NO_DEGRADATIONS),
 )
 # then this recipe with one part changed.
@@ -41,7 +42,8 @@ ONE_CHANGE = (
     ("the ID images' prompt", PROMPT),
     ("scale 0.1", "sampling.scale=0.1"),
     ("scale 0.4", "sampling.scale=0.4"),
-    ("the published code's choice", "sampling.selection=published"),
+    ("own noise", "sampling.noise=own"),
+    ("the published code's choice", *PUBLISHED_CHOICE),
 )
 
 

@@ -3,14 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-
 from dream_jax.evaluation.report.layouts import LEGEND_KEPT, Column, Group, Layout
 from dream_jax.evaluation.seeds import summarise
 from dream_jax.files import read_json
 from dream_jax.results import stage_of
-from dream_jax.run import Cache, Run
+from dream_jax.run import Run
 
 LEGEND = (
     "All but the rank in %, on OOD sets that no table of results reports. FPR95: OOD images taken "
@@ -18,51 +15,29 @@ LEGEND = (
 )
 LEGEND_OUTLIERS = (
     "In class: outliers that the plain classifier gives to their class with a confidence of at "
-    "least 95 %. Rank: effective rank of the outlier embeddings of a class, the mean over classes."
+    "least 95 %. Different: outlier embeddings of a class that are not nearly another one; rank: "
+    "their effective rank; means over classes."
 )
 
 
-def effective_rank(vectors: Float[np.ndarray, "n d"]) -> float:
-    """Returns the exponential of the entropy of the singular values, these taken as shares.
-
-    It is 1 for vectors on one line through 0, and min(n, d) at most. Reference: Roy and Vetterli,
-    "The effective rank: a measure of effective dimensionality", EUSIPCO 2007.
-    """
-    own = np.asarray(vectors, np.float64)
-    gram = own.T @ own if len(own) > own.shape[1] else own @ own.T
-    values = np.sqrt(np.clip(np.linalg.eigvalsh(gram), 0, None))
-    values = values[values > 1e-7 * values.max(initial=0)]  # the rest is rounding
-    shares = values / values.sum()
-    return float(np.exp(-np.sum(shares * np.log(shares))))
-
-
-def measure(run: Run, cache: Cache) -> dict[int, dict[str, Any]]:
+def measure(run: Run) -> dict[int, dict[str, Any]]:
     """Returns the measures of a finished variant, by the seeds of its classifiers.
 
     They are those of its row in metrics.json, and for a row that trains with imagined outliers
     `outliers`, the shares of them that are still `in_class` and that were `used`, and
-    `embeddings`, with their `effective_rank`.
-
-    Args:
-      cache: keeps the rank of embeddings that several variants share.
+    `embeddings`, the means over classes in metrics.json, the same for all seeds.
     """
-    (row,) = run.rows
+    (row,), metrics = run.rows, run.metrics
     found: dict[int, dict[str, Any]] = {}
     for seed in run.seeds:
-        found[seed] = dict(run.metrics["by_seed"][str(seed)][row.key])
+        found[seed] = dict(metrics["by_seed"][str(seed)][row.key])
         if row.extra == "outliers":
             trained = run.folder(stage_of("train", row.training, seed, run.settings.seed))
             judged = read_json(trained / "outliers.json")
             used = judged["used"] / judged["outliers"]
             found[seed]["outliers"] = {"in_class": judged["in_class"], "used": used}
-            rank = cache.get(("effective rank", run.record("sample").digest), lambda: _rank(run))
-            found[seed]["embeddings"] = {"effective_rank": rank}
+            found[seed]["embeddings"] = metrics["embeddings"]["mean"]
     return found
-
-
-def _rank(run: Run) -> float:
-    """Returns the effective rank of a class's outlier embeddings, the mean over classes."""
-    return float(np.mean([effective_rank(own) for own in run.embeddings("outliers")]))
 
 
 def gather(measured: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, Any]:
@@ -100,8 +75,11 @@ def layout_of(metrics: Mapping, sets: Sequence[str]) -> Layout:
         Column("named", ("kept", "sampled_by_name")),
     ]
     in_class = Column("in class", ("outliers", "in_class"), higher_is_better=False)
-    rank = Column("rank", ("embeddings", "effective_rank"), in_percent=False)
+    variety = [
+        Column("different", ("embeddings", "distinct_share")),
+        Column("rank", ("embeddings", "effective_rank"), in_percent=False),
+    ]
     groups = [*detection, Group("ID", [Column("acc.", ("id_accuracy",))]), Group("kept", kept)]
-    groups += [Group("outliers", [in_class]), Group("embeddings", [rank])]
+    groups += [Group("outliers", [in_class]), Group("embeddings", variety)]
     legend = [LEGEND, LEGEND_KEPT, LEGEND_OUTLIERS]
     return Layout(groups, list(metrics["methods"]), legend, subject="Variant")

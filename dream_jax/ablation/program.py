@@ -66,7 +66,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         name = trial.variant.name
         try:
             make(trial, finished, f"variant {number} of {len(trials)}, {name}")
-            measured[name] = measure(trial.run, cache)
+            measured[name] = measure(trial.run)
         except UserError as error:
             if hosts.count() > 1:  # where the other processes may be waiting for this one
                 raise of_variant(name, error) from error
