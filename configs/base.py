@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
     config.model = model()
     config.latent_space = latent_space()
     config.sampling = sampling()
+    config.bood = bood()
     config.inliers = inliers()
     config.generator = generator()
     config.decoding = decoding()
@@ -104,6 +105,10 @@ def latent_space() -> ConfigDict:
 def sampling() -> ConfigDict:
     """② Outlier embeddings."""
     sampling = ConfigDict()
+    # "knn" is Dream-OOD's: noise around the features that are farthest from the others. With "bood"
+    # features walk across the boundary of their class, by the settings of `bood`; of the ones below
+    # only `k` is then used, where d_k is reported.
+    sampling.method = "knn"
     sampling.k = 300  # the neighbour whose distance counts
     sampling.boundary = 50  # m, features of a class with the largest k-NN distance
     sampling.per_round = 50  # boundary features drawn in a round
@@ -117,6 +122,16 @@ def sampling() -> ConfigDict:
     # "published" repeats what the published code chooses, with "shared" noise.
     sampling.selection = "paper"
     return sampling
+
+
+def bood() -> ConfigDict:
+    """Outlier embeddings of BOOD: for its row, and for all rows where `sampling.method` says so."""
+    bood = ConfigDict()
+    bood.step = 0.015  # α, by which a step changes each component of a unit feature
+    bood.share = 0.05  # r, share of a class's features that become embeddings: the nearest to leave
+    bood.beyond = 2  # c, steps from the first point behind the boundary to the embedding
+    bood.most_steps = 100  # K, steps after which a feature that is still in its class is left out
+    return bood
 
 
 def inliers() -> ConfigDict:

@@ -22,7 +22,9 @@ def get_config(size: str = "full") -> ConfigDict:
     config.data.id = "cifar10"
     config.data.ood = ("svhn_cropped", "cifar100", "dtd", "lsun_c=data/LSUN", "isun=data/iSUN")
     # The published code's for CIFAR-100; KNN's default is its paper's for CIFAR-10.
-    config.method_options = ConfigDict({"dream_ood": {"weight": 2.5, "phi_hidden": 0}})
+    config.method_options = ConfigDict(
+        {"dream_ood": {"weight": 2.5, "phi_hidden": 0}, "bood": {"weight": 2.5, "phi_hidden": 0}}
+    )
     config.data.auxiliary = ("imagenet_resized/32x32",)
     if size == "small":
         make_small(config)
@@ -62,3 +64,4 @@ def make_small(config: ConfigDict) -> None:
     config.decoding.by_name_test = 200
     config.classifier.outlier_batch_size = 32
     config.method_options.dream_ood.weight = 1.0
+    config.method_options.bood.weight = 1.0

@@ -68,6 +68,7 @@ def get_config() -> ConfigDict:
             "npos/knn": {"k": 50},
             "outlier_exposure": {"weight": 1.0},
             "dream_ood": {"weight": 1.0, "zoom": 4.0},
+            "bood": {"weight": 1.0, "zoom": 4.0},  # Dream-OOD's
         }
     )
     config.save_every = 100

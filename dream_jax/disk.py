@@ -27,7 +27,7 @@ REPORT, REPORT_ROW = 2 * 2**20, 2**18
 FLOAT = 4  # bytes
 CHECKPOINT = 2**17  # bytes of a checkpoint that are no arrays
 FOLDER = 4 * BLOCK  # bytes of a stage's record and lists
-KINDS = ("outliers", "by_name", "by_name_test", "inliers")
+KINDS = ("outliers", "bood", "by_name", "by_name_test", "inliers")
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,12 @@ def estimate(
     """
     sampling, inliers, size = settings.sampling, settings.inliers, settings.decoding.image_size
     features = min(sizes.train, sizes.classes * settings.latent_space.features_per_class)
+    bood = math.ceil(features * settings.bood.share)
+    knn = sizes.classes * sampling.rounds * sampling.per_round * sampling.keep
     vectors = {
         "learn": features,
-        "sample": sizes.classes * sampling.rounds * sampling.per_round * sampling.keep,
+        "sample": bood if sampling.method == "bood" else knn,
+        "sample bood": bood,
         "sample inliers": sizes.classes * inliers.rounds * inliers.per_round * inliers.keep,
     }
     found = {name: _blocks(count * sizes.width * FLOAT) for name, count in vectors.items()}
@@ -193,7 +196,7 @@ def _width(run: Run, stages: Collection[str]) -> int:
         from dream_jax.generator.cached import vocabulary_of
 
         return vocabulary_of(run.work("learn")).table.shape[1]
-    if "sample" in stages or "sample inliers" in stages:
+    if any(name.partition(" ")[0] == "sample" for name in stages):
         with np.load(run.folder("learn") / "features.npz", allow_pickle=False) as file:
             return file["anchors"].shape[1]
     return 0

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from dream_jax.detector.classifier import Classifier
     from dream_jax.detector.scoring import Scorer
 
-DECODED = ("outliers", "inliers", "by_name", "by_name_test")
+DECODED = ("outliers", "bood", "inliers", "by_name", "by_name_test")
 ROUND_TRIPS = ("round_trips_train", "round_trips_test")
 
 
@@ -119,7 +119,7 @@ class LoadedRun:
         """Returns images, and the labels of their classes; OOD sets have none.
 
         Args:
-          kind: "train", "test", "outliers", "inliers", "by_name", "by_name_test",
+          kind: "train", "test", "outliers", "bood", "inliers", "by_name", "by_name_test",
             "round_trips_train", "round_trips_test", or the name of an OOD set.
 
         Returns:

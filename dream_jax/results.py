@@ -9,6 +9,10 @@ from jaxtyping import Float, Int
 
 from dream_jax.settings import Settings
 
+# What trainings show as imagined outliers: those of `sampling`, and those of BOOD.
+OUTLIERS = ("outliers", "bood")
+IMAGINED = (*OUTLIERS, "inliers")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -21,7 +25,8 @@ class Row:
       training, detector: their names.
       options: all settings of the detector.
       training_options: all settings of the training.
-      extra: what the training shows with the ID images: "outliers", "inliers", "auxiliary" or "".
+      extra: what the training shows with the ID images: "outliers", "bood", "inliers", "auxiliary"
+        or "".
       main: whether the detector is the one of the training's paper.
     """
 
@@ -55,6 +60,19 @@ def place(training: str, seed: int, run_seed: int) -> str:
     return training + (f"-seed{seed}" if seed != run_seed else "")
 
 
+def kind_shown(settings: Settings, extra: str) -> str:
+    """Returns the kind of images that a training shows, by its `extra`.
+
+    Where `sampling.method` is "bood", BOOD's outliers are those of the run, not another kind.
+    """
+    return "outliers" if extra == "bood" and settings.sampling.method == "bood" else extra
+
+
+def sample_stage(kind: str) -> str:
+    """Returns the name of the stage that samples the embeddings of a kind of images."""
+    return "sample" if kind == "outliers" else f"sample {kind}"
+
+
 def decode_stage(kind: str) -> str:
     """Returns the name of the stage that decodes images of a kind."""
     return "decode" if kind == "outliers" else f"decode {kind}"
@@ -62,4 +80,6 @@ def decode_stage(kind: str) -> str:
 
 def images_of_kind(settings: Settings, kind: str) -> int:
     """Returns how many images of a kind are decoded."""
-    return settings.inliers.images if kind == "inliers" else getattr(settings.decoding, kind)
+    if kind == "inliers":
+        return settings.inliers.images
+    return getattr(settings.decoding, "outliers" if kind in OUTLIERS else kind)

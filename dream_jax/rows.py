@@ -25,6 +25,7 @@ MOST_CANDIDATES = 10_000  # of a row
 SECTIONS = {
     "": "Trained on the ID images alone",
     "outliers": "Trained with imagined images",
+    "bood": "Trained with imagined images",
     "inliers": "Trained with imagined images",
     "auxiliary": "Trained with real outliers",
 }

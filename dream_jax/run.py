@@ -19,7 +19,7 @@ from dream_jax.errors import DataUnavailable, UserError
 from dream_jax.files import read_json, read_npz
 from dream_jax.origins import ORIGINS, counted, fingerprint
 from dream_jax.record import Record
-from dream_jax.results import Features, Row, decode_stage, images_of_kind, stage_of
+from dream_jax.results import Features, Row, decode_stage, images_of_kind, sample_stage, stage_of
 from dream_jax.settings import Settings, expand, is_neutral, view
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
@@ -131,15 +131,14 @@ class Run:
         return Features(found["features"], found["labels"], found["anchors"])
 
     def embeddings(self, kind: str = "outliers") -> Float[np.ndarray, "classes n d"]:
-        """Returns the sampled "outliers" or "inliers"."""
-        stage = "sample" if kind == "outliers" else f"sample {kind}"
-        return read_npz(self.folder(stage) / f"{kind}.npz")["embeddings"]
+        """Returns the sampled "outliers", "bood" or "inliers"."""
+        return read_npz(self.folder(sample_stage(kind)) / f"{kind}.npz")["embeddings"]
 
     def decoded(self, kind: str) -> tuple[Images, Int[np.ndarray, " n"]]:
         """Returns decoded images at the size of the data, and the labels of their classes.
 
         Args:
-          kind: "outliers", "inliers", "by_name" or "by_name_test".
+          kind: "outliers", "bood", "inliers", "by_name" or "by_name_test".
         """
         data = self.settings.data
         count = images_of_kind(self.settings, kind)

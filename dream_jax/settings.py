@@ -51,6 +51,7 @@ Scheduler = Literal["plms", "ddim", "dpmsolver++"]
 Noise = Literal["own", "shared"]
 Selection = Literal["paper", "published"]
 Map = Literal["tsne", "umap"]
+Method = Literal["knn", "bood"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class LatentSpaceSettings:
 
 @dataclass(frozen=True)
 class SamplingSettings:
+    method: Method
     k: Count
     boundary: Count
     per_round: Count
@@ -122,6 +124,14 @@ class SamplingSettings:
     rounds: Epochs
     noise: Noise
     selection: Selection
+
+
+@dataclass(frozen=True)
+class BoodSettings:
+    step: Annotated[float, above(0, 1)]  # a unit vector's components are at most 1
+    share: Annotated[float, above(0, 1)]
+    beyond: Annotated[int, whole(0, 1000)]
+    most_steps: Annotated[int, whole(1, 10_000)]
 
 
 @dataclass(frozen=True)
@@ -248,6 +258,7 @@ class Settings:
     model: ModelSettings
     latent_space: LatentSpaceSettings
     sampling: SamplingSettings
+    bood: BoodSettings
     inliers: InlierSettings
     generator: GeneratorSettings
     decoding: DecodingSettings

@@ -279,11 +279,25 @@ def test_four_devices_give_the_same_embeddings_images_and_scores(toy, toy_run, c
     assert_same_numbers(measures(workdir), measures(toy_run.workdir), 0.02)
 
 
+def assert_behind_the_boundary(workdir):
+    """BOOD's embeddings are given to another class, and its images were decoded from them."""
+    learned = read_npz(workdir / "latent_space" / "features.npz")
+    embeddings = read_npz(workdir / "embeddings" / "bood" / "bood.npz")["embeddings"]
+    anchors = learned["anchors"]
+    lengths = np.linalg.norm(anchors, axis=1)
+    assert embeddings.shape == (10, 2, anchors.shape[1])  # a share of 5 % of 40
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=2).T, [lengths] * 2, rtol=1e-5)
+    read = (embeddings @ (anchors / lengths[:, None]).T).argmax(axis=-1)
+    assert not (read == np.arange(10)[:, None]).any()
+    judged = read_json(workdir / "classifier" / "bood" / "outliers.json")
+    assert judged["outliers"] == judged["used"] == 20
+
+
 def test_more_rows_and_seeds_train_only_what_is_new(toy, toy_run, copied_run, capsys):
     """Detectors, another method and another seed beside a finished run, whose rows stay."""
     workdir, config = copied_run(), toy.config()
     posthoc = ("msp", "odin", "knn", "react")
-    config.methods = (*posthoc, "energy", "dream_id", "dream_ood", "dream_ood/knn")
+    config.methods = (*posthoc, "energy", "dream_id", "dream_ood", "dream_ood/knn", "bood")
     config.method_options.knn = ConfigDict({"k": 7})
     config.data.shifted = ("contrast",)
     config.seeds = (0, 1)
@@ -292,8 +306,9 @@ def test_more_rows_and_seeds_train_only_what_is_new(toy, toy_run, copied_run, ca
     steps = ("learn", "sample", "decode", "round trips", "train")
     done = [line for line in done if line.startswith(steps)]
     assert done == [
-        *("sample inliers", "decode inliers", "train dream_id"),
-        *("train cross_entropy, seed 1", "train dream_id, seed 1", "train dream_ood, seed 1"),
+        *("sample bood", "sample inliers", "decode bood", "decode inliers"),
+        *("train dream_id", "train bood", "train cross_entropy, seed 1"),
+        *("train dream_id, seed 1", "train dream_ood, seed 1", "train bood, seed 1"),
     ]
     before = read_json(toy_run.workdir / "metrics.json")["methods"]
     after = read_json(workdir / "metrics.json")
@@ -308,8 +323,10 @@ def test_more_rows_and_seeds_train_only_what_is_new(toy, toy_run, copied_run, ca
         scores = read_npz(workdir / "evaluation" / "cross_entropy" / f"scores_{name}.npz")
         assert all(len(scores[images]) == 50 for images in OOD)
     page = (workdir / "report" / "index.html").read_text()
-    assert all(title in page for title in ("MSP", "ODIN", "KNN", "ReAct", "Dream-OOD / KNN"))
-    for method in ("energy", "dream_id", "dream_ood"):
+    assert all(
+        title in page for title in ("MSP", "ODIN", "KNN", "ReAct", "Dream-OOD / KNN", "BOOD")
+    )
+    for method in ("energy", "dream_id", "dream_ood", "bood"):
         shifted = first[method]["shifted"]
         strengths = [shifted["contrast"][str(strength)] for strength in range(1, 6)]
         np.testing.assert_allclose(shifted["contrast"]["mean"], np.mean(strengths))
@@ -317,8 +334,11 @@ def test_more_rows_and_seeds_train_only_what_is_new(toy, toy_run, copied_run, ca
     assert "shifted" not in first["knn"] and "shifted" not in first["dream_ood/knn"]
     assert first["dream_ood/knn"]["id_accuracy"] == first["dream_ood"]["id_accuracy"]
     assert first["dream_ood/knn"]["ood"] != first["dream_ood"]["ood"]
-    listed, rows = zip(*read_listing(workdir / "images" / "inliers", 20), strict=True)
-    assert len(listed) == 20 and {row["prompt"] for row in rows} == {"a handwritten {name}"}
+    assert first["bood"]["ood"] != first["dream_ood"]["ood"]
+    for kind in ("inliers", "bood"):
+        listed, rows = zip(*read_listing(workdir / "images" / kind, 20), strict=True)
+        assert len(listed) == 20 and {row["prompt"] for row in rows} == {"a handwritten {name}"}
+    assert_behind_the_boundary(workdir)
     second = after["by_seed"]["1"]["dream_ood"]["ood"]["mean"]["auroc"]
     both = (first["dream_ood"]["ood"]["mean"]["auroc"] + second) / 2
     np.testing.assert_allclose(after["methods"]["dream_ood"]["ood"]["mean"]["auroc"], both)

@@ -40,6 +40,7 @@ def of_step(run: Run, step: str) -> list[str]:
         (("godin",), "", ["godin"], ["godin"]),
         (("knn", "msp"), "", ["cross_entropy"], ["cross_entropy"]),
         (("dream_ood",), "", ["cross_entropy", "dream_ood"], ["dream_ood"]),
+        (("bood",), "", ["cross_entropy", "bood"], ["bood"]),
         (("dream_id", "vos"), "", ["cross_entropy", "vos", "dream_id"], ["dream_id", "vos"]),
         (("vos/knn", "vos", "gan/vim"), "", ["gan", "vos"], ["vos", "gan"]),
         (("knn", "dream_ood"), "other", ["cross_entropy", "dream_ood"], None),
@@ -116,6 +117,21 @@ def test_options_of_a_candidate_go_where_the_row_reads_them():
     assert with_options(given, "vos", {"weight": 2, "keep": 3})["vos"] == {"weight": 2, "keep": 3}
     assert with_options(given, "vos/knn", {"k": 9})["vos/knn"] == {"k": 9}
     assert given == {"knn": {"k": 3}, "vos": {"weight": 1.0}}
+
+
+def test_bood_has_embeddings_and_images_of_its_own_unless_those_of_the_run_are_made_so(made):
+    both = ("energy", "dream_ood", "bood")
+    run = made(methods=both)
+    assert {"sample", "sample bood", "decode", "decode bood"} <= run.stages.keys()
+    assert run.stages["train dream_ood"].inputs[0] == "decode"
+    assert run.stages["train bood"].inputs[0] == "decode bood"
+    assert run.stages["decode bood"].inputs == ("sample bood",)
+    same = made(**{"methods": both, "sampling.method": "bood"})
+    assert not {"sample bood", "decode bood"} & same.stages.keys()
+    assert same.stages["train bood"].inputs == same.stages["train dream_ood"].inputs
+    assert "bood.step" in same.record("sample").settings
+    assert not {"sampling.k", "sampling.scale"} & same.record("sample").settings.keys()
+    assert "sample bood" not in made(methods=("energy", "dream_ood", "dream_id")).stages
 
 
 def test_stages_and_folders_of_other_seeds(made):

@@ -16,15 +16,24 @@ from dream_jax.rows import ALL as ALL_ROWS
 from dream_jax.run import Run
 from dream_jax.settings import expand, field_types, is_neutral
 
-ROWS = ("energy", "vos", "outlier_exposure", "dream_id", "dream_ood", "outlier_exposure/knn")
+ROWS = (
+    "energy",
+    "vos",
+    "outlier_exposure",
+    "dream_id",
+    "dream_ood",
+    "bood",
+    "outlier_exposure/knn",
+)
 END = {"metrics", "report"}
-SCORED = {"cross_entropy", "vos", "outlier_exposure", "dream_id", "dream_ood"}
+SCORED = {"cross_entropy", "vos", "outlier_exposure", "dream_id", "dream_ood", "bood"}
 TRAIN = {f"train {name}" for name in SCORED}
 SCORES = {f"evaluate {name}" for name in SCORED}
 BY_NAME = {"decode by_name", "decode by_name_test"}
 ROUND_TRIPS = {"round trips test", "round trips train"}
 ALL = {
-    *("learn", "sample", "sample inliers", "decode", "decode inliers", *BY_NAME, *ROUND_TRIPS),
+    *("learn", "sample", "sample bood", "sample inliers", *BY_NAME, *ROUND_TRIPS),
+    *("decode", "decode bood", "decode inliers"),
     *(*TRAIN, *SCORES, "evaluate shifted", "evaluate legible", "evaluate outliers", *END),
     "evaluate embeddings",
 }
@@ -36,14 +45,17 @@ def of(*trainings: str) -> set[str]:
     return names | {"evaluate shifted", *END}
 
 
-IMAGINED = of("dream_id", "dream_ood")
+WITH_OUTLIERS = of("dream_ood", "bood")
+IMAGINED = WITH_OUTLIERS | of("dream_id")
 OF_OOD = SCORES | END
 JUDGED = "evaluate outliers"
 OF_SAMPLE = {"sample", "evaluate embeddings", "decode", JUDGED, *of("dream_ood")}
 OF_INLIERS = {"sample inliers", "decode inliers", *of("dream_id")}
-OF_LEARN = {"learn", *OF_SAMPLE, *OF_INLIERS}
+OF_BOOD = {"sample bood", "decode bood", *of("bood")}
+OF_LEARN = {"learn", *OF_SAMPLE, *OF_BOOD, *OF_INLIERS}
 OF_BY_NAME_TEST = {"decode by_name_test", "evaluate legible", *OF_OOD}
-OF_DECODING = {"decode", JUDGED, "decode inliers", "decode by_name", *IMAGINED, *OF_BY_NAME_TEST}
+OF_OUTLIERS = {"decode", "decode bood", JUDGED, *WITH_OUTLIERS}
+OF_DECODING = {*OF_OUTLIERS, "decode inliers", "decode by_name", *IMAGINED, *OF_BY_NAME_TEST}
 OF_TRAINING = {*TRAIN, *SCORES, "evaluate shifted", "evaluate legible", JUDGED, *END}
 NOTHING: set[str] = set()
 PLAIN = {f"train {name}" for name in ("cross_entropy", "vos", "outlier_exposure")}
@@ -58,7 +70,7 @@ def each(section: str, names: str, outdated: set[str]) -> dict[str, set[str]]:
 OUTDATED: dict[str, set[str]] = {
     "name": END,
     "seed": ALL - ROUND_TRIPS,
-    "init_from": of("dream_ood"),
+    "init_from": WITH_OUTLIERS,
     "save_every": NOTHING,
     "test_every": NOTHING,
     "wandb": NOTHING,
@@ -76,6 +88,8 @@ OUTDATED: dict[str, set[str]] = {
     **each("latent_space.optimizer", "momentum weight_decay", OF_LEARN),
     **each("sampling", "k boundary per_round candidates scale keep rounds", OF_SAMPLE),
     **each("sampling", "noise selection", OF_SAMPLE | OF_INLIERS),
+    "sampling.method": OF_SAMPLE | of("bood"),  # whose outliers are then those of the run
+    **each("bood", "step share beyond most_steps", OF_BOOD),
     **each("inliers", "k per_round candidates scale keep rounds", OF_INLIERS),
     "inliers.images": {"decode inliers", *of("dream_id")},
     "inliers.confirmed": of("dream_id"),
@@ -83,18 +97,18 @@ OUTDATED: dict[str, set[str]] = {
     "generator.revision": NOTHING,  # the generator is in a folder
     "generator.precision": OF_DECODING | ROUND_TRIPS,
     "generator.scheduler": OF_DECODING,
-    "decoding.prompts": {"decode", JUDGED, *of("dream_ood")},
-    "decoding.id_prompt": OF_DECODING - {"decode", JUDGED},
+    "decoding.prompts": OF_OUTLIERS,
+    "decoding.id_prompt": OF_DECODING - {"decode", "decode bood", JUDGED},
     **each("decoding", "name_suffixes image_size steps guidance", OF_DECODING),
     **each("decoding", "batch_size vae_batch_size", NOTHING),
-    "decoding.outliers": {"decode", JUDGED, *of("dream_ood")},
-    "decoding.by_name": {"decode by_name", *of("dream_ood")},
+    "decoding.outliers": OF_OUTLIERS,
+    "decoding.by_name": {"decode by_name", *WITH_OUTLIERS},
     "decoding.by_name_test": OF_BY_NAME_TEST,
     **each("classifier", "epochs batch_size augment degrade", OF_TRAINING),
     **each("classifier.optimizer", "learning_rate final_learning_rate warmup", OF_TRAINING),
     **each("classifier.optimizer", "momentum weight_decay", OF_TRAINING),
-    "classifier.outlier_batch_size": of("outlier_exposure", "dream_id", "dream_ood"),
-    **each("classifier", "round_trip_share by_name_share filter_confidence", of("dream_ood")),
+    "classifier.outlier_batch_size": IMAGINED | of("outlier_exposure"),
+    **each("classifier", "round_trip_share by_name_share filter_confidence", WITH_OUTLIERS),
     **each("classifier", "collapse_below collapse_after", NOTHING),
     **each("fine_tune", "epochs batch_size outlier_batch_size learning_rate", {"report"}),
     **each("tuning", "seed candidates", {"report"}),
@@ -126,6 +140,7 @@ OTHER: dict[str, Any] = {
     "classifier.augment": "none",
     "sampling.noise": "shared",
     "sampling.selection": "published",
+    "sampling.method": "bood",
     "inliers.confirmed": True,
     "generator.path": "dream_jax/miniature/weights/glyphs",
     "generator.revision": "v1",
@@ -206,7 +221,7 @@ def test_fine_tuning_takes_the_place_of_the_classifiers_settings(config, field):
     before = of_config(config)
     name = field.removeprefix("fine_tune.")
     changed = with_value(config, field, 0.5 if name == "learning_rate" else 7)
-    assert outdated(before, of_config(changed)) == of("dream_ood")
+    assert outdated(before, of_config(changed)) == WITH_OUTLIERS
     instead = "classifier.optimizer." if name == "learning_rate" else "classifier."
     changed = with_value(config, instead + name, 0.5 if name == "learning_rate" else 7)
     other = of_config(changed).record("train dream_ood").settings
@@ -242,8 +257,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "method_options.npos.k": 5,
         "method_options.npos.boundary": 10,
     },
-    "fine-tuned, without additions": {
-        "methods": ("dream_ood",),
+    "fine-tuned, without additions, by BOOD": {
+        "methods": ("dream_ood", "bood"),
+        "sampling.method": "bood",
         "init_from": "cross_entropy",
         "decoding.by_name": 0,
         "classifier.by_name_share": 0.0,

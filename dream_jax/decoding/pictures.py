@@ -23,6 +23,7 @@ from dream_jax.errors import UserError
 from dream_jax.files import remove_partial
 from dream_jax.generator.interface import Generator, Sampling
 from dream_jax.keys import stage_key
+from dream_jax.results import OUTLIERS
 from dream_jax.settings import DecodingSettings
 from dream_jax.training import hosts
 from dream_jax.training.devices import fold_keys
@@ -69,7 +70,7 @@ def plan_pictures(order: Order, decoding: DecodingSettings) -> list[Picture]:
         keys = _image_keys(order, "embedding", range(order.count))
         draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, most))
         chosen = np.asarray(draw(keys)).tolist()
-    templates = decoding.prompts if order.kind == "outliers" else (decoding.id_prompt,)
+    templates = decoding.prompts if order.kind in OUTLIERS else (decoding.id_prompt,)
     pictures = []
     for index in range(order.count):
         label = index % len(order.class_names)

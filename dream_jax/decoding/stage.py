@@ -18,7 +18,15 @@ from dream_jax.errors import UserError
 from dream_jax.generator.cached import generator_of, vocabulary_of
 from dream_jax.generator.folders import generator_folder, read_config
 from dream_jax.generator.interface import Sampling, Vocabulary
-from dream_jax.results import Row, decode_stage, images_of_kind
+from dream_jax.results import (
+    IMAGINED,
+    OUTLIERS,
+    Row,
+    decode_stage,
+    images_of_kind,
+    kind_shown,
+    sample_stage,
+)
 from dream_jax.rules import LONGEST_NAME
 from dream_jax.run import ID_FIELDS, Work
 from dream_jax.settings import Settings
@@ -35,19 +43,19 @@ DECODING = (
     *("decoding.steps", "decoding.guidance", "decoding.batch_size", "decoding.vae_batch_size"),
 )
 OF_KIND = {
-    "outliers": ("data.class_tokens", "decoding.prompts", "decoding.outliers"),
+    **dict.fromkeys(OUTLIERS, ("data.class_tokens", "decoding.prompts", "decoding.outliers")),
     "inliers": ("data.class_tokens", "decoding.id_prompt", "inliers.images"),
     "by_name": ("decoding.id_prompt", "decoding.by_name"),
     "by_name_test": ("decoding.id_prompt", "decoding.by_name_test"),
 }
-SAMPLED = {"outliers": "sample", "inliers": "sample inliers"}
+SAMPLED = {kind: sample_stage(kind) for kind in IMAGINED}
 
 
 def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
     """Returns a stage for each kind of image that the rows need."""
-    extras = {row.extra for row in rows}
+    shown = {kind_shown(settings, row.extra) for row in rows}
     kinds = ["outliers", *(["by_name"] if settings.decoding.by_name else []), "by_name_test"]
-    kinds += ["inliers"] if "inliers" in extras else []
+    kinds += [kind for kind in ("bood", "inliers") if kind in shown]
     parts = ["test", *(["train"] if settings.classifier.round_trip_share else [])]
     return [*map(_decoding, kinds), *map(_round_trips, parts)]
 
@@ -98,7 +106,7 @@ def _check_pictures(work: Work, kind: str, vocabulary: Vocabulary) -> None:
     from dream_jax.decoding.prompts import check_plain_prompt, prompt_with_placeholder
 
     order, decoding = _order(work, kind, None), work.settings.decoding
-    templates = len(decoding.prompts) if kind == "outliers" else 1
+    templates = len(decoding.prompts) if kind in OUTLIERS else 1
     once = min(order.count, len(order.class_names) * templates)
     for picture in plan_pictures(replace(order, count=once), decoding):
         name, word = order.class_names[picture.label], order.words[picture.label]

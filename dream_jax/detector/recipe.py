@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dream_jax.detector.methods import Training
+from dream_jax.results import OUTLIERS
 from dream_jax.run import CURVES
 from dream_jax.settings import OptimizerSettings, Settings
 
@@ -59,15 +60,15 @@ class Recipe:
 
 def fine_tunes(training: Training, init_from: str) -> bool:
     """Returns whether a training starts from a trained network."""
-    return bool(init_from) and training.extra == "outliers"
+    return bool(init_from) and training.extra in OUTLIERS
 
 
 def fields(training: Training, init_from: str) -> tuple[str, ...]:
     """Returns the fields of the configuration that `recipe` reads for a training."""
     found: tuple[str, ...] = _PLAIN
-    if training.extra == "outliers":
+    if training.extra in OUTLIERS:
         found += _OUTLIERS
-    if training.extra in ("outliers", "auxiliary"):
+    if training.extra in (*OUTLIERS, "auxiliary"):
         found += _COLLAPSE
     sizes = (*_SCHEDULE, *(["outlier_batch_size"] if training.extra else []))
     if fine_tunes(training, init_from):
@@ -81,7 +82,7 @@ def recipe(settings: Settings, training: Training, seed: int) -> Recipe:
     own, optimizer = settings.classifier, settings.classifier.optimizer
     sizes, rates = settings.classifier, settings.classifier.optimizer
     more: dict[str, float] = {}
-    if training.extra == "outliers":
+    if training.extra in OUTLIERS:
         if settings.init_from:
             sizes = rates = settings.fine_tune  # type: ignore[assignment]
         more = {
@@ -89,7 +90,7 @@ def recipe(settings: Settings, training: Training, seed: int) -> Recipe:
             "by_name_share": own.by_name_share,
             "keep_below": own.filter_confidence,
         }
-    if training.extra in ("outliers", "auxiliary"):
+    if training.extra in (*OUTLIERS, "auxiliary"):
         more |= {
             "watched": True,
             "collapse_below": own.collapse_below,

@@ -18,7 +18,7 @@ from dream_jax.detector.methods import PLAIN, TRAININGS, Training
 from dream_jax.detector.recipe import Recipe, fields, recipe
 from dream_jax.errors import UserError
 from dream_jax.files import write_json
-from dream_jax.results import Row, place, stage_of
+from dream_jax.results import IMAGINED, OUTLIERS, Row, decode_stage, kind_shown, place, stage_of
 from dream_jax.run import ID_FIELDS, Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
@@ -40,25 +40,29 @@ class Trained:
       options: all settings of the training.
       seed: of the training.
       judge: the name of the stage of the plain classifier with the same seed.
+      kind: of the images that it shows with the ID images; "" for none.
     """
 
     training: Training
     options: Mapping[str, Any]
     seed: int
     judge: str
+    kind: str
 
 
 def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
     """Returns a stage for every training that a row needs and every seed."""
     options: dict[str, Mapping[str, Any]] = {row.training: row.training_options for row in rows}
-    if any(row.extra in ("outliers", "inliers") for row in rows):
+    if any(row.extra in IMAGINED for row in rows):
         options.setdefault(PLAIN, {})  # which judges what was imagined
     found = []
     for seed in settings.seeds or (settings.seed,):
         judge = stage_of("train", PLAIN, seed, settings.seed)
         for name, training in TRAININGS.items():
             if name in options:
-                found.append(_stage(settings, Trained(training, options[name], seed, judge)))
+                kind = kind_shown(settings, training.extra)
+                trained = Trained(training, options[name], seed, judge, kind)
+                found.append(_stage(settings, trained))
     return found
 
 
@@ -92,11 +96,11 @@ def _stage(settings: Settings, trained: Trained) -> Stage:
 def _inputs(settings: Settings, trained: Trained) -> tuple[str, ...]:
     if trained.training.extra == "inliers":
         return "decode inliers", trained.judge
-    if trained.training.extra != "outliers":
+    if trained.training.extra not in OUTLIERS:
         return ()
     by_name = ["decode by_name"] if settings.classifier.by_name_share else []
     trips = ["round trips train"] if settings.classifier.round_trip_share else []
-    return ("decode", *by_name, *trips, trained.judge)
+    return (decode_stage(trained.kind), *by_name, *trips, trained.judge)
 
 
 def check(work: Work, trained: Trained) -> None:
@@ -114,10 +118,10 @@ def make(work: Work, trained: Trained) -> None:
 
     training = trained.training
     own = recipe(work.settings, training, trained.seed)
-    gather = {"outliers": _outliers, "inliers": _inliers, "auxiliary": _auxiliary}
+    gather = {"inliers": _inliers, "auxiliary": _auxiliary} | dict.fromkeys(OUTLIERS, _outliers)
     extra = gather[training.extra](work, trained, own) if training.extra else None
     start = None
-    if training.extra == "outliers" and work.settings.init_from:
+    if training.extra in OUTLIERS and work.settings.init_from:
         start = work.run.classifier(PLAIN, trained.seed).variables.network
     model, options = work.settings.model, trained.options
     sets = work.train, work.test
@@ -164,7 +168,7 @@ def _outliers(work: Work, trained: Trained, own: Recipe) -> ExtraImages:
     from dream_jax.detector.judge import judge_outliers
 
     run = work.run
-    outliers, labels = run.decoded("outliers")
+    outliers, labels = run.decoded(trained.kind)
     logits = run.classifier(PLAIN, trained.seed).logits(outliers)
     judgement = judge_outliers(logits, labels, own.keep_below)
     if hosts.is_main():

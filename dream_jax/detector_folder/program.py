@@ -24,6 +24,7 @@ CHECKED = 64  # test images whose scores are compared
 EXTRA = {
     "": "",
     "outliers": "images of imagined outliers, and decoded images of the classes",
+    "bood": "images of imagined outliers, and decoded images of the classes",
     "inliers": "imagined images of the classes",
     "auxiliary": "real images of other sets: {sets}",
 }

@@ -10,8 +10,10 @@ from tqdm import tqdm
 
 from dream_jax.files import read_npz, write_npz
 from dream_jax.keys import stage_key
+from dream_jax.results import sample_stage
+from dream_jax.sampling.bood import cross_boundary, embeddings_per_class
 from dream_jax.sampling.rounds import sample_embeddings
-from dream_jax.sampling.settings import SamplerSettings
+from dream_jax.sampling.settings import BoodSampler, SamplerSettings
 from dream_jax.training import hosts
 
 
@@ -27,7 +29,11 @@ class Known(Protocol):
 
 
 def sample_classes(
-    seed: int, settings: SamplerSettings, known: Known, folder: Path, kind: str = "outliers"
+    seed: int,
+    settings: SamplerSettings | BoodSampler,
+    known: Known,
+    folder: Path,
+    kind: str = "outliers",
 ) -> Float[np.ndarray, "classes embeddings d"]:
     """Samples v = u · |T(y)| for every class (Dream-OOD, section 3.2).
 
@@ -39,12 +45,11 @@ def sample_classes(
       known: features to sample around, with their labels, and the anchors.
       folder: keeps each class that is done until all are, so that an interruption loses at most
         one class.
-      kind: "outliers" or "inliers"; names the random keys and the progress bar.
+      kind: "outliers", "bood" or "inliers"; names the random keys and the progress bar.
 
     Returns:
       The embeddings, float32.
     """
-    stage = "sample" if kind == "outliers" else f"sample {kind}"
     classes = len(known.anchors)
     most = int(np.bincount(known.labels, minlength=classes).max())
     paths = [folder / "classes" / f"{label}.npz" for label in range(classes)]
@@ -52,7 +57,12 @@ def sample_classes(
     for label in tqdm(own, desc=f"sampling {kind}", unit="class"):
         if not paths[label].exists():
             features = known.features[known.labels == label]
-            unit = sample_embeddings(features, stage_key(seed, stage, label), settings, most)
+            if isinstance(settings, BoodSampler):
+                count = embeddings_per_class(known.labels, classes, settings.share)
+                unit = cross_boundary(features, label, known.anchors, settings, count, most)
+            else:
+                key = stage_key(seed, sample_stage(kind), label)
+                unit = sample_embeddings(features, key, settings, most)
             write_npz(paths[label], unit=unit)
     hosts.barrier("classes sampled")
     norms = np.linalg.norm(known.anchors, axis=1)

@@ -109,6 +109,33 @@ class SamplerSettings:
         return f"sampling.{name}" if self.largest or both else f"inliers.{name}"
 
 
+@dataclass(frozen=True)
+class BoodSampler:
+    """Settings of BOOD.
+
+    Attributes:
+      step: α, by which a step changes each component of a feature that begins as a unit vector.
+      share: r, share of a class's features that become embeddings.
+      beyond: c, steps from the first point behind the boundary to the embedding.
+      most_steps: K, steps after which a feature that is still in its class is left out.
+      temperature: t of the classifier by cosine.
+    """
+
+    step: float = 0.015
+    share: float = 0.05
+    beyond: int = 2
+    most_steps: int = 100
+    temperature: float = 0.1
+
+    @classmethod
+    def of(cls, settings: Settings) -> BoodSampler:
+        """Returns the settings of a configuration."""
+        own = settings.bood
+        return cls(
+            own.step, own.share, own.beyond, own.most_steps, settings.latent_space.temperature
+        )
+
+
 def check_class_sizes(settings: Settings) -> None:
     """Checks that the samplers can choose as many as they are told to.
 

@@ -7,14 +7,16 @@ import numpy as np
 
 from dream_jax.errors import UserError
 from dream_jax.files import write_npz
-from dream_jax.results import Row
+from dream_jax.results import Row, kind_shown, sample_stage
 from dream_jax.run import ID_FIELDS, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
 from dream_jax.training.finite import check_arrays
 
-OUTLIERS = (*ID_FIELDS, "seed", "sampling")
+BOOD = (*ID_FIELDS, "seed", "bood", "latent_space.temperature")
+# By `sampling.method`.
+OUTLIERS = {"knn": (*ID_FIELDS, "seed", "sampling"), "bood": (*BOOD, "sampling.method")}
 INLIERS = (
     *(*ID_FIELDS, "seed", "sampling.noise", "sampling.selection", "inliers.k"),
     *("inliers.per_round", "inliers.candidates", "inliers.scale", "inliers.keep", "inliers.rounds"),
@@ -22,20 +24,28 @@ INLIERS = (
 
 
 def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
-    """Returns "sample", and "sample inliers" if a training uses inliers."""
-    found = [_stage("sample", "embeddings", OUTLIERS, "outliers")]
-    if any(row.extra == "inliers" for row in rows):
-        found.append(_stage("sample inliers", "embeddings/inliers", INLIERS, "inliers"))
+    """Returns "sample", and a stage for each other kind of embeddings that a training uses."""
+    shown = {kind_shown(settings, row.extra) for row in rows}
+    found = [_stage("outliers", "embeddings", OUTLIERS[settings.sampling.method])]
+    for kind, reads in (("bood", BOOD), ("inliers", INLIERS)):
+        if kind in shown:
+            found.append(_stage(kind, f"embeddings/{kind}", reads))
     return found
 
 
-def _stage(name: str, folder: str, reads: tuple[str, ...], kind: str) -> Stage:
-    made = partial(make, kind=kind)
+def _stage(kind: str, folder: str, reads: tuple[str, ...]) -> Stage:
+    name, made = sample_stage(kind), partial(make, kind=kind)
     return Stage(name, "sample", folder, reads, made, ("learn",), check=partial(check, kind=kind))
 
 
+def _by_bood(settings: Settings, kind: str) -> bool:
+    return kind == "bood" or (kind == "outliers" and settings.sampling.method == "bood")
+
+
 def check(work: Work, kind: str) -> None:
-    """Checks that the smallest class has as many images as the sampler needs."""
+    """Checks that the classes are as many, and as large, as the sampler needs."""
+    if _by_bood(work.settings, kind):
+        return check_bood(work)
     sizes = np.bincount(work.train.labels, minlength=len(work.train.class_names))
     smallest = int(sizes.argmin())
     needed = (
@@ -54,17 +64,29 @@ def check(work: Work, kind: str) -> None:
             )
 
 
+def check_bood(work: Work) -> None:
+    """Checks that there is a boundary between classes."""
+    if len(work.train.class_names) < 2:
+        raise UserError(
+            f"config.data.id is {work.settings.data.id!r}; BOOD (a row, or sampling.method) needs "
+            f"two classes or more, with a boundary between them"
+        )
+
+
 def make(work: Work, kind: str) -> None:
     """Writes `<kind>.npz`: (classes, n, d) embeddings with the settings and the seed.
 
     Says in one line if outlier embeddings have collapsed; inliers lie near each other by design.
     """
     from dream_jax.sampling.classes import sample_classes  # compiles with JAX: slow to import
-    from dream_jax.sampling.rounds import SamplerSettings
+    from dream_jax.sampling.settings import BoodSampler, SamplerSettings
     from dream_jax.variety import collapse_note, count_distinct
 
     settings = work.settings
-    if kind == "inliers":
+    sampler: BoodSampler | SamplerSettings
+    if _by_bood(settings, kind):
+        sampler = BoodSampler.of(settings)
+    elif kind == "inliers":
         sampler = SamplerSettings.of_inliers(settings.inliers, settings.sampling)
     else:
         sampler = SamplerSettings.of_outliers(settings.sampling)

@@ -119,6 +119,8 @@ def _deadline(asked: str, processes: int | None) -> Iterator[None]:
 
 
 _ENDED, _GONE = "dream_jax/ended", "dream_jax/gone"
+# Seconds that process 0 waits for the others to end; clusters kill 30 s after they asked.
+_FAREWELL = 20
 
 
 def _client() -> Any:
@@ -146,7 +148,7 @@ def leave(reason: str, status: int) -> None:
         _client().key_value_set(_ENDED, json.dumps([f"process {index()} ({reason})", status]))
     with suppress(Exception):
         _client().key_value_set(f"{_GONE}/{index()}", "")
-    for _ in range(100 if is_main() else 0):
+    for _ in range(10 * _FAREWELL if is_main() else 0):
         with suppress(Exception):
             if len(_client().key_value_dir_get(_GONE)) == count():
                 break

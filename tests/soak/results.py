@@ -2,32 +2,40 @@
 
 Left out is what differs between any two runs: seconds and memory in records and on the page, the
 speed of trainings with TensorBoard's files, which hold it, and the files of checkpoints, which
-Orbax names at random. Checkpoints are compared by what is computed
-from them: features, judgements and scores.
+Orbax names at random. Checkpoints are compared by what is computed from them: features, judgements
+and scores. Which process has decoded an image, and so the part that holds it, depends on how far
+each was when they were killed: images are compared, whatever their part.
 """
 
 import hashlib
 import json
 import re
+from collections import defaultdict
 from pathlib import Path
 
 CHECKPOINTS = "checkpoints"
 MEASURED_FILES = ("speed.csv", "tensorboard", "wandb")  # of a training
+PART = re.compile(r"\bpart-\d+/")  # of a kind's images, one for each process
 MEASURED = re.compile(rb"<td>(\d+ h )?(\d+ min )?[\d.,]+ (s|min|h|MB|GB)")
 
 
 def read(workdir: Path) -> dict[str, str]:
     """Returns a digest of every file's lasting content, by its path relative to the folder."""
-    found = {}
+    found, lists = {}, defaultdict(list)
     for path in sorted(workdir.rglob("*")):
         name = path.relative_to(workdir).as_posix()
         left_out = {CHECKPOINTS, *MEASURED_FILES} & set(Path(name).parts)
         if left_out or path.name.startswith(".lock"):
             continue
-        if path.is_file():
+        name = PART.sub("", name)
+        if path.name == "metadata.jsonl":
+            lists[name] += path.read_bytes().splitlines()
+        elif path.is_file():
             found[name] = hashlib.sha256(_lasting(path)).hexdigest()
         elif not any(path.iterdir()):
             found[name] = "an empty folder"
+    for name, lines in lists.items():
+        found[name] = hashlib.sha256(b"\n".join(sorted(lines))).hexdigest()
     return found
 
 
@@ -39,7 +47,7 @@ def _lasting(path: Path) -> bytes:
         return content
     try:
         record = json.loads(content)
-        files = [name for name in record["files"] if CHECKPOINTS not in name]
+        files = sorted({PART.sub("", name) for name in record["files"] if CHECKPOINTS not in name})
         kept = record["stage"], record["done"], record["settings"], files
     except (ValueError, KeyError, TypeError):
         return content  # damaged

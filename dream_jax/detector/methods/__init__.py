@@ -4,6 +4,7 @@ Adding one is adding a file with a `TRAINING` and naming it here, in the order o
 """
 
 from dream_jax.detector.methods import (
+    bood,
     cross_entropy,
     dream_id,
     dream_ood,
@@ -15,7 +16,7 @@ from dream_jax.detector.methods import (
 )
 from dream_jax.detector.methods.base import Training
 
-_MODULES = (cross_entropy, godin, gan, vos, npos, outlier_exposure, dream_id, dream_ood)
+_MODULES = (cross_entropy, godin, gan, vos, npos, outlier_exposure, dream_id, dream_ood, bood)
 TRAININGS: dict[str, Training] = {module.TRAINING.name: module.TRAINING for module in _MODULES}
 # The plain classifier, which judges outliers, and which detectors without a training are fitted to.
 PLAIN = cross_entropy.TRAINING.name

@@ -16,9 +16,10 @@ from dream_jax.rules import Option
 from dream_jax.settings import OptimizerSettings
 from dream_jax.training.loop import Term
 
-# What a training shows with the ID images: nothing; imagined outliers, and decoded images of the
-# classes; imagined inliers with their labels; real outliers of `data.auxiliary`.
-Extra = Literal["", "outliers", "inliers", "auxiliary"]
+# What a training shows with the ID images: nothing; imagined outliers, those of the run or BOOD's,
+# and decoded images of the classes; imagined inliers with their labels; real outliers of
+# `data.auxiliary`.
+Extra = Literal["", "outliers", "bood", "inliers", "auxiliary"]
 
 
 class Own(NamedTuple):

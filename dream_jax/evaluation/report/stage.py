@@ -14,6 +14,7 @@ from dream_jax.errors import UserError
 from dream_jax.evaluation.report.maps import check_map
 from dream_jax.files import read_json, read_npz
 from dream_jax.repair import damaged_files
+from dream_jax.results import OUTLIERS as OUTLIER_KINDS
 from dream_jax.results import Row, stage_of
 from dream_jax.run import Run, Work
 from dream_jax.settings import Settings, as_dict, field_types
@@ -73,7 +74,7 @@ def results(work: Work) -> RunResults:
     seed = metrics["seed"]
     judgements = {}
     for row in run.rows:
-        if row.extra == "outliers" and row.main:
+        if row.extra in OUTLIER_KINDS and row.main:
             trained = run.folder(stage_of("train", row.training, seed, settings.seed))
             judgements[row.title] = read_json(trained / "outliers.json")
     legible = run.results("evaluate legible") if "evaluate legible" in run.stages else {}
