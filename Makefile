@@ -29,7 +29,7 @@ NO_PYTHON = Python 3.11 or newer is needed (tried: $(CANDIDATES)); \
     name one with PYTHON=/path/to/python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart score table tune generator test soak benchmark lint clean
+.PHONY: help quickstart score table tune ablation generator test soak benchmark lint clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ table: $(INSTALLED) ## every row of the paper's table, three seeds, on the quick
 
 tune: $(INSTALLED) ## choose the settings of the table's rows on tuning sets
 	$(RUN) launch/tune.py --config=configs/quickstart.py --config.methods=$(METHODS) $(ARGS)
+
+ablation: $(INSTALLED) ## compare variants of the quickstart's recipe on tuning sets
+	$(RUN) launch/ablate.py --config=configs/quickstart.py $(ARGS)
 
 generator: $(INSTALLED) ## train the miniature Stable Diffusion that quickstart uses
 	$(RUN) launch/train_generator.py --config=configs/generator_glyphs.py $(ARGS)

@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
     config.classifier = classifier()
     config.fine_tune = fine_tune()
     config.tuning = tuning()
+    config.ablation = ablation()
     config.report = report()
     return config
 
@@ -47,7 +48,9 @@ def data() -> ConfigDict:
     data.id = ""  # the ID set: a name of dream_jax/data/sets/, a TFDS set, or "imagefolder"
     data.ood = ()  # OOD sets to test on: such names, or name=folder
     data.shifted = ()  # the ID classes with another look: corruptions, TFDS sets, name=folder
-    data.tuning = ()  # OOD sets by which launch/tune.py chooses settings; never reported
+    # OOD sets by which launch/tune.py chooses settings, and launch/ablate.py compares variants;
+    # never reported in the table of results.
+    data.tuning = ()
     data.auxiliary = ()  # real outliers to train on, for Outlier Exposure
     data.auxiliary_count = 50_000  # images of each such set, or all if it has fewer
     data.image_size = 32  # height and width in pixels
@@ -211,6 +214,17 @@ def tuning() -> ConfigDict:
     tuning.candidates = ConfigDict()  # row → setting → values; all combinations are tried
     tuning.record = ""  # the tuning.json that settings were chosen by, for the report
     return tuning
+
+
+def ablation() -> ConfigDict:
+    """What launch/ablate.py compares with the configuration as it is."""
+    ablation = ConfigDict()
+    ablation.row = "dream_ood"  # of the results; the only one that is measured
+    ablation.seeds = ()  # of the classifiers, e.g. (100, 101, 102); () those of the run
+    # ("name", "field=value", ...) each, as flags give settings; see docs/ablation.md. A variant may
+    # measure another row: ("without outliers", "ablation.row=energy").
+    ablation.variants = ()
+    return ablation
 
 
 def report() -> ConfigDict:

@@ -16,6 +16,36 @@ from ml_collections import ConfigDict
 
 from configs import base
 
+# What `make ablation` compares with the recipe below; settings as flags give them. First the steps
+# from the published recipe to this one,
+PUBLISHED_CHOICE = ("sampling.selection=published", "sampling.noise=shared")
+PROMPT = "decoding.prompts=('a handwritten {name}',)"
+NO_ZOOM = "method_options.dream_ood.zoom=1.0"
+NO_FILTER = ("classifier.filter_confidence=1.0", "classifier.collapse_below=0.0")
+NO_DECODED_ID = ("classifier.round_trip_share=0.0", "classifier.by_name_share=0.0")
+NO_DEGRADATIONS = "classifier.degrade=0.0"
+FROM_PUBLISHED = (
+    ("no outliers (Energy)", "ablation.row=energy"),
+    (
+        *("as published", *PUBLISHED_CHOICE, PROMPT, "sampling.scale=0.1"),
+        *(*NO_FILTER, NO_ZOOM, *NO_DECODED_ID, NO_DEGRADATIONS),
+    ),
+    ("with choice, prompt, scale and filter", NO_ZOOM, *NO_DECODED_ID, NO_DEGRADATIONS),
+    ("with these and the zoom", *NO_DECODED_ID, NO_DEGRADATIONS),
+)
+# then this recipe with one part changed.
+ONE_CHANGE = (
+    ("no degradations", NO_DEGRADATIONS),
+    ("no decoded ID images", *NO_DECODED_ID),
+    ("no zoom", NO_ZOOM),
+    ("no filter", *NO_FILTER),
+    ("the ID images' prompt", PROMPT),
+    ("scale 0.1", "sampling.scale=0.1"),
+    ("scale 0.4", "sampling.scale=0.4"),
+    ("own noise", "sampling.noise=own"),
+    ("the published code's choice", *PUBLISHED_CHOICE),
+)
+
 
 def get_config() -> ConfigDict:
     config = base.get_config()
@@ -109,4 +139,6 @@ def get_config() -> ConfigDict:
         }
     )
     config.tuning.record = str(Path(__file__).with_name("quickstart_tuning.json"))
+    config.ablation.seeds = (100, 101, 102)  # others than the table's
+    config.ablation.variants = (*FROM_PUBLISHED, *ONE_CHANGE)
     return config

@@ -145,13 +145,22 @@ def check_space(run: Run, stages: Collection[str]) -> None:
       UserError: names the folder, and what is needed and free.
     """
     probe(run.workdir)
-    needed = estimate(run.settings, run.rows, _sizes(run, stages), stages)
-    left = {name: max(0, size - _used(run.folder(name))) for name, size in needed.items()}
-    free = shutil.disk_usage(run.workdir).free
+    check_free(run.workdir, needed(run, stages))
+
+
+def needed(run: Run, stages: Collection[str]) -> dict[str, int]:
+    """Returns the bytes that stages will take beyond those that they have taken, by their names."""
+    sizes = estimate(run.settings, run.rows, _sizes(run, stages), stages)
+    return {name: max(0, size - _used(run.folder(name))) for name, size in sizes.items()}
+
+
+def check_free(folder: Path, left: Mapping[str, int]) -> None:
+    """Raises UserError if a folder has no room for what stages will take, given by their names."""
+    free = shutil.disk_usage(folder).free
     if sum(left.values()) > free:
         most = max(left, key=lambda name: left[name])
         raise UserError(
-            f"--workdir {run.workdir}: the run needs about {_gb(sum(left.values()))} more there "
+            f"--workdir {folder}: the run needs about {_gb(sum(left.values()))} more there "
             f"({_gb(left[most])} of it for stage {most!r}), and {_gb(free)} are free; make room, "
             f"or give another --workdir"
         )

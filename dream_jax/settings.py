@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, cast, get_type_hints
 
 from dream_jax.rules import (
@@ -214,6 +215,22 @@ class TuningSettings:
 
 
 @dataclass(frozen=True)
+class AblationSettings:
+    row: Annotated[str, text("the name of a row", empty=False)]
+    seeds: Annotated[
+        tuple[int, ...],
+        seeds("whole numbers of at least 0 and below 2^32, each once, or empty for config.seeds"),
+    ]
+    variants: Annotated[
+        tuple[tuple[str, ...], ...],
+        all_of(
+            texts("a name and settings", empty=False),
+            "lists of texts, each a name and settings: ('few features', 'sampling.k=50'), or empty",
+        ),
+    ]
+
+
+@dataclass(frozen=True)
 class ReportSettings:
     figure_class: Annotated[str, text("the name of a class, or empty for the one in the middle")]
     map: Map
@@ -250,9 +267,11 @@ class Settings:
     classifier: ClassifierSettings
     fine_tune: FineTuneSettings
     tuning: TuningSettings
+    ablation: AblationSettings
     report: ReportSettings
 
 
+@cache  # asked for by every record
 def field_types(kind: type = Settings, prefix: str = "") -> dict[str, Any]:
     """Returns the type of every field, by its dotted name: {"sampling.k": Count, ...}."""
     types: dict[str, Any] = {}

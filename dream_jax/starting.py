@@ -20,10 +20,14 @@ def parse(argv: list[str]) -> list[str]:
     except (UserError, BrokenPipeError):  # of --help
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, KeyError | AttributeError):
-            reason = f"the configuration has no field {reason}"
-        raise UserError(f"{reason} (see --help)") from error
+        raise UserError(f"{reason_of(error)} (see --help)") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Returns in one line what is wrong with a flag, by the error of absl or ml_collections."""
+    reason = " ".join(str(error.args[0] if error.args else error).split())
+    is_missing = isinstance(error, KeyError | AttributeError)
+    return f"the configuration has no field {reason}" if is_missing else reason
 
 
 def start(main: Callable[[list[str]], Any]) -> None:

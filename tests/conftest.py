@@ -33,7 +33,10 @@ np.savez(out, **runpy.run_path(file)[function](*args))
 
 
 # Files that take minutes come first, lest one worker be left alone with them at the end.
-SLOWEST = ("test_pipeline", "test_hosts", "test_train", "test_cli", "test_tuning", "test_gan")
+SLOWEST = (
+    *("test_pipeline", "test_hosts", "test_train", "test_cli", "test_tuning", "test_gan"),
+    "test_ablation_program",
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -19,7 +19,9 @@ sys.path.append(str(ROOT))
 from dream_jax.checks import rule_of  # noqa: E402
 from dream_jax.settings import field_types  # noqa: E402
 
-MAIN, TUNE, GENERATOR = (f"launch/{name}.py" for name in ("main", "tune", "train_generator"))
+MAIN, TUNE, ABLATE, GENERATOR = (
+    f"launch/{name}.py" for name in ("main", "tune", "ablate", "train_generator")
+)
 QUICKSTART = "--config=configs/quickstart.py"
 GLYPHS = "--config=configs/generator_glyphs.py"
 SECONDS = 10
@@ -74,7 +76,7 @@ def bad_settings(seed: int, count: int) -> list[tuple[str, list[str]]]:
 
 
 def _program(rng: random.Random) -> str:
-    return rng.choice((MAIN, MAIN, TUNE))
+    return rng.choice((MAIN, MAIN, TUNE, ABLATE))
 
 
 def _bad_value(rng: random.Random, folder: Path) -> tuple[str, list[str]]:

@@ -9,8 +9,8 @@ PACKAGE = ROOT / "dream_jax"
 STAGES = ("latent_space", "sampling", "decoding", "detector", "evaluation")
 # What orchestration is made of: no file below it imports one of these.
 ABOVE = (
-    *("cli", "loaded_run", "pipeline", "checks", "rows", "tuning", "generator_training"),
-    *("scoring_files", "detector_folder"),
+    *("cli", "loaded_run", "pipeline", "checks", "rows", "tuning", "ablation"),
+    *("generator_training", "scoring_files", "detector_folder"),
 )
 
 

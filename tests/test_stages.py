@@ -113,6 +113,7 @@ OUTDATED: dict[str, set[str]] = {
     **each("fine_tune", "epochs batch_size outlier_batch_size learning_rate", {"report"}),
     **each("tuning", "seed candidates", {"report"}),
     "tuning.record": END,
+    **each("ablation", "row seeds variants", {"report"}),
     **each("report", "figure_class map", {"report"}),
 }
 # These change which stages there are: tests/test_rows.py.
@@ -150,6 +151,9 @@ OTHER: dict[str, Any] = {
     "decoding.name_suffixes": ConfigDict({"zero": "digit"}),
     "decoding.resize": "mixed",
     "tuning.candidates": ConfigDict({"knn": {"k": (1, 2)}}),
+    "ablation.row": "energy",
+    "ablation.seeds": (5,),
+    "ablation.variants": (("few features", "sampling.k=3"),),
     "report.figure_class": "zero",
     "report.map": "umap",
     "tuning.record": str(toy_module.REPOSITORY / "configs" / "quickstart_tuning.json"),

@@ -25,13 +25,14 @@ class Column(NamedTuple):
     heading: str
     path: tuple[str, ...]  # the keys that lead from a method's results to the number
     higher_is_better: bool = True
+    in_percent: bool = True  # whether the number is a fraction, which is shown in %
 
     @property
     def arrow(self) -> str:
         return "↑" if self.higher_is_better else "↓"
 
     def value(self, result: Mapping) -> float | None:
-        """The fraction in `result`, or None where it was not measured."""
+        """The number in `result`, or None where it was not measured."""
         for key in self.path:
             if not isinstance(result, Mapping) or key not in result:
                 return None
@@ -53,37 +54,41 @@ class Layout(NamedTuple):
       rows: the keys of its rows.
       legend: sentences that explain its numbers.
       marked: whether texts mark cells; the page always does.
+      subject: what a row is, as the heading of their names.
     """
 
     groups: list[Group]
     rows: list[str]
     legend: list[str]
     marked: bool = True
+    subject: str = "Method"
 
 
 class Cell(NamedTuple):
-    """A number of a table, as a fraction.
+    """A number of a table, as it was measured.
 
     Attributes:
       mean: over seeds; None where it was not measured.
       std: its standard deviation over seeds; None where there is one seed.
       best: whether it is the best of its column, as shown; several may be.
       close: whether it is not, and the bootstrap cannot tell it from one that is.
+      in_percent: whether it is a fraction, which is shown in %.
     """
 
     mean: float | None
     std: float | None = None
     best: bool = False
     close: bool = False
+    in_percent: bool = True
 
     @property
     def text(self) -> str:
-        return percent(self.mean)
+        return _figure(self.mean, self.in_percent)
 
     @property
     def spread(self) -> str:
         """ " ± 1.2", or nothing where there is no deviation."""
-        return "" if self.std is None else f" ± {percent(self.std)}"
+        return "" if self.std is None else f" ± {_figure(self.std, self.in_percent)}"
 
 
 class Row(NamedTuple):
@@ -95,7 +100,11 @@ class Row(NamedTuple):
 
 def percent(fraction: float | None) -> str:
     """A fraction as a percentage with one decimal; a dash for what was not measured."""
-    return "–" if fraction is None else f"{100 * fraction:.1f}"
+    return _figure(fraction, in_percent=True)
+
+
+def _figure(number: float | None, in_percent: bool) -> str:
+    return "–" if number is None else f"{100 * number if in_percent else number:.1f}"
 
 
 def readable(key: str, names: Mapping[str, str] | None = None) -> str:
@@ -201,10 +210,11 @@ def _marked(metrics: Mapping, keys: list[str], column: Column) -> list[Cell]:
     means = [column.value(metrics["methods"][key]) for key in keys]
     stds = [column.value(metrics.get("std", {}).get(key, {})) for key in keys]
     # Compared as shown: two equal figures are both the best, or none where all agree.
-    shown = [None if mean is None else float(percent(mean)) for mean in means]
+    unit = column.in_percent
+    shown = [None if mean is None else float(_figure(mean, unit)) for mean in means]
     numbers = [number for number in shown if number is not None]
     if len(set(numbers)) < 2:
-        return [Cell(mean, std) for mean, std in zip(means, stds, strict=True)]
+        return [Cell(mean, std, in_percent=unit) for mean, std in zip(means, stds, strict=True)]
     choose = max if column.higher_is_better else min
     best = choose(numbers)
     leaders = [key for number, key in zip(shown, keys, strict=True) if number == best]
@@ -215,6 +225,7 @@ def _marked(metrics: Mapping, keys: list[str], column: Column) -> list[Cell]:
             best=number == best,
             close=number not in (None, best)
             and any(_close(metrics, column, key, leader) for leader in leaders),
+            in_percent=unit,
         )
         for mean, std, number, key in zip(means, stds, shown, keys, strict=True)
     ]

@@ -106,7 +106,7 @@ def results(work: Work) -> RunResults:
         readings=read_npz(run.folder(OUTLIERS) / "outliers.npz"),
         curves=curves(run),
         command=program.command,
-        versions=_versions(),
+        versions=versions(),
         figure_class=settings.report.figure_class,
         map=settings.report.map,
     )
@@ -134,7 +134,7 @@ def curves(run: Run) -> dict[str, Mapping]:
     return found
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Returns the versions of this program and of what it computes with, and the device."""
     import jax
 

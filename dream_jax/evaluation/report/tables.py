@@ -8,7 +8,7 @@ import csv
 import io
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dream_jax.evaluation.report.layouts import (
     Cell,
@@ -44,7 +44,7 @@ def text_table(
     """
     layout = layout or results_layout(metrics, names)
     rows = table_rows(metrics, layout, names, sections)
-    labels = ["", "Method", "", *(row.name for row in rows)]
+    labels = ["", layout.subject, "", *(row.name for row in rows)]
     label_width = max(map(len, labels))
     first = [label.ljust(label_width) for label in labels]
     first[2] = "-" * label_width
@@ -91,7 +91,7 @@ def markdown_table(
     A single seed has "FPR95 / AUROC / AUPR", and without a bootstrap no marks.
     """
     layout = layout or results_layout(metrics, names)
-    headings, sub = ["Method"], [""]
+    headings, sub = [layout.subject], [""]
     for group in layout.groups:
         arrows = [f" {column.arrow}" if layout.marked else "" for column in group.columns]
         parts = [c.heading + arrow for c, arrow in zip(group.columns, arrows, strict=True)]
@@ -166,7 +166,7 @@ def latex_table(
         r"\toprule",
         " & ".join(["", *titles]) + r" \\",
         " ".join(rules),
-        " & ".join(["Method", *headings]) + r" \\",
+        " & ".join([_latex(layout.subject), *headings]) + r" \\",
         r"\midrule",
         *body,
         r"\bottomrule",
@@ -216,7 +216,7 @@ def csv_table(metrics: Mapping, layout: Layout | None = None) -> str:
     """
     layout = layout or full_layout(metrics)
     columns = [column for group in layout.groups for column in group.columns]
-    headings = ["method"]
+    headings = [layout.subject.lower()]
     for column in columns:
         name = ".".join(column.path).removeprefix("ood.").removeprefix("shifted.")
         name = _csv_text(name)
@@ -282,12 +282,16 @@ def tuning_legend(metrics: Mapping, names: Names = None) -> str:
 
 def tuning_table(metrics: Mapping, names: Names = None) -> str:
     """What was tuned on what, in Markdown whose columns are aligned for a terminal too."""
-    rows = [TUNING_HEADINGS, *tuning_rows(metrics, names)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    one, two, three, four = ("-" * width for width in widths)
-    rows.insert(1, (one, two, three, four))
-    padded = [[t.ljust(w) for t, w in zip(row, widths, strict=True)] for row in rows]
-    return _markdown_lines(padded) + f"\n{tuning_legend(metrics, names)}\n"
+    table = list_table(TUNING_HEADINGS, tuning_rows(metrics, names))
+    return f"{table}\n{tuning_legend(metrics, names)}\n"
+
+
+def list_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts in Markdown, whose columns are aligned for a terminal too."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = [headings, ["-" * width for width in widths], *rows]
+    padded = [[t.ljust(w) for t, w in zip(row, widths, strict=True)] for row in lines]
+    return _markdown_lines(padded)
 
 
 def _setting(value) -> str:

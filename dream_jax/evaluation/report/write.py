@@ -34,6 +34,9 @@ class Page:
       roc: panels with the ROC curves of the rows of `metrics`, in their order.
       command: that made the run, or "".
       versions: of what it was made with, by name.
+      layout: of the table; that of a run's results if not given.
+      label: of the table in LaTeX.
+      lists: (title, headings, rows) of tables of texts.
     """
 
     title: str
@@ -51,6 +54,9 @@ class Page:
     roc: Sequence[Panel] = ()
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    layout: layouts.Layout | None = None
+    label: str = "tab:results"
+    lists: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = ()
 
 
 def write_report(folder: Path, page: Page) -> Path:
@@ -82,7 +88,7 @@ def write_report(folder: Path, page: Page) -> Path:
 def _content(page: Page) -> dict[str, Any]:
     """Returns what the template shows."""
     metrics, names, stages = page.metrics, page.names, page.stages
-    shown = [("results", "Results", layouts.results_layout(metrics, names))]
+    shown = [("results", "Results", page.layout or layouts.results_layout(metrics, names))]
     shifted = layouts.shifted_layout(metrics, names)
     if shifted.rows:
         shown.append(("shifted", "Generalisation", shifted))
@@ -95,6 +101,7 @@ def _content(page: Page) -> dict[str, Any]:
             {
                 "id": name,
                 "title": heading,
+                "subject": layout.subject,
                 "groups": layout.groups,
                 "rows": layouts.table_rows(metrics, layout, names, page.sections),
                 "legend": " ".join(layout.legend + layouts.marks(metrics, layout, "bold")),
@@ -104,6 +111,7 @@ def _content(page: Page) -> dict[str, Any]:
         "tuning_headings": tables.TUNING_HEADINGS,
         "tuning": tables.tuning_rows(metrics, names) if tuned else [],
         "tuning_legend": tables.tuning_legend(metrics, names) if tuned else "",
+        "lists": page.lists,
         "config_json": page.config_json,
         "stages": [
             (s["stage"], _duration(s.get("seconds")), _memory(s.get("peak_memory_mb")))
@@ -155,10 +163,11 @@ def _gallery(page: Page) -> dict[str, Any]:
 def table_texts(page: Page) -> dict[str, str]:
     """Returns the tables as texts, by the names of their files."""
     metrics, names, sections = page.metrics, page.names, page.sections
+    own = page.layout
     texts = {
-        "table.md": tables.markdown_table(metrics, names, sections),
-        "table.csv": tables.csv_table(metrics),
-        "table.tex": tables.latex_table(metrics, names, sections),
+        "table.md": tables.markdown_table(metrics, names, sections, own),
+        "table.csv": tables.csv_table(metrics, own),
+        "table.tex": tables.latex_table(metrics, names, sections, own, page.label),
     }
     if layouts.shifted_layout(metrics, names).rows:
         table = tables.shifted_table(metrics, names, sections)
@@ -167,6 +176,8 @@ def table_texts(page: Page) -> dict[str, str]:
         texts["shifted.tex"] = tables.shifted_table(metrics, names, sections, form="latex")
     if "tuning" in metrics:
         texts["table.md"] += f"\n## Tuning\n\n{tables.tuning_table(metrics, names)}"
+    for title, headings, rows in page.lists:
+        texts["table.md"] += f"\n## {title}\n\n{tables.list_table(headings, rows)}"
     return texts
 
 

@@ -1,0 +1,1 @@
+"""Ablation: variants of a recipe, made and measured alike on the tuning sets."""

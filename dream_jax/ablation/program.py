@@ -1,0 +1,211 @@
+"""Makes and measures the variants of a recipe, each in a folder of its own, and compares them."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from dream_jax import pipeline
+from dream_jax.ablation.measures import gather, measure
+from dream_jax.ablation.sharing import Finished, identity
+from dream_jax.ablation.variants import Variant, of_variant, read_variants
+from dream_jax.disk import check_free, needed
+from dream_jax.errors import UserError
+from dream_jax.files import write_json
+from dream_jax.run import Cache, Run
+from dream_jax.settings import as_dict
+from dream_jax.training import hosts
+
+FOLDER = "ablation"  # in the run's
+STEPS = tuple(step for step in pipeline.STEPS if step != "report")
+
+
+class Trial(NamedTuple):
+    """A variant, and its run: a whole one, which everything that reads runs can read."""
+
+    variant: Variant
+    run: Run
+
+    @property
+    def stages(self) -> list[str]:
+        """The names of the stages that are made."""
+        return pipeline.chosen_stages(self.run, STEPS)
+
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Makes all variants of `config.ablation`, prints their table and writes the page.
+
+    What variants have in common is made once. What is done, here or in the run of `workdir` itself,
+    is not made again.
+
+    Args:
+      config: `ablation` and `data.tuning` say what is tried, and on which sets it is measured.
+      workdir: of the run; the variants lie in its folder `ablation`, with the tables and the page.
+
+    Returns:
+      The content of `ablation.json`: `variants`, with their changes and folders, and `methods`,
+      `std` and `by_seed` as in metrics.json, by the names of the variants.
+
+    Raises:
+      UserError: bad input, in one line, before any work; or a variant failed, as by a collapse of
+        its training, when all others are made.
+    """
+    variants = read_variants(config)
+    hosts.check_same([as_dict(variant.settings) for variant in variants], "settings")
+    cache, folder = Cache(), workdir / FOLDER
+    trials = [
+        Trial(own, pipeline.make_run(own.settings, folder / own.folder, cache=cache))
+        for own in variants
+    ]
+    finished = begin(trials, workdir)
+    measured: dict[str, dict[int, dict[str, Any]]] = {}
+    failed: dict[str, str] = {}
+    for number, trial in enumerate(trials, start=1):
+        name = trial.variant.name
+        try:
+            make(trial, finished, f"variant {number} of {len(trials)}, {name}")
+            measured[name] = measure(trial.run)
+        except UserError as error:
+            if hosts.count() > 1:  # where the other processes may be waiting for this one
+                raise of_variant(name, error) from error
+            failed[name] = str(error)
+            print(f"   failed: {error}", flush=True)
+    record = _record(trials, measured, failed)
+    if measured and hosts.is_main():
+        from dream_jax.ablation.report import table, write_page  # matplotlib: slow to import
+
+        write_json(folder / "ablation.json", record)
+        page = write_page(record, [t for t in trials if t.variant.name in measured], folder)
+        print(f"\n{table(record)}\nreport: {page}")
+    for name, reason in failed.items():
+        more = f"; {len(failed)} of {len(trials)} variants failed" if len(failed) > 1 else ""
+        raise of_variant(name, UserError(f"{reason}{more}"))
+    return record
+
+
+def begin(trials: Sequence[Trial], workdir: Path) -> Finished:
+    """Checks all variants before any of them works; returns the stages that are done anywhere.
+
+    Raises:
+      UserError: in one line that names the variant.
+    """
+    _refuse_equal(trials)
+    for variant, run in trials:
+        try:
+            pipeline.begin(run, STEPS, overwrite=False)
+        except UserError as error:
+            raise of_variant(variant.name, error) from error
+    folder = workdir / FOLDER
+    own = {trial.run.workdir for trial in trials}
+    others = sorted(path for path in folder.iterdir() if path.is_dir() and path not in own)
+    finished = Finished([*(trial.run.workdir for trial in trials), workdir, *others])
+    fresh = missing(trials, finished)
+    print(shares(trials, sum(map(len, fresh))), flush=True)
+    if others:
+        print(f"{len(others)} folders in {folder} are of variants that are not listed any more")
+    hosts.from_main(lambda: check_free(workdir, _bytes(trials, fresh)))
+    return finished
+
+
+def _bytes(trials: Sequence[Trial], fresh: Sequence[Sequence[str]]) -> dict[str, int]:
+    """Returns the bytes that the stages of all variants will take, by the names of the stages.
+
+    Args:
+      fresh: for each variant the stages that it makes; what it takes over needs no room.
+    """
+    found: dict[str, int] = {}
+    for trial, names in zip(trials, fresh, strict=True):
+        if names:
+            left = needed(trial.run, [n for n in trial.stages if not trial.run.record(n).done])
+            for name in names:
+                found[name] = found.get(name, 0) + left[name]
+    return found
+
+
+def _refuse_equal(trials: Sequence[Trial]) -> None:
+    """Raises UserError if two variants have the same results."""
+    known: dict[frozenset[str], str] = {}
+    for trial in trials:
+        recipe = frozenset(identity(trial.run.record(name)) for name in trial.stages)
+        if recipe in known:
+            raise of_variant(
+                trial.variant.name,
+                UserError(
+                    f"{', '.join(trial.variant.changes)} changes nothing that results depend on: "
+                    f"they would be those of {known[recipe]!r}; leave one of the two out"
+                ),
+            )
+        known[recipe] = trial.variant.name
+
+
+def missing(trials: Sequence[Trial], finished: Finished) -> list[list[str]]:
+    """Returns for each variant the stages that it makes, for itself and for those after it."""
+    seen: set[str] = set()
+    found = []
+    for trial in trials:
+        stages = {name: identity(trial.run.record(name)) for name in trial.stages}
+        found.append(
+            [
+                name
+                for name, stage in stages.items()
+                if stage not in seen and stage not in finished and not trial.run.record(name).done
+            ]
+        )
+        seen |= set(stages.values())
+    return found
+
+
+def shares(trials: Sequence[Trial], to_make: int) -> str:
+    """Returns a line that says how many stages are shared.
+
+    Args:
+      to_make: how many stages are done nowhere.
+    """
+    total = sum(len(trial.stages) for trial in trials)
+    distinct = {identity(trial.run.record(name)) for trial in trials for name in trial.stages}
+    seeds = len(trials[0].run.seeds)
+    return (
+        f"{len(trials)} variants x {seeds} seed{'s' * (seeds > 1)}: {total - len(distinct)} of "
+        f"{total} stages are shared; of the other {len(distinct)}, {len(distinct) - to_make} are "
+        f"done and {to_make} remain"
+    )
+
+
+def make(trial: Trial, finished: Finished, title: str) -> None:
+    """Makes the stages of a variant that are not done, or takes them over from another run.
+
+    Args:
+      title: of the variant, which is printed with what remains to be made.
+    """
+    run = trial.run
+    names = [name for name in trial.stages if not run.done(name)]
+    to_make = [name for name in names if identity(run.record(name)) not in finished]
+    print(f"{title}: {_remains(len(names), to_make)}", flush=True)
+    for name in names:
+        if not hosts.from_main(partial(finished.give, run.record(name))):
+            pipeline.make(run, name)
+            finished.add(run.record(name))
+
+
+def _remains(count: int, to_make: Sequence[str]) -> str:
+    if not count:
+        return "done"
+    shared = f"takes over {count - len(to_make)} stages"
+    return f"{shared}, makes {len(to_make)}" if to_make else shared
+
+
+def _record(
+    trials: Sequence[Trial], measured: dict[str, dict[int, dict]], failed: dict[str, str]
+) -> dict[str, Any]:
+    """Returns the content of ablation.json."""
+    recipe = trials[0].run
+    variants = {
+        variant.name: {"changes": list(variant.changes), "folder": run.workdir.name}
+        | ({"failed": failed[variant.name]} if variant.name in failed else {})
+        for variant, run in trials
+    }
+    sets = list(recipe.settings.data.tuning)
+    own = {"config": recipe.settings.name, "sets": sets, "seeds": list(recipe.seeds)}
+    return own | {"variants": variants} | (gather(measured) if measured else {})

@@ -1,0 +1,133 @@
+"""The table of an ablation, for the terminal and as files, and its page with figures."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dream_jax.ablation.figures import IMAGES, compare_variants, sheet_of_outliers
+from dream_jax.ablation.measures import layout_of
+from dream_jax.ablation.sharing import identity
+from dream_jax.ending import program
+from dream_jax.evaluation.report.layouts import Layout
+from dream_jax.evaluation.report.page import Shown
+from dream_jax.evaluation.report.stage import versions
+from dream_jax.evaluation.report.tables import text_table
+from dream_jax.evaluation.report.write import Page, write_report
+from dream_jax.run import Run
+from dream_jax.settings import as_dict
+
+if TYPE_CHECKING:
+    from dream_jax.ablation.program import Trial
+
+HEADINGS = ("Variant", "What it changes", "Folder")
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """Returns the table for the terminal.
+
+    Args:
+      record: the content of ablation.json.
+    """
+    return text_table(record, _names(record), layout=_layout(record))
+
+
+def write_page(record: Mapping[str, Any], trials: "Sequence[Trial]", folder: Path) -> Path:
+    """Writes the tables, the figures and the page of an ablation; returns the page's path.
+
+    Args:
+      record: the content of ablation.json.
+      trials: the variants that were measured.
+    """
+    runs = {trial.variant.name: trial.run for trial in trials}
+    page = Page(
+        title=f"Ablation: {record['config']}",
+        metrics=record,
+        config_json=json.dumps(as_dict(trials[0].run.settings), indent=2),
+        stages=_times(trials),
+        figures=[shown._asdict() for shown in _figures(record, runs, folder)],
+        facts=[],
+        names=_names(record),
+        command=program.command,
+        versions=versions(),
+        layout=_layout(record),
+        label="tab:ablation",
+        lists=[("Variants", HEADINGS, _listed(record))],
+    )
+    return write_report(folder, page)
+
+
+def _names(record: Mapping[str, Any]) -> dict[str, str]:
+    return {name: name for name in record["variants"]}  # as they are, with their underscores
+
+
+def _layout(record: Mapping[str, Any]) -> Layout:
+    first = next(iter(record["methods"].values()))
+    return layout_of(record, [name for name in first["ood"] if name != "mean"])
+
+
+def _listed(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Returns each variant's name, what it changes, and its folder or why it has no results."""
+    return [
+        (
+            name,
+            ", ".join(own["changes"]) or "nothing",
+            f"failed: {own['failed']}" if "failed" in own else own["folder"],
+        )
+        for name, own in record["variants"].items()
+    ]
+
+
+def _figures(record: Mapping[str, Any], runs: Mapping[str, Run], folder: Path) -> Iterable[Shown]:
+    caption = (
+        "Mean over the tuning sets. The deviation is that over trainings with other seeds; the "
+        "dashed line goes through the recipe."
+    )
+    yield Shown(
+        compare_variants(record, folder / "variants.png"), "How the variants compare", caption
+    )
+    pictures = _pictures(runs)
+    if pictures:
+        caption = (
+            f"The first outliers of up to {IMAGES} classes. Variants that train on the same images "
+            f"share a row."
+        )
+        path = sheet_of_outliers(pictures, folder / "outliers.png")
+        yield Shown(path, "What the variants imagine", caption)
+
+
+def _pictures(runs: Mapping[str, Run]) -> dict[str, list[np.ndarray]]:
+    """Returns the first outliers of the first classes; of variants that share them, once."""
+    sharing: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        if run.rows[0].extra == "outliers":
+            sharing.setdefault(run.record("decode").digest, []).append(name)
+    found = {}
+    for first, *others in sharing.values():
+        images, labels = runs[first].decoded("outliers")
+        firsts = np.unique(labels, return_index=True)[1][:IMAGES]
+        more = f" and {len(others)} other{'s' * (len(others) > 1)}" if others else ""
+        found[first + more] = [images[int(place)] for place in firsts]
+    return found
+
+
+def _times(trials: "Sequence[Trial]") -> list[dict[str, Any]]:
+    """Returns the time and memory of each step, of which shared stages count once."""
+    stages = {
+        identity(trial.run.record(name)): (trial.run.stages[name].step, trial.run.record(name))
+        for trial in trials
+        for name in trial.stages
+    }
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for step, record in stages.values():
+        found.setdefault(step, []).append(record.read())
+    return [
+        {
+            "stage": f"{step}, {len(own)} stage{'s' * (len(own) > 1)}",
+            "seconds": sum(made["seconds"] for made in own),
+            "peak_memory_mb": max(made["peak_memory_mb"] for made in own),
+        }
+        for step, own in found.items()
+    ]
