@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -35,15 +34,30 @@ def by_definition(features, drawn, noise, settings):
 
 
 @functools.partial(jax.jit, static_argnames="settings")
-def noise_of(features, drawn, key, settings):
-    return all_noise(describe(features, len(features)), drawn, key, settings)
+def points_and_noise(features, count, drawn, key, settings):
+    known = describe(features, count)
+    return own_round(known, drawn, key, settings), all_noise(known, drawn, key, settings)
 
 
-def assert_best_by_definition(points, features, drawn, key, settings):
+@pytest.mark.parametrize(
+    ("features", "p", "settings"),
+    [
+        (unit(normal(0, 20, 8)), 5, choice(7, 0.3, 2, 80)),
+        (cone(200, 64, 0.05), 8, choice(60, 0.01, 3, 700, largest=False)),
+        (cone(100, 192, 0.03), 4, choice(1, 1.0, 1, 300)),
+        (unit(normal(0, 1, 5)), 1, choice(1, 0.3, 2, 200)),  # the feature is the mean
+        (np.repeat(unit(normal(0, 1, 5)), 30, axis=0), 4, choice(7, 0.3, 2, 200, largest=False)),
+        (unit(normal(0, 50, 2)), 7, choice(30, 0.3, 3, 300)),
+        (np.array([[1.0], [-1.0]], np.float32), 2, choice(2, 0.9, 2, 50)),  # μ is zero
+        (unit(normal(0, 33, 16)), 3, choice(12, 0.3, 100, 100)),  # all are kept
+    ],
+)
+def test_round_by_definition(features, p, settings):
     """The kept points are their feature's candidates with the best d_k, in order, but for ties."""
-    noise = noise_of(features, drawn, key, settings)
+    drawn, key = features[:p], jax.random.key(3)
+    points, noise = points_and_noise(features, len(features), drawn, key, settings)
     candidates, distance = by_definition(features, drawn, noise, settings)
-    assert points.shape == (len(drawn), settings.keep, features.shape[1])
+    assert points.shape == (p, settings.keep, features.shape[1])
     best = np.sort(-distance if settings.largest else distance, axis=1)[:, : settings.keep]
     for row, kept in enumerate(np.asarray(points)):
         gap = np.abs(kept[:, None] - candidates[row]).max(axis=-1)
@@ -52,57 +66,37 @@ def assert_best_by_definition(points, features, drawn, key, settings):
         np.testing.assert_allclose(found, np.abs(best[row]), atol=5e-6)
 
 
-@functools.partial(jax.jit, static_argnames="settings")
-def round_of(features, count, drawn, key, settings):
-    return own_round(describe(features, count), drawn, key, settings)
+def test_bounds_hold_and_rule_out_most_candidates():
+    features, key, drawn = cone(300, 128, 0.05), jax.random.key(0), slice(10)
+    settings = choice(180, 0.05, 2, 1500)
+
+    @jax.jit
+    def potential_and_noise(features):
+        known = describe(features, len(features))
+        directions = own_noise._directions(known.mean, features[drawn])
+        pilots = own_noise._pilots(key, 10, features.shape[1], settings)
+        potential = [
+            own_noise._potential(known, directions, pilots, choice(180, 0.05, 2, 1500, largest))
+            for largest in (True, False)
+        ]
+        return potential, all_noise(known, features[drawn], key, settings)
+
+    potential, noise = potential_and_noise(features)
+    _, distance = by_definition(features, features[drawn], noise, settings)
+    for bound, score in zip(potential, (distance / 2 - 1, 1 - distance / 2), strict=True):
+        assert (bound >= score).all()
+        possible = bound >= np.sort(score, axis=1)[:, -2:-1]
+        assert possible.mean() < 0.1
 
 
-@pytest.mark.parametrize(
-    ("features", "p", "settings"),
-    [
-        (unit(normal(0, 20, 8)), 5, choice(7, 0.3, 2, 80)),
-        (unit(normal(0, 20, 8)), 5, choice(20, 0.3, 2, 80, largest=False)),
-        (cone(200, 64, 0.1), 8, choice(120, 0.05, 2, 700)),
-        (cone(200, 64, 0.05), 8, choice(60, 0.01, 3, 700, largest=False)),
-        (cone(100, 192, 0.03), 4, choice(1, 1.0, 1, 300)),
-        (unit(normal(0, 1, 3)), 1, choice(1, 0.3, 1, 1)),
-        (unit(normal(0, 1, 5)), 1, choice(1, 0.3, 2, 200)),  # the feature is the mean
-        (np.repeat(unit(normal(0, 1, 5)), 30, axis=0), 4, choice(7, 0.3, 2, 200, largest=False)),
-        (unit(normal(0, 50, 2)), 7, choice(30, 0.3, 3, 300)),
-        (np.array([[1.0], [-1.0], [1.0]], np.float32), 3, choice(2, 0.9, 2, 50)),
-        (np.array([[1, 0, 0], [-1, 0, 0]], np.float32), 2, choice(2, 0.3, 2, 200)),  # μ is zero
-        (unit(normal(0, 33, 16)), 3, choice(12, 0.3, 100, 100)),  # all are kept
-    ],
-)
-def test_round_by_definition(features, p, settings):
-    drawn, key = features[:p], jax.random.key(3)
-    points = round_of(features, len(features), drawn, key, settings)
-    assert_best_by_definition(points, features, drawn, key, settings)
-
-
-@pytest.mark.parametrize("largest", [True, False])
-def test_bounds_hold_and_rule_out_most_candidates(largest):
-    features, key = cone(300, 128, 0.05), jax.random.key(0)
-    settings, drawn = choice(180, 0.05, 2, 1500, largest), features[:10]
-    known = describe(features, len(features))
-    directions = own_noise._directions(known.mean, drawn)
-    pilots = own_noise._pilots(key, len(drawn), features.shape[1], settings)
-    potential = own_noise._potential(known, directions, pilots, settings)
-    noise = noise_of(features, drawn, key, settings)
-    _, distance = by_definition(features, drawn, noise, settings)
-    score = (distance / 2 - 1) * (1 if largest else -1)
-    assert (potential >= score).all()
-    possible = potential >= np.sort(score, axis=1)[:, -2:-1]
-    assert possible.mean() < 0.1
-
-
-def test_round_does_not_depend_on_how_many_candidates_are_measured_at_once(monkeypatch):
+def test_neither_padding_nor_the_number_measured_at_once_changes_a_round(monkeypatch):
     features, key, settings = cone(40, 6, 0.3), jax.random.key(0), choice(15, 0.2, 2, 90)
-    arguments = features, len(features), features[:5], key, settings
-    expected = round_of(*arguments)
+    expected, _ = points_and_noise(features, 40, features[:5], key, settings)
     monkeypatch.setattr(own_noise, "AT_ONCE", 7)
     monkeypatch.setattr(own_noise, "FIRST", 3)
-    np.testing.assert_allclose(round_of.__wrapped__(*arguments), expected, atol=1e-6)
+    padded = np.concatenate([features, 9 * normal(3, 12, 6)])
+    found, _ = points_and_noise(padded, 40, features[:5], key, settings)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(2, 400, 40), (2, 300, 3), (1, 900, 2)])
@@ -112,7 +106,8 @@ def test_noise_is_normal_and_independent(shape):
     features = cone(30, d, 0.5)
     known = describe(features, len(features))
     settings = choice(5, 0.1, 1, length)
-    noise = np.asarray(noise_of(features, features[:p], jax.random.key(1), settings), np.float64)
+    draw = jax.jit(lambda key: all_noise(known, features[:p], key, settings))
+    noise = np.asarray(draw(jax.random.key(1)), np.float64)
     # Along the directions that the round singles out, and along others.
     directions = np.asarray(own_noise._directions(known.mean, features[:p]))
     for row in range(p):
@@ -155,14 +150,6 @@ def test_distances_and_directions_are_distributed_as_those_of_plain_noise():
         assert stats.ks_2samp(points @ direction, expected @ direction).pvalue > 1e-5
 
 
-def test_padding_changes_nothing():
-    features, key, settings = cone(40, 6, 0.3), jax.random.key(0), choice(15, 0.2, 2, 90)
-    plain = round_of(features, jnp.int32(40), features[:5], key, settings)
-    padded = np.concatenate([features, 9 * normal(3, 12, 6)])
-    with_padding = round_of(padded, jnp.int32(40), features[:5], key, settings)
-    np.testing.assert_allclose(with_padding, plain, atol=1e-6)
-
-
 @pytest.mark.parametrize("n", [50, 400])
 def test_class_is_described_by_its_eigenvalues(n):
     features = cone(n, 60, 0.2)
@@ -175,16 +162,13 @@ def test_class_is_described_by_its_eigenvalues(n):
     assert eigenvalues.max() <= known.largest <= 2 * eigenvalues.max()
 
 
-def test_memory_does_not_grow_with_candidates_times_features():
-    n, p, d = 5000, 40, 8
+def test_memory_is_not_that_of_all_similarities():
+    n, p, length, d = 5000, 40, 1500, 8
 
-    def temporary(length):
-        def one(features, key):
-            return own_round(describe(features, n), features[:p], key, choice(300, 0.1, 2, length))
+    def one(features, key):
+        return own_round(describe(features, n), features[:p], key, choice(300, 0.1, 2, length))
 
-        shapes = jax.ShapeDtypeStruct((n, d), np.float32), jax.random.key(0)
-        return jax.jit(one).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
-
-    few, many = temporary(500), temporary(1500)
-    assert many - few < 4 * p * 1000 * 60  # a few arrays; all similarities are 4 n numbers each
-    assert few < 4 * own_noise.AT_ONCE * n * 4 + 4 * p * 500 * 60
+    shapes = jax.ShapeDtypeStruct((n, d), np.float32), jax.random.key(0)
+    memory = jax.jit(one).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+    # A few arrays of what is measured at once, and a few of numbers for each candidate.
+    assert memory < 4 * 4 * own_noise.AT_ONCE * n + 4 * 60 * p * length < 4 * n * p * length / 10
