@@ -135,7 +135,7 @@ def collapse_note(distinct: Mapping[str, int], count: int) -> str:
     worst = min(fallen, key=lambda name: fallen[name])
     return (
         f"the outlier embeddings of {len(fallen)} of {len(distinct)} classes have collapsed: of "
-        f"{count:,} of class {worst!r} only {fallen[worst]:,} are different, the others have a "
+        f"the {count:,} of class {worst!r} only {fallen[worst]:,} are different, the others have a "
         f"cosine above {SAME} with one of these; docs/method.md says what helps"
     )
 

@@ -95,8 +95,8 @@ def test_the_note_names_the_worst_class():
     assert variety.collapse_note({"a": 390, "b": 80}, 400) == ""
     note = variety.collapse_note({"a": 390, "b": 14, "c": 7}, 400)
     assert note.startswith(
-        "the outlier embeddings of 2 of 3 classes have collapsed: of 400 of class 'c' only 7 are "
-        "different"
+        "the outlier embeddings of 2 of 3 classes have collapsed: of the 400 of class 'c' only 7 "
+        "are different"
     )
     assert "\n" not in note
 

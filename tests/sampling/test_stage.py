@@ -32,6 +32,6 @@ def test_a_run_whose_embeddings_collapse_says_so(toy, copied_run, capsys, change
     assert (max(share) < 0.2) if collapsed else (min(share) >= 0.2), share
     assert len(said) == collapsed
     if collapsed:
-        expected = f"of 10 of 10 classes have collapsed: of {made.shape[1]} of class '"
+        expected = f"of 10 of 10 classes have collapsed: of the {made.shape[1]} of class '"
         assert expected in said[0] and f"only {min(distinct)} are different" in said[0]
     assert json.loads((workdir / "embeddings" / "stage.json").read_text())["done"]

@@ -64,7 +64,7 @@ def note(measured: Mapping[str, Any]) -> str:
 def fact(measured: Mapping[str, Any]) -> tuple[str, str, str]:
     """Returns (label, value, explanation) of the share of embeddings that are different."""
     classes = measured["classes"].values()
-    explanation = f"in the mean of the classes: of a cosine up to {measured['same_cosine']}"
+    explanation = f"mean over classes; no two of them have a cosine above {measured['same_cosine']}"
     if fallen := sum(own["collapsed"] for own in classes):
         explanation += f"; collapsed in {fallen} of {len(classes)} classes"
     share = measured["mean"]["distinct_share"]
@@ -93,12 +93,12 @@ def _cell(entries: list[Mapping[str, Any]], group: str, name: str) -> tuple[str,
 def _legend(measured: Mapping[str, Any]) -> str:
     count, grouped, placed = (measured[key] for key in ("count", "grouped", "placed"))
     first = f"the first {grouped:,} of " if grouped < count else ""
-    some = f"of {placed:,} of them" if placed < count else "of them"
+    some = f" of {placed:,} embeddings" if placed < count else ""
     return (
-        f"Of {first}{count:,} embeddings of a class, those are different of which no two have a "
-        f"cosine above {measured['same_cosine']}, while all others have one with one of these. The "
-        f"effective rank is the exponential of the entropy of their singular values' shares (Roy & "
-        f"Vetterli, 2007). d_k, the squared distance to the nearest feature no. "
-        f"{measured['k']:,} of the class, and cosines are medians {some}, from the least to the "
-        f"largest in small print."
+        f"Different: as many of {first}{count:,} embeddings as there are groups; no two of them "
+        f"have a cosine above {measured['same_cosine']}, and every other has one with one of them. "
+        f"Effective rank: the exponential of the entropy of the normalised singular values (Roy & "
+        f"Vetterli, 2007). d_k: the squared distance on the unit sphere to the k-th nearest "
+        f"feature of the class, k = {measured['k']:,}. d_k and cosines are medians{some}, with "
+        f"the least and the largest in small print."
     )

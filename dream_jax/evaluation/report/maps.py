@@ -59,6 +59,11 @@ def _tsne(joint: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n 2"
 def _umap(joint: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n 2"]:
     from umap import UMAP
 
-    neighbours = max(2, min(NEIGHBOURS["umap"], len(joint) - 1))
-    # Of one thread, the only number with which the same seed gives the same map.
-    return UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(joint)
+    few = len(joint) <= NEIGHBOURS["umap"]
+    umap = UMAP(
+        n_neighbors=max(2, len(joint) - 1) if few else NEIGHBOURS["umap"],
+        init="random" if few else "spectral",  # a spectrum of few points may not exist
+        random_state=seed,
+        n_jobs=1,  # the only number with which the same seed gives the same map
+    )
+    return umap.fit_transform(joint)

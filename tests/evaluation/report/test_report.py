@@ -451,12 +451,14 @@ def test_page_tells_whether_embeddings_have_collapsed(tmp_path, collapsed):
     fact = page.embedding_table.fact(metrics["embeddings"])
     content = write.Page("Toy", metrics, "{}", stages=[], figures=[], facts=[fact])
     shown = Page(write_report(tmp_path, content).read_text(encoding="utf-8")).shown
-    warning = "Collapsed: the outlier embeddings of 2 of 3 classes have collapsed: of 400 of class"
+    warning = (
+        "Collapsed: the outlier embeddings of 2 of 3 classes have collapsed: of the 400 of class"
+    )
     assert (warning in shown) is (collapsed > 0)
     assert ("collapsed in 2 of 3 classes" in shown) is (collapsed > 0)
     for expected in (
         "different of 400", "median of all classes", "1.250 1.00 to 2.50", "1.250 1.00 to 3.50",
-        "Of the first 400 of 12,000 embeddings", "medians of 300 of them", "82.5", "–",
+        "as many of the first 400 of 12,000 embeddings", "medians of 300 embeddings", "82.5", "–",
         "34.3%" if collapsed else "97.0%",
     ):  # fmt: skip
         assert expected in shown, expected
