@@ -86,10 +86,12 @@ def distances(
 ) -> Float[np.ndarray, " n"]:
     """Returns d_k: the distance to the k-th nearest feature of a class, on the unit sphere.
 
-    k is the run's `sampling.k`. Step ② looks for embeddings that have it large.
+    k is the run's `sampling.k`, or the number of features if they are fewer, as they may be where
+    BOOD samples. Dream-OOD's step ② looks for embeddings that have it large.
     """
     known, new = class_features(run, label), unit_on_host(embeddings)
-    found = kth_sq_distance(jnp.asarray(new), jnp.asarray(known), run.settings.sampling.k)
+    k = min(run.settings.sampling.k, len(known))
+    found = kth_sq_distance(jnp.asarray(new), jnp.asarray(known), k)
     return np.sqrt(np.maximum(np.asarray(found), 0))
 
 

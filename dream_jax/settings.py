@@ -111,7 +111,6 @@ class LatentSpaceSettings:
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    method: Method
     k: Count
     boundary: Count
     per_round: Count
@@ -120,6 +119,7 @@ class SamplingSettings:
     keep: Count
     rounds: Epochs
     selection: Selection
+    method: Method
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,8 @@ def test_four_devices_give_what_one_gives(tmp_path):
 
 def test_settings_of_a_configuration():
     sampling = SamplingSettings(
-        k=6, boundary=10, per_round=4, candidates=30, scale=0.2, keep=2, rounds=5, selection="paper"
+        **{"k": 6, "boundary": 10, "per_round": 4, "candidates": 30, "scale": 0.2, "keep": 2},
+        **{"rounds": 5, "selection": "paper", "method": "knn"},
     )
     assert SamplerSettings.of_outliers(sampling) == SMALL
     inliers = InlierSettings(

@@ -53,6 +53,7 @@ class RunResults:
       curves: of each training, by its title.
       command: that made the run, or "".
       versions: of what it was made with, by name.
+      bood: BOOD's decoded outliers, where they are not those of the run.
     """
 
     name: str
@@ -79,6 +80,7 @@ class RunResults:
     curves: Mapping[str, charts.Curves] = field(default_factory=dict)
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    bood: Labelled | None = None
 
     @property
     def seeds(self) -> list:
@@ -104,7 +106,13 @@ def outliers(r: RunResults, folder: Path) -> list[Shown]:
     caption = (
         "Per class: images of the training set, and outliers decoded from embeddings at its edge."
     )
-    return [Shown(path, "Imagined outliers", caption)]
+    shown = [Shown(path, "Imagined outliers", caption)]
+    if r.bood is not None:
+        path = folder / "outliers_bood.png"
+        image_sheets.image_grid_by_class(*r.train, *r.bood, r.class_names, path)
+        caption = "The same with embeddings from behind the boundary of the class."
+        shown.append(Shown(path, "Imagined outliers of BOOD", caption))
+    return shown
 
 
 def decoded_id(r: RunResults, folder: Path) -> list[Shown]:

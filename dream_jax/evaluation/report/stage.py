@@ -14,7 +14,7 @@ from dream_jax.errors import UserError
 from dream_jax.files import read_json, read_npz
 from dream_jax.repair import damaged_files
 from dream_jax.results import OUTLIERS as OUTLIER_KINDS
-from dream_jax.results import Row, stage_of
+from dream_jax.results import Row, decode_stage, stage_of
 from dream_jax.run import Run, Work
 from dream_jax.settings import Settings, as_dict, field_types
 from dream_jax.stage import Stage
@@ -96,6 +96,7 @@ def results(work: Work) -> RunResults:
         curves=curves(run),
         command=program.command,
         versions=_versions(),
+        bood=run.decoded("bood") if decode_stage("bood") in run.stages else None,
     )
 
 
