@@ -86,7 +86,8 @@ def distances(
 ) -> Float[np.ndarray, " n"]:
     """Returns d_k: the squared distance to the k-th nearest feature of a class, on the unit sphere.
 
-    k is the run's `sampling.k`. Step ② looks for embeddings that have it large.
+    k is the run's `sampling.k`, or the number of features if they are fewer, as they may be where
+    BOOD samples. Dream-OOD's step ② looks for embeddings that have it large.
     """
     return d_k(embeddings, class_features(run, label), run.settings.sampling.k)
 

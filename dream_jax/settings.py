@@ -115,7 +115,6 @@ class LatentSpaceSettings:
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    method: Method
     k: Count
     boundary: Count
     per_round: Count
@@ -125,6 +124,7 @@ class SamplingSettings:
     rounds: Epochs
     noise: Noise
     selection: Selection
+    method: Method
 
 
 @dataclass(frozen=True)

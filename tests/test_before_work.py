@@ -121,6 +121,13 @@ def test_names_of_classes_without_an_anchor_of_their_own(toy, tmp_path, names, s
     assert refused(config, tmp_path / "run").startswith(said)
 
 
+@pytest.mark.parametrize("change", [{"methods": ("bood",)}, {"sampling.method": "bood"}])
+def test_bood_needs_two_classes(toy, tmp_path, change):
+    config = of_folder(toy, classes(tmp_path / "data", ("one",)))
+    config.update_from_flattened_dict(change)
+    assert "BOOD (a row, or sampling.method) needs two" in refused(config, tmp_path / "run")
+
+
 def test_words_that_are_equal_name_their_classes(toy, tmp_path):
     config = of_folder(toy, classes(tmp_path / "data"))
     config.data.class_tokens = ConfigDict({"two": "ONE"})

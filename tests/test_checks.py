@@ -105,6 +105,15 @@ def test_all_rows_can_be_asked_for_in_every_configuration():
         ("sampling.keep", 51, "sampling.candidates = 50"),
         ("sampling.scale", -0.1, "above 0"),
         ("sampling.scale", float("nan"), "a number"),
+        ("sampling.method", "dream", "bood, knn"),
+        ("bood.step", 0.0, "above 0"),
+        ("bood.step", 1.5, "at most 1"),
+        ("bood.share", 5.0, "at most 1"),  # a percentage
+        ("bood.share", 0.0, "above 0"),
+        ("bood.beyond", -1, "at least 0"),
+        ("bood.beyond", 2.0, "a whole number"),
+        ("bood.most_steps", 0, "at least 1"),
+        ("bood.most_steps", 10**9, "at most 10000"),
         ("generator.scheduler", "euler", "ddim"),
         ("generator.revision", 1, "a commit or tag"),
         ("generator.precision", "float64", "bfloat16, float16, float32"),
@@ -163,6 +172,14 @@ def test_bad_value_is_named_with_what_is_allowed(toy, field, value, allowed):
     assert message.startswith(f"config.{field} is ")
     assert shown(value)[:100] in message
     assert allowed in message
+
+
+def test_settings_of_the_other_way_to_sample_are_not_asked_for(toy):
+    config = toy.config()
+    config.sampling.update(k=300, boundary=300)  # more than a class has features
+    assert refusal(config).startswith("config.sampling.k is 300")
+    config.sampling.method = "bood"
+    assert check(config).sampling.method == "bood"
 
 
 def test_names_of_tfds_and_folders_pass_whether_they_are_here_or_not(toy):

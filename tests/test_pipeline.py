@@ -323,9 +323,9 @@ def test_more_rows_and_seeds_train_only_what_is_new(toy, toy_run, copied_run, ca
         scores = read_npz(workdir / "evaluation" / "cross_entropy" / f"scores_{name}.npz")
         assert all(len(scores[images]) == 50 for images in OOD)
     page = (workdir / "report" / "index.html").read_text()
-    assert all(
-        title in page for title in ("MSP", "ODIN", "KNN", "ReAct", "Dream-OOD / KNN", "BOOD")
-    )
+    titles = ("MSP", "ODIN", "KNN", "ReAct", "Dream-OOD / KNN", "BOOD")
+    assert all(title in page for title in titles)
+    assert (workdir / "report" / "outliers_bood.png").is_file()
     for method in ("energy", "dream_id", "dream_ood", "bood"):
         shifted = first[method]["shifted"]
         strengths = [shifted["contrast"][str(strength)] for strength in range(1, 6)]

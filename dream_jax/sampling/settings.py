@@ -144,11 +144,9 @@ def check_class_sizes(settings: Settings) -> None:
     """
     most = settings.latent_space.features_per_class
     sampling, inliers = settings.sampling, settings.inliers
-    for field, value in (
-        ("sampling.k", sampling.k),
-        ("sampling.boundary", sampling.boundary),
-        ("inliers.k", inliers.k),
-    ):
+    of_outliers = {"sampling.k": sampling.k, "sampling.boundary": sampling.boundary}
+    needed = of_outliers if sampling.method == "knn" else {}
+    for field, value in {**needed, "inliers.k": inliers.k}.items():
         if value > most:
             raise UserError(
                 f"config.{field} is {value}; it must be at most the class size, "

@@ -57,6 +57,7 @@ class RunResults:
       versions: of what it was made with, by name.
       figure_class: whose outlier embeddings are drawn; "" for the class in the middle.
       map: "tsne" or "umap".
+      bood: BOOD's decoded outliers, where they are not those of the run.
     """
 
     name: str
@@ -85,6 +86,7 @@ class RunResults:
     versions: Mapping[str, str] = field(default_factory=dict)
     figure_class: str = ""
     map: str = "tsne"
+    bood: Labelled | None = None
 
     @property
     def seeds(self) -> list:
@@ -110,7 +112,13 @@ def outliers(r: RunResults, folder: Path) -> list[Shown]:
     caption = (
         "Per class: images of the training set, and outliers decoded from embeddings at its edge."
     )
-    return [Shown(path, "Imagined outliers", caption)]
+    shown = [Shown(path, "Imagined outliers", caption)]
+    if r.bood is not None:
+        path = folder / "outliers_bood.png"
+        image_sheets.image_grid_by_class(*r.train, *r.bood, r.class_names, path)
+        caption = "The same with embeddings from behind the boundary of the class."
+        shown.append(Shown(path, "Imagined outliers of BOOD", caption))
+    return shown
 
 
 def decoded_id(r: RunResults, folder: Path) -> list[Shown]:

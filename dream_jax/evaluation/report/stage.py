@@ -15,7 +15,7 @@ from dream_jax.evaluation.report.maps import check_map
 from dream_jax.files import read_json, read_npz
 from dream_jax.repair import damaged_files
 from dream_jax.results import OUTLIERS as OUTLIER_KINDS
-from dream_jax.results import Row, stage_of
+from dream_jax.results import Row, decode_stage, stage_of
 from dream_jax.run import Run, Work
 from dream_jax.settings import Settings, as_dict, field_types
 from dream_jax.stage import Stage
@@ -109,6 +109,7 @@ def results(work: Work) -> RunResults:
         versions=versions(),
         figure_class=settings.report.figure_class,
         map=settings.report.map,
+        bood=run.decoded("bood") if decode_stage("bood") in run.stages else None,
     )
 
 
