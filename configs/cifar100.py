@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.name = "cifar100"
     config.method_options = ConfigDict(
-        {"knn": {"k": 200}, "dream_ood": {"weight": 2.5, "phi_hidden": 0}}
+        {"knn": {"k": 200}, "dream_ood": {"weight": 2.5, "phi_hidden": 0, **base.FEVER_OOD}}
     )
     config.data.id = "cifar100"
     config.data.ood = (

@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
             },
             "npos/knn": {"k": 50},
             "outlier_exposure": {"weight": 1.0},
-            "dream_ood": {"weight": 1.0, "zoom": 4.0},
+            "dream_ood": {"weight": 1.0, "zoom": 4.0, **base.FEVER_OOD},
         }
     )
     config.save_every = 100

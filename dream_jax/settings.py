@@ -48,6 +48,7 @@ ModelPrecision = Literal["auto", "float32", "bfloat16"]
 GeneratorPrecision = Literal["auto", "float32", "bfloat16", "float16"]
 Scheduler = Literal["plms", "ddim", "dpmsolver++"]
 Selection = Literal["paper", "published"]
+OutlierView = Literal["whole", "patches"]
 Resize = Literal["antialiased", "bilinear", "nearest", "mixed"]
 
 
@@ -174,7 +175,9 @@ class ClassifierSettings:
     degrade: Share
     round_trip_share: Share
     by_name_share: Share
+    outlier_view: OutlierView
     filter_confidence: Annotated[float, above(0, 1)]
+    filter_least_confidence: Share
     collapse_below: Annotated[float, number(0, 1), NEUTRAL]
     collapse_after: Annotated[float, number(0, 1), NEUTRAL]
     optimizer: OptimizerSettings
