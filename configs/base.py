@@ -5,6 +5,14 @@ The values are those of the published code for CIFAR-100 unless a comment says o
 
 from ml_collections import ConfigDict
 
+# FEVER-OOD's settings of a training (dream_jax/detector/last_layer.py), switched off. Here they
+# stand for `config.method_options`: a flag sets what a configuration names.
+FEVER_OOD = {
+    "regulariser": "smallest_singular_value",  # of the last layer, or "condition_number"
+    "regulariser_weight": 0.0,  # FEVER-OOD's example has 0.1
+    "feature_dimension": 0,  # features before the last layer; 0 as many as the network has
+}
+
 
 def get_config() -> ConfigDict:
     """Returns a configuration that lacks only its name and its data."""
@@ -16,7 +24,7 @@ def get_config() -> ConfigDict:
     # ("knn", fitted to the plain classifier), a pair ("outlier_exposure/knn"), or "all".
     config.methods = ("energy", "dream_ood")
     # Settings by the name of a training, a detector or a pair, in place of the defaults that
-    # dream_jax/detector/ gives: {"knn": {"k": 10}, "npos/knn": {"k": 50}}.
+    # dream_jax/detector/ gives: {"knn": {"k": 10}, "npos/knn": {"k": 50}, "vos": FEVER_OOD}.
     config.method_options = ConfigDict()
     # What Dream-OOD starts its training from: "" fresh weights, "cross_entropy" the plain
     # classifier of this run, or a folder classifier/<method>/checkpoints of another run.
@@ -191,9 +199,16 @@ def classifier() -> ConfigDict:
     classifier.degrade = 0.0  # share of images blurred, dimmed and made noisy, ID or not
     classifier.round_trip_share = 0.0  # share of ID images shown after the autoencoder and back
     classifier.by_name_share = 0.0  # share of ID images that were decoded from class names
+    # How outliers are shown: "whole", or "patches": of data.image_size, cut at random places from
+    # files of decoding.image_size after padding by 4 pixels (the published code for CIFAR-100).
+    # A patch takes the place of the cut that `augment` makes.
+    classifier.outlier_view = "whole"
     # Outliers to which the plain classifier gives a class with at least this confidence are left
     # out; 1 keeps all. Lower it if the training collapses.
     classifier.filter_confidence = 1.0
+    # So are those to which it gives every class with less than this one: outliers of middling
+    # confidence are left. 0 keeps all.
+    classifier.filter_least_confidence = 0.0
     classifier.collapse_below = 0.1  # ID accuracy that stops a training ...
     classifier.collapse_after = 0.3  # ... after this share of its steps
     classifier.optimizer = sgd()

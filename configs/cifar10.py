@@ -23,7 +23,10 @@ def get_config(size: str = "full") -> ConfigDict:
     config.data.ood = ("svhn_cropped", "cifar100", "dtd", "lsun_c=data/LSUN", "isun=data/iSUN")
     # The published code's for CIFAR-100; KNN's default is its paper's for CIFAR-10.
     config.method_options = ConfigDict(
-        {"dream_ood": {"weight": 2.5, "phi_hidden": 0}, "bood": {"weight": 2.5, "phi_hidden": 0}}
+        {
+            "dream_ood": {"weight": 2.5, "phi_hidden": 0, **base.FEVER_OOD},
+            "bood": {"weight": 2.5, "phi_hidden": 0, **base.FEVER_OOD},
+        }
     )
     config.data.auxiliary = ("imagenet_resized/32x32",)
     if size == "small":

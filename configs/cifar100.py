@@ -34,8 +34,8 @@ def get_config() -> ConfigDict:
     config.method_options = ConfigDict(
         {
             "knn": {"k": 200},
-            "dream_ood": {"weight": 2.5, "phi_hidden": 0},
-            "bood": {"weight": 2.5, "phi_hidden": 0},
+            "dream_ood": {"weight": 2.5, "phi_hidden": 0, **base.FEVER_OOD},
+            "bood": {"weight": 2.5, "phi_hidden": 0, **base.FEVER_OOD},
         }
     )
     config.data.id = "cifar100"

@@ -52,7 +52,12 @@ def get_config() -> ConfigDict:
     config.classifier.epochs = 100
     config.classifier.batch_size = 64
     config.classifier.outlier_batch_size = 64
-    config.method_options = ConfigDict({"dream_ood": {"weight": 1.0}, "bood": {"weight": 1.0}})
+    config.method_options = ConfigDict(
+        {
+            "dream_ood": {"weight": 1.0, **base.FEVER_OOD},
+            "bood": {"weight": 1.0, **base.FEVER_OOD},
+        }
+    )
     config.classifier.augment = "random_resized_crop"
     config.classifier.filter_confidence = 0.95  # outliers surer of a class are left out
     return config

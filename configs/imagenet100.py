@@ -71,8 +71,8 @@ def get_config() -> ConfigDict:
             "knn": {"k": 1000},  # KNN's paper for ImageNet
             "dice": {"sparsity": 0.7},  # DICE's paper for ImageNet
             "npos": {"k": 400, "candidates": 1000, "keep": 300},  # NPOS's code for ImageNet-100
-            "dream_ood": {"weight": 1.0, "phi_hidden": 512},
-            "bood": {"weight": 1.0, "phi_hidden": 512},
+            "dream_ood": {"weight": 1.0, "phi_hidden": 512, **base.FEVER_OOD},
+            "bood": {"weight": 1.0, "phi_hidden": 512, **base.FEVER_OOD},
         }
     )
     config.classifier.augment = "random_resized_crop"

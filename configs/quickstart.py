@@ -67,8 +67,8 @@ def get_config() -> ConfigDict:
             },
             "npos/knn": {"k": 50},
             "outlier_exposure": {"weight": 1.0},
-            "dream_ood": {"weight": 1.0, "zoom": 4.0},
-            "bood": {"weight": 1.0, "zoom": 4.0},  # Dream-OOD's
+            "dream_ood": {"weight": 1.0, "zoom": 4.0, **base.FEVER_OOD},
+            "bood": {"weight": 1.0, "zoom": 4.0, **base.FEVER_OOD},  # Dream-OOD's
         }
     )
     config.save_every = 100

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from ml_collections import ConfigDict
 
+from dream_jax.combinations import check_combinations
 from dream_jax.config_tree import plain_tree, shown
 from dream_jax.configurations import check_known, check_program
 from dream_jax.data.roles import check_sets
@@ -40,6 +41,7 @@ def check(config: ConfigDict) -> Settings:
     check_sets(settings.data)
     check_sizes(settings)
     check_class_sizes(settings)
+    check_combinations(settings)
     if settings.init_from in TRAININGS and settings.init_from != PLAIN:
         raise UserError(
             f"config.init_from is {settings.init_from!r}; allowed: empty, {PLAIN!r}, or a folder "

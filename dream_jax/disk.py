@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dream_jax.detector.last_layer import feature_dimension
 from dream_jax.detector.methods import PLAIN, TRAININGS, Training
 from dream_jax.detector.methods.base import Shape
 from dream_jax.errors import UserError
@@ -90,11 +91,12 @@ def _trainings(
     """Returns the bytes of each training's two checkpoints."""
     if not any(name.startswith("train ") for name in stages):
         return {}
-    network, features = _network(settings, sizes.image, sizes.classes)
-    shape = Shape(sizes.image, features, sizes.classes)
     found: dict[str, int] = {}
-    chosen: dict[str, Any] = {PLAIN: {}} | {row.training: row.training_options for row in rows}
-    for training, options in chosen.items():
+    plain: dict[str, Any] = {PLAIN: settings.method_options.get(PLAIN, {})}
+    for training, options in (plain | {row.training: row.training_options for row in rows}).items():
+        reduced = feature_dimension(options)
+        network, features = _network(settings, sizes.image, sizes.classes, reduced)
+        shape = Shape(sizes.image, features, sizes.classes)
         init = partial(_init, TRAININGS[training], shape, options)
         own = jax.eval_shape(init, jax.random.key(0))
         for seed in settings.seeds or (settings.seed,):
@@ -107,11 +109,13 @@ def _init(training: Training, shape: Shape, options: Mapping[str, Any], key: jax
     return tuple(training.init(key, shape, options))
 
 
-def _network(settings: Settings, image: tuple[int, int, int], outputs: int) -> tuple[int, int]:
+def _network(
+    settings: Settings, image: tuple[int, int, int], outputs: int, reduced: int = 0
+) -> tuple[int, int]:
     """Returns the bytes of a network's state in training, and the width of its features."""
     from dream_jax.models.resnet import build_model, init_model
 
-    model = build_model(settings.model, outputs)
+    model = build_model(settings.model, outputs, reduced)
     variables = jax.eval_shape(lambda key: init_model(model, key, image), jax.random.key(0))
     with_momentum = _bytes(variables) + _bytes(variables["params"])
     return with_momentum, variables["params"]["head"]["kernel"].shape[0]

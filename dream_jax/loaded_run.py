@@ -168,7 +168,7 @@ class LoadedRun:
           prompt: template with a {name} field; the first of `decoding.prompts` if not given.
 
         Returns:
-          Images in [0, 1].
+          Images in [0, 1], in the size of the run's files, `decoding.image_size`.
 
         Raises:
           UserError: the shapes do not fit together, the embeddings are not of the generator's
@@ -233,8 +233,9 @@ class LoadedRun:
         """What metrics.json holds of each row and seed, as fractions.
 
         The lines have the index (row, seed); the columns are (set, measure): `fpr95`, `auroc` and
-        `aupr_in` of each OOD set and of their mean, ("id", "accuracy"), ("kept", ...) and, of runs
-        with shifted sets, ("shifted", ...).
+        `aupr_in` of each OOD set and of their mean, ("id", "accuracy"), ("kept", ...), of runs
+        with shifted sets ("shifted", ...) and, of rows that train on imagined outliers, the shares
+        of these that were used and left out, ("outliers", ...).
         """
         self._require("metrics")
         return _frame(self._run.metrics["by_seed"], self.rows)

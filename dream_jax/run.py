@@ -134,18 +134,18 @@ class Run:
         """Returns the sampled "outliers", "bood" or "inliers"."""
         return read_npz(self.folder(sample_stage(kind)) / f"{kind}.npz")["embeddings"]
 
-    def decoded(self, kind: str) -> tuple[Images, Int[np.ndarray, " n"]]:
-        """Returns decoded images at the size of the data, and the labels of their classes.
+    def decoded(self, kind: str, size: int | None = None) -> tuple[Images, Int[np.ndarray, " n"]]:
+        """Returns decoded images, and the labels of their classes.
 
         Args:
           kind: "outliers", "bood", "inliers", "by_name" or "by_name_test".
+          size: of the images, whatever that of the files; the size of the data if not given.
         """
         data = self.settings.data
         count = images_of_kind(self.settings, kind)
         folder = self.folder(decode_stage(kind))
-        images, listed = read_decoded(
-            folder, count, data.image_size, data.channels, data.hold_bytes
-        )
+        size = data.image_size if size is None else size
+        images, listed = read_decoded(folder, count, size, data.channels, data.hold_bytes)
         return images, np.asarray([entry["label"] for entry in listed])
 
     def round_trips(self, part: str) -> Images:

@@ -52,6 +52,7 @@ Noise = Literal["own", "shared"]
 Selection = Literal["paper", "published"]
 Map = Literal["tsne", "umap"]
 Method = Literal["knn", "bood"]
+OutlierView = Literal["whole", "patches"]
 Resize = Literal["antialiased", "bilinear", "nearest", "mixed"]
 
 
@@ -188,7 +189,9 @@ class ClassifierSettings:
     degrade: Share
     round_trip_share: Share
     by_name_share: Share
+    outlier_view: OutlierView
     filter_confidence: Annotated[float, above(0, 1)]
+    filter_least_confidence: Share
     collapse_below: Annotated[float, number(0, 1), NEUTRAL]
     collapse_after: Annotated[float, number(0, 1), NEUTRAL]
     optimizer: OptimizerSettings

@@ -197,7 +197,16 @@ def test_names_of_tfds_and_folders_pass_whether_they_are_here_or_not(toy):
         ({"vin": {}}, "config.method_options.vin is {}; allowed: settings of one of msp"),
         ({"dream_ood": {"weight": -1}}, "dream_ood: weight is -1; it must be a number of at least"),
         ({"energy": {"weight": 1}}, "energy has no setting 'weight'; allowed: temperature"),
-        ({"cross_entropy": {"weight": 1}}, "cross_entropy has no setting 'weight'; allowed: none"),
+        ({"npos": {"regulariser": ""}}, "npos has no setting 'regulariser'; allowed: weight"),
+        (
+            {"cross_entropy": {"weight": 1}},
+            "cross_entropy has no setting 'weight'; allowed: regulariser, regulariser_weight",
+        ),
+        (
+            {"vos": {"regulariser": "spectral_norm"}},
+            "one of condition_number, smallest_singular_value",
+        ),
+        ({"dream_ood": {"regulariser_weight": -1}}, "regulariser_weight is -1; it must be"),
         ({"npos/knn": {"n": 1}}, "knn has no setting 'n'; allowed: k"),
     ],
 )
@@ -400,6 +409,43 @@ def test_image_folder_needs_a_folder(toy):
 
 def test_methods_without_outliers_stand_alone(toy):
     check(with_value(toy.config(), "methods", ("energy",)))
+
+
+def with_dimensions(config: ConfigDict, start: str, **dimensions: int) -> None:
+    config.init_from = start
+    config.method_options = ConfigDict(
+        {name: {"feature_dimension": value} for name, value in dimensions.items()}
+    )
+
+
+def test_settings_of_the_classifier_that_do_not_go_together(toy):
+    def refused(**changes) -> str:
+        config = toy.config()
+        config.update_from_flattened_dict(changes)
+        return refusal(config)
+
+    band = {"classifier.filter_confidence": 0.5, "classifier.filter_least_confidence": 0.5}
+    assert "filter_least_confidence is 0.5; it must be below classifier.filter" in refused(**band)
+    patches = {"classifier.outlier_view": "patches", "decoding.image_size": 31}
+    expected = "config.decoding.image_size is 31; with classifier.outlier_view = 'patches' it must"
+    assert expected in refused(**patches)
+    config = toy.config()
+    config.update_from_flattened_dict(patches | {"decoding.image_size": 32})
+    check(config)
+
+
+def test_a_training_starts_from_a_network_of_its_shape(toy):
+    config = toy.config()
+    for start in ("cross_entropy", "a/folder"):
+        with_dimensions(config, start, dream_ood=12)
+        expected = f"dream_ood.feature_dimension is 12; with init_from = {start!r} it must be that"
+        assert expected in refusal(config)
+    for start, dimensions in (
+        ("", {"dream_ood": 12}),
+        ("cross_entropy", {"dream_ood": 12, "cross_entropy": 12, "vos": 7}),
+    ):
+        with_dimensions(config, start, **dimensions)
+        check(config)
 
 
 def test_no_images_by_name_are_needed_where_no_share_is(toy):

@@ -492,6 +492,37 @@ def test_a_start_that_does_not_fit_is_refused_before_any_work(toy, toy_run, tmp_
     assert not list((tmp_path / "run").rglob("*.npz"))
 
 
+def test_larger_files_resized_in_several_ways_are_shown_as_patches(toy, copied_run):
+    """All that reads decoded images copes with them; a lost one is made again to the byte."""
+    workdir = copied_run("images", "classifier", "evaluation", "report", "metrics.json")
+    config = toy.config()
+    config.decoding.update(image_size=48, resize="mixed", outliers=20, by_name=10, by_name_test=10)
+    # No outlier is left out: the band lies around what an untrained classifier is sure of.
+    config.classifier.update(outlier_view="patches", filter_least_confidence=0.01)
+    config.method_options.dream_ood.update(
+        regulariser="condition_number", regulariser_weight=0.01, feature_dimension=12
+    )
+    pipeline.run(config, workdir)
+    entries = [entry for _, entry in read_listing(workdir / "images" / "outliers", 20)]
+    assert {entry["resize"] for entry in entries} == {"antialiased", "bilinear", "nearest"}
+    files = sorted((workdir / "images" / "outliers").glob("part-*/*/*.png"))
+    assert {read_image(file, channels=1).shape for file in files} == {(48, 48, 1)}
+    before = files[7].read_bytes()
+    files[7].unlink()
+    pipeline.run(config, workdir)
+    assert files[7].read_bytes() == before
+    run = pipeline.make_run(check(config), workdir)
+    assert run.decoded("outliers")[0].shape == (20, 32, 32, 1)
+    assert run.decoded("outliers", 48)[0].shape == (20, 48, 48, 1)
+    assert run.classifier("dream_ood", 0).head.kernel.shape == (12, 10)
+    parts = run.metrics["methods"]["dream_ood"]["outliers"]
+    assert parts == {"used": 1.0, "too_sure": 0.0, "too_unsure": 0.0}
+    curves = (workdir / "classifier" / "dream_ood" / "metrics.csv").read_text()
+    assert "condition_number" in curves.splitlines()[0]
+    page = (workdir / "report" / "index.html").read_text()
+    assert "too unsure" in page and "20 of 20" in page
+
+
 def test_images_decoded_at_another_size_are_used_at_that_of_the_data(toy, copied_run):
     workdir = copied_run("images", "classifier", "evaluation", "report", "metrics.json")
     config = toy.config()

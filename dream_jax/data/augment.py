@@ -32,7 +32,12 @@ def crop_flip(key: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "H W
     padded = jnp.pad(image, ((4, 4), (4, 4), (0, 0)))
     start = jax.random.randint(crop_key, (2,), 0, 9)
     image = jax.lax.dynamic_slice(padded, (start[0], start[1], 0), image.shape)
-    return jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
+    return flip(flip_key, image)
+
+
+def flip(key: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+    """Flips an image half of the time."""
+    return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
 
 def unchanged(key: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
@@ -58,6 +63,18 @@ def augment(
       image: bytes, or floats in [0, 1].
     """
     return AUGMENTATIONS[name](key, to_float(image) if image.dtype == jnp.uint8 else image)
+
+
+def augment_patch(
+    name: str, key: jax.Array, image: UInt8[Array, "H W C"] | Float[Array, "H W C"]
+) -> Float[Array, "H W C"]:
+    """Changes a patch (`images.Patches`) as `augment` does, but for the cut, which it is already.
+
+    "crop_flip" and "random_resized_crop" flip it, "affine" moves it, "none" leaves it.
+    """
+    if name in ("crop_flip", "random_resized_crop"):
+        return flip(key, to_float(image) if image.dtype == jnp.uint8 else image)
+    return augment(name, key, image)
 
 
 def to_float(image: UInt8[Array, "..."]) -> Float[Array, "..."]:

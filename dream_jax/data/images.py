@@ -25,6 +25,7 @@ from dream_jax.data.reader import decoding, reason
 from dream_jax.data.sources import ImageSource, Pixels, to_bytes
 from dream_jax.errors import UserError
 
+PADDING = 4  # pixels, as of `augment.crop_flip`
 Indices = int | slice | Int[np.ndarray, "..."] | Bool[np.ndarray, "..."]
 
 
@@ -138,6 +139,41 @@ class RandomCrops:
             return random_resized_crop(image, self.images.size, rng)
 
         return read_pixels(self.images, self.images.indices[rows], crop)
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """Images of which every training step sees patches in their own scale, cut at random places.
+
+    A patch may reach over the border of its image by `PADDING` pixels, which are black. So the
+    published code shows its outliers to CIFAR-100's classifier (torchvision's RandomCrop with
+    padding 4), whatever size their files have.
+
+    Attributes:
+      images: the set, in the size of the files.
+      size: height and width of the patches.
+      seed: of the draws.
+    """
+
+    images: Images
+    size: int
+    seed: int
+    in_memory = False
+    nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def at(self, rows: Int[np.ndarray, " batch"], step: int) -> UInt8[np.ndarray, "batch H W C"]:
+        """Returns the patches of a training step; they are drawn as those of `RandomCrops`."""
+        pixels, size = self.images.pixels(rows), self.size
+        padded = np.pad(pixels, ((0, 0), (PADDING, PADDING), (PADDING, PADDING), (0, 0)))
+        out = np.empty((len(rows), size, size, self.images.channels), np.uint8)
+        for place, index in enumerate(self.images.indices[rows].tolist()):
+            rng = np.random.default_rng((self.seed, step, index))
+            top, left = rng.integers(padded.shape[1] - size + 1, size=2)
+            out[place] = padded[place, top : top + size, left : left + size]
+        return out
 
 
 def for_training(images: Images, augment: str, seed: int) -> Images | RandomCrops:

@@ -1,10 +1,12 @@
 """The batches of a classifier's training: ID images, and what the training shows with them."""
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Int
 
 from dream_jax.data.image_sets import ImageSet
-from dream_jax.data.images import Images, for_training
+from dream_jax.data.images import Images, Patches, for_training
 from dream_jax.detector.extra_images import ExtraImages
 from dream_jax.detector.recipe import Recipe
 from dream_jax.training.batches import Batches, Column, Stacked, epoch_index
@@ -62,11 +64,17 @@ def _table(
 ) -> dict[str, np.ndarray | Column]:
     """Returns images, their labels and whether they are ID, of several sets one after the other."""
     images, labels, is_id = zip(*parts, strict=True)
-    columns = [
-        for_training(part, recipe.augment, recipe.seed + index) for index, part in enumerate(images)
-    ]
+    size = images[0].size
+
+    def column(index: int) -> Column:
+        part, seed = images[index], recipe.seed + index
+        if recipe.outlier_view == "patches" and not is_id[index]:
+            # Worker processes are not sent the pixels, but read the files.
+            return Patches(replace(part, held=None) if recipe.workers else part, size, seed)
+        return for_training(part, recipe.augment, seed)
+
     return {
-        "images": Stacked(columns),
+        "images": Stacked([column(index) for index in range(len(parts))]),
         "labels": np.concatenate(labels),
         "is_id": np.repeat(np.float32(is_id), [len(part) for part in images]),
     }

@@ -12,6 +12,7 @@ from dream_jax.data.images import Images
 from dream_jax.detector.detectors import DETECTORS, FitData
 from dream_jax.detector.detectors.base import nothing_to_fit
 from dream_jax.detector.inputs import Head, Inputs, Outputs, make_inputs
+from dream_jax.detector.last_layer import feature_dimension
 from dream_jax.detector.methods import Training
 from dream_jax.detector.methods.base import NOTHING, Own
 from dream_jax.detector.options import Options
@@ -51,7 +52,7 @@ class Classifier:
         batch_size: int,
     ):
         self.training, self.variables, self.batch_size = training, variables, batch_size
-        network = build_model(model, classes)
+        network = build_model(model, classes, feature_dimension(options))
 
         def forward(variables: Variables, images: Float[Array, "n H W C"]) -> Outputs:
             outputs = Outputs(*network.apply(variables.network, images))

@@ -14,7 +14,8 @@ class ExtraImages:
     """Images that a training shows with the real ID images.
 
     Attributes:
-      images: outliers, or ID images if there are `labels`: one set or more, taken as one.
+      images: outliers, or ID images if there are `labels`: one set or more, taken as one. They have
+        the size of the ID images, or are larger where patches of them are shown.
       labels: (n,) of `images`, or None.
       round_trips: the ID training images through the autoencoder, in the same order, or None.
       by_name: images sampled by the classes' plain names, with `by_name_labels`, or None.

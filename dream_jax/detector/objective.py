@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from dream_jax.data.augment import augment, degrade, zoom
+from dream_jax.data.augment import augment, augment_patch, degrade, zoom
 from dream_jax.detector.inputs import Head
+from dream_jax.detector.last_layer import regularised
 from dream_jax.detector.methods.base import Examples, Own, Training
 from dream_jax.detector.options import Options
 from dream_jax.detector.recipe import Recipe
@@ -25,7 +26,11 @@ def make_objective(
 
     def prepare(key, image, is_id):
         affine_key, zoom_key, degrade_key = jax.random.split(key, 3)
-        image = augment(recipe.augment, affine_key, image)
+        whole = augment(recipe.augment, affine_key, image)
+        if recipe.outlier_view == "patches":
+            patch = augment_patch(recipe.augment, affine_key, image)
+            whole = jnp.where(is_id > 0, whole, patch)
+        image = whole
         if "zoom" in options:
             image = jnp.where(is_id > 0, image, zoom(zoom_key, image, options["zoom"]))
         return degrade(degrade_key, image, recipe.degrade)
@@ -60,6 +65,7 @@ def make_objective(
             held=held,
         )
         terms, state = training.terms(own, shown, options)
+        terms = regularised(terms, shown.head, options)
         return terms, network | ({"method": state} if state else {})
 
     return objective

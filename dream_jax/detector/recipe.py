@@ -1,6 +1,7 @@
 """The settings of one training, and the fields of the configuration that they come from."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from dream_jax.detector.methods import Training
 from dream_jax.results import OUTLIERS
@@ -17,7 +18,8 @@ _SCHEDULE = ("epochs", "batch_size")
 _COLLAPSE = ("classifier.collapse_below", "classifier.collapse_after")
 _OUTLIERS = (
     *("init_from", "classifier.round_trip_share", "classifier.by_name_share"),
-    "classifier.filter_confidence",
+    *("classifier.filter_confidence", "classifier.filter_least_confidence"),
+    *("classifier.outlier_view", "decoding.image_size"),
 )
 
 
@@ -30,7 +32,9 @@ class Recipe:
 
       seed: of the training.
       extra_batch_size: examples that a step shows in addition to the ID images.
-      keep_below: outliers that the plain classifier is surer of than this are left out.
+      keep_below: outliers that the plain classifier is surer of than this are left out ...
+      keep_from: ... and those that it is less sure of than this.
+      file_size: height and width of the outliers' files.
       watched: whether the training is stopped when ID accuracy collapses.
     """
 
@@ -49,6 +53,9 @@ class Recipe:
     round_trip_share: float = 0.0
     by_name_share: float = 0.0
     keep_below: float = 1.0
+    keep_from: float = 0.0
+    outlier_view: str = "whole"
+    file_size: int = 0
     watched: bool = False
     collapse_below: float = 0.0
     collapse_after: float = 0.0
@@ -81,7 +88,7 @@ def recipe(settings: Settings, training: Training, seed: int) -> Recipe:
     """Returns the settings of a training; reads the fields that it uses, and no others."""
     own, optimizer = settings.classifier, settings.classifier.optimizer
     sizes, rates = settings.classifier, settings.classifier.optimizer
-    more: dict[str, float] = {}
+    more: dict[str, Any] = {}
     if training.extra in OUTLIERS:
         if settings.init_from:
             sizes = rates = settings.fine_tune  # type: ignore[assignment]
@@ -89,6 +96,9 @@ def recipe(settings: Settings, training: Training, seed: int) -> Recipe:
             "round_trip_share": own.round_trip_share,
             "by_name_share": own.by_name_share,
             "keep_below": own.filter_confidence,
+            "keep_from": own.filter_least_confidence,
+            "outlier_view": own.outlier_view,
+            "file_size": settings.decoding.image_size,
         }
     if training.extra in (*OUTLIERS, "auxiliary"):
         more |= {
@@ -115,5 +125,5 @@ def recipe(settings: Settings, training: Training, seed: int) -> Recipe:
         workers=settings.data.workers,
         test_every=settings.test_every,
         wandb=settings.wandb,
-        **more,  # type: ignore[arg-type]
+        **more,
     )

@@ -15,6 +15,7 @@ from dream_jax.data.images import Images
 from dream_jax.data.registry import load_for
 from dream_jax.detector.extra_images import ExtraImages
 from dream_jax.detector.methods import PLAIN, TRAININGS, Training
+from dream_jax.detector.options import resolve
 from dream_jax.detector.recipe import Recipe, fields, recipe
 from dream_jax.errors import UserError
 from dream_jax.files import write_json
@@ -54,7 +55,8 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
     """Returns a stage for every training that a row needs and every seed."""
     options: dict[str, Mapping[str, Any]] = {row.training: row.training_options for row in rows}
     if any(row.extra in IMAGINED for row in rows):
-        options.setdefault(PLAIN, {})  # which judges what was imagined
+        plain = settings.method_options.get(PLAIN, {})  # which judges what was imagined
+        options.setdefault(PLAIN, resolve(PLAIN, TRAININGS[PLAIN].options, plain))
     found = []
     for seed in settings.seeds or (settings.seed,):
         judge = stage_of("train", PLAIN, seed, settings.seed)
@@ -142,7 +144,7 @@ def open_classifier(run: Run, trained: Trained) -> Classifier:
 
 def adopt(work: Work, trained: Trained) -> None:
     """Checks that the network of another run is that of these settings; makes nothing."""
-    _adopted(work)
+    _adopted(work, trained)
 
 
 def open_adopted(run: Run, trained: Trained) -> Classifier:
@@ -151,39 +153,47 @@ def open_adopted(run: Run, trained: Trained) -> Classifier:
 
     work = run.work(stage_of("train", trained.training.name, trained.seed, run.settings.seed))
     classes, batch_size = len(work.train.class_names), work.settings.eval_batch_size
-    model, variables = work.settings.model, Variables(_adopted(work))
+    model, variables = work.settings.model, Variables(_adopted(work, trained))
     return Classifier(model, trained.training, trained.options, variables, classes, batch_size)
 
 
-def _adopted(work: Work) -> dict:
+def _adopted(work: Work, trained: Trained) -> dict:
     from dream_jax.detector.train import load_network
 
     folder, train = Path(work.settings.init_from), work.train
     shape, classes = train.images.shape[1:], len(train.class_names)
-    return load_network(work.settings.model, shape, classes, folder)
+    return load_network(work.settings.model, trained.options, shape, classes, folder)
 
 
 def _outliers(work: Work, trained: Trained, own: Recipe) -> ExtraImages:
-    """Returns the decoded images to train with; keeps the judgement of the outliers."""
+    """Returns the decoded images to train with; keeps the judgement of the outliers.
+
+    The plain classifier judges whole pictures, also where patches of them are shown.
+    """
     from dream_jax.detector.judge import judge_outliers
 
     run = work.run
     outliers, labels = run.decoded(trained.kind)
     logits = run.classifier(PLAIN, trained.seed).logits(outliers)
-    judgement = judge_outliers(logits, labels, own.keep_below)
+    judgement = judge_outliers(logits, labels, own.keep_below, own.keep_from)
     if hosts.is_main():
         summary = {
             "outliers": len(labels),
             "in_class": judgement.in_class,
             "in_any_class": judgement.in_any_class,
+            "too_sure": judgement.too_sure,
+            "too_unsure": judgement.too_unsure,
             "used": len(judgement.kept),
         }
         write_json(work.folder / "outliers.json", summary)
     print(
         f"   the plain classifier is sure of the class of {judgement.in_class:.1%} of the "
-        f"outliers; {len(judgement.kept)} of {len(labels)} are used",
+        f"outliers; {len(judgement.kept)} of {len(labels)} are used, "
+        f"{judgement.too_sure} are too sure and {judgement.too_unsure} too unsure",
         flush=True,
     )
+    if own.outlier_view == "patches":
+        outliers, _ = run.decoded(trained.kind, own.file_size)
     return ExtraImages(
         [outliers.take(judgement.kept)],
         None,

@@ -11,6 +11,7 @@ from dream_jax.detector.batches import make_batches
 from dream_jax.detector.classifier import Variables
 from dream_jax.detector.extra_images import ExtraImages
 from dream_jax.detector.inputs import Outputs
+from dream_jax.detector.last_layer import feature_dimension
 from dream_jax.detector.methods import Training
 from dream_jax.detector.methods.base import Own, Shape
 from dream_jax.detector.objective import make_objective
@@ -29,9 +30,16 @@ from dream_jax.training.optimizers import sgd, sgd_rate
 
 
 def load_network(
-    model: ModelSettings, image_shape: tuple[int, int, int], classes: int, folder: Path
+    model: ModelSettings,
+    options: Options,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    folder: Path,
 ) -> dict:
     """Loads the network that a training left in `folder` (an Orbax `checkpoints/`).
+
+    Args:
+      options: all settings of the training.
 
     Raises:
       UserError: there is none, or it is not the network of these settings; names the first leaf
@@ -42,7 +50,7 @@ def load_network(
             f"config.init_from: there is no folder {str(folder)!r}; allowed: empty, "
             f"cross_entropy, or a folder classifier/<training>/checkpoints of another run"
         )
-    network = build_model(model, classes)
+    network = build_model(model, classes, feature_dimension(options))
     like = jax.eval_shape(lambda key: init_model(network, key, image_shape), jax.random.key(0))
     with Checkpoints(folder) as checkpoints:
         return checkpoints.restore_network(like)
@@ -61,7 +69,7 @@ def initial_state(
     """
     image_shape, classes = train.images.shape[1:], len(train.class_names)
     steps = recipe.steps(len(train))
-    network = build_model(model, classes)
+    network = build_model(model, classes, feature_dimension(options))
     key = stage_key(recipe.seed, "classifier")
     variables = init_model(network, key, image_shape)
     shape = Shape(image_shape, variables["params"]["head"]["kernel"].shape[0], classes)

@@ -99,6 +99,8 @@ class ResNet(nn.Module):
       outputs: size of the last linear layer: classes, or the anchor dimension.
       block: `BasicBlock` or `BottleneckBlock`.
       dtype: the type of convolutions and activations.
+      reduced: where it is above 0, a linear layer with a ReLU makes so many features of the pooled
+        ones.
     """
 
     stages: Sequence[int]
@@ -107,12 +109,13 @@ class ResNet(nn.Module):
     outputs: int
     block: type[BasicBlock] | type[BottleneckBlock] = BasicBlock
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
+    reduced: int = 0
 
     @nn.compact
     def __call__(
         self, images: Maps, train: bool = False, mask: Mask = None
-    ) -> tuple[Float[Array, "n outputs"], Float[Array, "n channels"]]:
-        """Computes outputs and pooled features.
+    ) -> tuple[Float[Array, "n outputs"], Float[Array, "n features"]]:
+        """Computes outputs and the features before the last layer.
 
         Args:
           images: values in [0, 1].
@@ -120,7 +123,7 @@ class ResNet(nn.Module):
           mask: 1 for real images, 0 for padding; needed in training.
 
         Returns:
-          The outputs of the last layer, and the pooled features before it, float32.
+          The outputs of the last layer, and the features before it, float32.
         """
         if self.stem == "imagenet":
             kernel, stride = 7, 2
@@ -135,13 +138,22 @@ class ResNet(nn.Module):
                 stride = 2 if stage > 0 and block == 0 else 1
                 x = self.block(self.width * 2**stage, stride, self.dtype)(x, train, mask)
         pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-        return nn.Dense(self.outputs, name="head")(pooled), pooled
+        features = pooled
+        if self.reduced:
+            features = nn.relu(nn.Dense(self.reduced, name="reduction")(pooled))
+        return nn.Dense(self.outputs, name="head")(features), features
 
 
-def build_model(model: ModelSettings, outputs: int) -> ResNet:
-    """Builds the network of the settings, with `outputs` outputs; nothing is drawn yet."""
+def build_model(model: ModelSettings, outputs: int, reduced: int = 0) -> ResNet:
+    """Builds the network of the settings; nothing is drawn yet.
+
+    Args:
+      outputs: size of the last layer.
+      reduced: features before it, if not as many as are pooled.
+    """
     block, stages = ARCHITECTURES[model.arch]
-    return ResNet(stages, model.width, model.stem, outputs, block, jnp.dtype(model.precision))
+    own = (stages, model.width, model.stem, outputs, block, jnp.dtype(model.precision))
+    return ResNet(*own, reduced)
 
 
 def init_model(model: ResNet, key: Key[Array, ""], image_shape: tuple[int, ...]) -> dict:

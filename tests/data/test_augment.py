@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from dream_jax.data.augment import AUGMENTATIONS, affine, crop_flip, degrade, zoom
+from dream_jax.data.augment import AUGMENTATIONS, affine, augment_patch, crop_flip, degrade, zoom
 
 KEYS = jax.random.split(jax.random.key(0), 200)
 IMAGE = np.random.default_rng(0).random((20, 24, 3)).astype(np.float32)
@@ -117,3 +117,14 @@ def test_zoom_shows_a_part_of_the_image():
         np.testing.assert_allclose(steps, steps[0], atol=1e-3)
         assert 0.25 - 1e-3 <= steps[0] <= 1 + 1e-3
         assert out.min() >= 0 and out.max() <= 1
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_a_patch_is_flipped_or_moved_and_not_cut_again(name):
+    found = over_keys(lambda key, image: augment_patch(name, key, image))
+    if name in ("crop_flip", "random_resized_crop"):
+        flipped = (found == IMAGE[:, ::-1]).all((1, 2, 3))
+        assert 60 < flipped.sum() < 140
+        assert (found[~flipped] == IMAGE).all()
+    else:
+        np.testing.assert_allclose(found, over_keys(AUGMENTATIONS[name]), atol=1e-6)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dream_jax.data import augment
 from dream_jax.data.image_sets import DataOptions
-from dream_jax.data.images import Images, RandomCrops, for_training, load_images
+from dream_jax.data.images import Images, Patches, RandomCrops, for_training, load_images
 from dream_jax.data.registry import load_id
 from dream_jax.data.sources import Files, Stored
 from dream_jax.decoding.round_trips import write_shares
@@ -125,6 +125,21 @@ def test_random_crops_are_those_of_the_step_whoever_makes_them_and_after_a_resum
     assert np.any(later["images"][later["labels"] == row][0] != whole[0]["images"][0])
     other = batches(for_training(train_images(folder, 0), "random_resized_crop", seed=6))
     assert np.any(other.at(0)["images"] != whole[0]["images"])
+
+
+def test_patches_are_those_of_the_step_whoever_makes_them_and_wherever_the_pixels_are(folder):
+    read, held = (Patches(train_images(folder, most), 9, seed=5) for most in (0, 2**30))
+    whole = steps_of(batches(read), range(6))
+    assert whole[0]["images"].shape == (BATCH, 9, 9, 3)
+    assert_equal(whole, [batches(held).at(step) for step in range(6)])
+    assert_equal(steps_of(batches(read, workers=2), range(3, 6)), whole[3:])
+    assert not batches(held).fit_on_device
+    own = Patches(held.images, held.images.size, seed=5)  # as RandomCrop of pictures of its size
+    padded = np.pad(held.images.pixels(3), ((4, 4), (4, 4), (0, 0)))
+    size = held.images.size
+    allowed = {padded[y : y + size, x : x + size].tobytes() for y in range(9) for x in range(9)}
+    seen = {own.at(np.array([3]), step)[0].tobytes() for step in range(60)}
+    assert seen <= allowed and len(seen) > 30
 
 
 def test_only_the_images_asked_for_are_decoded(folder):

@@ -1,5 +1,6 @@
 """The level-set loss, the judge of outliers, and what a training batch is made of."""
 
+from dataclasses import replace as changed
 from pathlib import Path
 
 import jax
@@ -17,10 +18,12 @@ from dream_jax.detector.methods import TRAININGS
 from dream_jax.detector.methods.base import Examples, Own
 from dream_jax.detector.methods.dream_ood import init_phi, level_set_loss, phi
 from dream_jax.detector.methods.outlier_exposure import outlier_exposure_loss
+from dream_jax.detector.objective import make_objective
 from dream_jax.detector.recipe import Recipe, fields, recipe
 from dream_jax.detector.scores import energy_score
 from dream_jax.errors import UserError
 from dream_jax.settings import view
+from dream_jax.training.loop import Term
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "losses.npz"))
 LINEAR = {"layer0": {"kernel": GOLDEN["phi_weight"].T, "bias": GOLDEN["phi_bias"]}}
@@ -121,9 +124,34 @@ def test_judge_matches_plain_numpy():
     assert np.array_equal(judged.kept, np.flatnonzero(p.max(1) < 0.3))
 
 
-def test_judge_refuses_to_keep_nothing():
-    with pytest.raises(UserError, match=r"filter_confidence is 0.5; it leaves out all 2"):
-        judge_outliers(confident([0.9, 0.8]), np.array([0, 0]), 0.5)
+def test_the_filter_keeps_exactly_the_band():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(300, 10)) * 2, rng.integers(10, size=300)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    surest = p.max(1)
+    least, most = np.sort(surest)[[90, 210]]  # both are confidences that occur
+    judged = judge_outliers(logits, labels, float(most), float(least))
+    assert np.array_equal(judged.kept, np.flatnonzero((surest >= least) & (surest < most)))
+    assert (judged.too_unsure, len(judged.kept), judged.too_sure) == (90, 120, 90)
+    below = judge_outliers(logits, labels, 1.0, float(least))
+    assert (below.too_unsure, len(below.kept), below.too_sure) == (90, 210, 0)
+    plain = judge_outliers(logits, labels, 1.0)
+    assert (plain.too_unsure, len(plain.kept), plain.too_sure) == (0, 300, 0)
+    assert (below.in_class, below.in_any_class) == (plain.in_class, plain.in_any_class)
+
+
+@pytest.mark.parametrize(
+    ("band", "words"),
+    [
+        ((0.5, 0.0), r"^config.classifier.filter_confidence is 0.5; it leaves out all 2 outliers"),
+        ((1.0, 0.95), r"^config.classifier.filter_least_confidence is 0.95; it leaves out all 2"),
+        ((0.88, 0.85), r"least_confidence is 0.85 and filter_confidence is 0.88; .* 1 and 1 of"),
+    ],
+)
+def test_judge_refuses_to_keep_nothing(band, words):
+    with pytest.raises(UserError, match=words) as raised:
+        judge_outliers(confident([0.9, 0.8]), np.array([0, 0]), *band)
+    assert "\n" not in str(raised.value)
 
 
 # Every image is a constant that tells where it comes from: real images 0 to 29, their round trips
@@ -195,6 +223,58 @@ def test_inliers_are_id_rows_with_their_labels():
     assert np.array_equal(batch["is_id"], np.ones(26))
     assert np.array_equal(sources(batch) // 50, [0] * 20 + [4] * 6)
     assert np.array_equal(batch["labels"][20:], (sources(batch)[20:] - 200) % 3)
+
+
+def test_outliers_are_shown_as_patches_of_their_files():
+    """Each a random place of the file with a black border of 4 pixels; nothing else changes."""
+    files = np.random.default_rng(0).integers(1, 256, (7, 5, 5, 1), np.uint8)
+    extra = changed(DECODED, images=[Images.of(files[:3]), Images.of(files[3:])])
+    whole = make_batches(settings(), TRAIN, DECODED)
+    patches = make_batches(settings(outlier_view="patches"), TRAIN, extra)
+    padded = np.pad(files, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    seen = set()
+    for step in range(80):
+        batch, other = patches.at(step), whole.at(step)
+        for name in ("labels", "is_id"):
+            assert np.array_equal(batch[name], other[name])
+        assert np.array_equal(batch["images"][:20], other["images"][:20])
+        for number, patch in zip(sources(other)[20:] - 150, batch["images"][20:], strict=True):
+            windows = np.lib.stride_tricks.sliding_window_view(padded[number, ..., 0], (2, 2))
+            found = np.argwhere((windows == patch[..., 0]).all((2, 3)))
+            assert len(found)
+            seen |= {tuple(found[0])} if len(found) == 1 else set()
+    assert len(seen) > 30  # of the 36 places where a patch has a pixel of its own
+    again = make_batches(settings(outlier_view="patches"), TRAIN, extra).at(79)
+    assert np.array_equal(again["images"], batch["images"])
+    assert not np.array_equal(patches.at(0)["images"][20:], patches.at(7)["images"][20:])
+
+
+class Seen:
+    """Stands for a network; its logits and features are the images that it was shown."""
+
+    def apply(self, variables, images, **settings):
+        return (images, images), {}
+
+
+def test_patches_are_not_cut_again_by_the_augmentation():
+    values = np.random.default_rng(0).integers(1, 256, (40, 6, 6, 1), np.uint8)
+    is_id, keys = np.repeat(np.float32([1, 0]), 20), jax.random.split(jax.random.key(0), 40)
+    batch = {"images": values, "labels": np.zeros(40, int), "is_id": is_id, "mask": np.ones(40)}
+    batch |= {"key": keys[0], "step": 0}
+    params = {"network": {"head": {"kernel": None, "bias": None}}, "method": {}}
+    training = changed(
+        TRAININGS["cross_entropy"],
+        terms=lambda own, shown, options: ({"seen": Term(shown.images, shown.mask)}, own.state),
+    )
+    for view_of, whole in (("patches", 20), ("whole", 0)):
+        own = settings(augment="crop_flip", outlier_view=view_of)
+        terms, _ = make_objective(Seen(), training, {}, own, 10)(params, {}, batch, keys)
+        seen, images = np.asarray(terms["seen"].values), values.astype(np.float32) / 255
+        same = [(seen == other).all((1, 2, 3)) for other in (images, images[:, :, ::-1])]
+        uncut = same[0] | same[1]
+        assert uncut[20:].sum() >= whole and uncut[:20].sum() < 5  # 1 cut in 81 changes nothing
+        assert whole or uncut[20:].sum() < 5
+        assert not whole or 3 < same[1][20:].sum() < 17
 
 
 def test_every_outlier_and_image_by_name_comes_up():

@@ -1,5 +1,6 @@
 """Cross-entropy on the ID images: the plain classifier."""
 
+from dream_jax.detector import last_layer
 from dream_jax.detector.methods.base import Examples, Own, Training, classification_terms
 from dream_jax.detector.options import Options
 from dream_jax.training.loop import Term
@@ -16,4 +17,5 @@ TRAINING = Training(
     paper="Liu et al., Energy-based Out-of-distribution Detection, NeurIPS 2020, for its score",
     terms=terms,
     detector="energy",
+    options=last_layer.OPTIONS,
 )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dream_jax.detector import last_layer
 from dream_jax.detector.methods.base import Examples, Own, Shape, Training, classification_terms
 from dream_jax.detector.options import Options, number, whole
 from dream_jax.detector.scores import energy_score
@@ -72,6 +73,7 @@ TRAINING = Training(
         "weight": number(2.5, 0.0, 1e3),  # of the level-set loss; CIFAR-100's, ImageNet-100: 1
         "phi_hidden": whole(0, 0),  # 0: φ is linear; ImageNet-100: 512
         "zoom": number(1.0, 1.0, 100.0),  # outliers are shown enlarged by up to this factor
+        **last_layer.OPTIONS,
     },
     init=_init,
 )

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dream_jax.detector import last_layer
 from dream_jax.detector.methods.base import Examples, Own, Shape, Training, classification_terms
 from dream_jax.detector.methods.outlier_exposure import outlier_exposure_loss
 from dream_jax.detector.options import Options, number, whole
@@ -200,6 +201,7 @@ TRAINING = Training(
         "width": whole(64, 1),  # channels of a DCGAN's stages are 8, 4, 2 times this
         "noise": whole(100, 1),  # dimension of the generator's input
         "learning_rate": number(2e-4, 0.0, 1.0),  # of generator and discriminator
+        **last_layer.OPTIONS,
     },
     init=_init,
     check=_check,

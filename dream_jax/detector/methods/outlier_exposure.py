@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dream_jax.detector import last_layer
 from dream_jax.detector.methods.base import Examples, Own, Training, classification_terms
 from dream_jax.detector.options import Options, number
 from dream_jax.training.loop import Term
@@ -28,5 +29,9 @@ TRAINING = Training(
     terms=_terms,
     detector="msp",
     extra="auxiliary",
-    options={"weight": number(0.5, 0.0, 1e3), "zoom": number(1.0, 1.0, 100.0)},
+    options={
+        "weight": number(0.5, 0.0, 1e3),
+        "zoom": number(1.0, 1.0, 100.0),
+        **last_layer.OPTIONS,
+    },
 )

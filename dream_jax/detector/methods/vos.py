@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn import logsumexp
 
-from dream_jax.detector import queues
+from dream_jax.detector import last_layer, queues
 from dream_jax.detector.inputs import Outputs
 from dream_jax.detector.methods.base import (
     Examples,
@@ -156,6 +156,7 @@ TRAINING = Training(
         "keep": whole(1, 1),  # ... and how many are kept as outliers
         "phi_hidden": whole(0, 0),  # 0: φ is linear; the paper's object detectors: 512
         "slope": choice("free", SLOPES),
+        **last_layer.OPTIONS,
     },
     init=_init,
     check=_check,

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dream_jax.data.parts import read_listing
-from dream_jax.files import write_npz
+from dream_jax.files import read_json, write_npz
 from dream_jax.results import IMAGINED, Row, images_of_kind, stage_of
 from dream_jax.run import Run, Work
 from dream_jax.settings import Settings
@@ -16,6 +16,7 @@ from dream_jax.training import hosts
 NAME = "evaluate outliers"
 FILE = "outliers.npz"
 PLAIN = "cross_entropy"
+PARTS = ("used", "too_sure", "too_unsure")  # of the outliers, by the filter of the training
 
 
 def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
@@ -70,5 +71,12 @@ def _distances(work: Work, chosen: Int[np.ndarray, "n 2"]) -> Float[np.ndarray, 
 
 
 def results(run: Run, seed: int) -> dict[str, dict]:
-    """Returns nothing: this is about the outliers, not about a row."""
-    return {}
+    """Returns, for each row that trains on outliers, what shares of them were used and left out."""
+    found = {}
+    for row in run.rows:
+        if row.extra == "outliers":
+            trained = run.folder(stage_of("train", row.training, seed, run.settings.seed))
+            judged = read_json(trained / "outliers.json")
+            parts = {name: judged[name] / judged["outliers"] for name in PARTS}
+            found[row.key] = {"outliers": parts}
+    return found

@@ -221,6 +221,7 @@ def facts(r: RunResults) -> list[tuple[str, str, str]]:
                 confidence,
             ),
             (f"Outliers used in training{of}", used, "after classifier.filter_confidence"),
+            *_left_out(judged, of),
         ]
     if r.legible is not None:
         explanation = "read by the plain classifier as the class asked for"
@@ -229,6 +230,19 @@ def facts(r: RunResults) -> list[tuple[str, str, str]]:
     if "embeddings" in r.metrics:
         found.append(embedding_table.fact(r.metrics["embeddings"]))
     return found
+
+
+def _left_out(judged: Mapping[str, Any], of: str) -> list[tuple[str, str, str]]:
+    """Returns the facts of the filter's two sides, of runs that say how many each left out."""
+    sides = (
+        ("too_sure", "sure", "classifier.filter_confidence or more"),
+        ("too_unsure", "unsure", "below classifier.filter_least_confidence"),
+    )
+    return [
+        (f"Outliers left out, of which it is too {word}{of}", f"{judged[key]}", explanation)
+        for key, word, explanation in sides
+        if key in judged
+    ]
 
 
 def make_page(r: RunResults, folder: Path) -> Path:
