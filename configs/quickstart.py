@@ -43,6 +43,7 @@ ONE_CHANGE = (
     ("scale 0.1", "sampling.scale=0.1"),
     ("scale 0.4", "sampling.scale=0.4"),
     ("own noise", "sampling.noise=own"),
+    ("BOOD", "sampling.method=bood"),
     ("the published code's choice", *PUBLISHED_CHOICE),
 )
 

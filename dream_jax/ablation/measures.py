@@ -6,7 +6,7 @@ from typing import Any
 from dream_jax.evaluation.report.layouts import LEGEND_KEPT, Column, Group, Layout
 from dream_jax.evaluation.seeds import summarise
 from dream_jax.files import read_json
-from dream_jax.results import stage_of
+from dream_jax.results import OUTLIERS, kind_shown, stage_of
 from dream_jax.run import Run
 
 LEGEND = (
@@ -31,11 +31,12 @@ def measure(run: Run) -> dict[int, dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
     for seed in run.seeds:
         found[seed] = dict(metrics["by_seed"][str(seed)][row.key])
-        if row.extra == "outliers":
+        if row.extra in OUTLIERS:
             trained = run.folder(stage_of("train", row.training, seed, run.settings.seed))
             judged = read_json(trained / "outliers.json")
             used = judged["used"] / judged["outliers"]
             found[seed]["outliers"] = {"in_class": judged["in_class"], "used": used}
+        if kind_shown(run.settings, row.extra) == "outliers":  # of which metrics.json tells
             found[seed]["embeddings"] = metrics["embeddings"]["mean"]
     return found
 

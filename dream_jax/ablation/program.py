@@ -190,10 +190,9 @@ def make(trial: Trial, finished: Finished, title: str) -> None:
 
 
 def _remains(count: int, to_make: Sequence[str]) -> str:
-    if not count:
-        return "done"
-    shared = f"takes over {count - len(to_make)} stages"
-    return f"{shared}, makes {len(to_make)}" if to_make else shared
+    counts = {"takes over": count - len(to_make), "makes": len(to_make)}
+    parts = [f"{verb} {n} stage{'s' * (n > 1)}" for verb, n in counts.items() if n]
+    return ", ".join(parts) or "done"
 
 
 def _record(

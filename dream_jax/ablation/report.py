@@ -16,6 +16,7 @@ from dream_jax.evaluation.report.page import Shown
 from dream_jax.evaluation.report.stage import versions
 from dream_jax.evaluation.report.tables import text_table
 from dream_jax.evaluation.report.write import Page, write_report
+from dream_jax.results import OUTLIERS, decode_stage, kind_shown
 from dream_jax.run import Run
 from dream_jax.settings import as_dict
 
@@ -100,13 +101,15 @@ def _figures(record: Mapping[str, Any], runs: Mapping[str, Run], folder: Path) -
 
 def _pictures(runs: Mapping[str, Run]) -> dict[str, list[np.ndarray]]:
     """Returns the first outliers of the first classes; of variants that share them, once."""
-    sharing: dict[str, list[str]] = {}
+    sharing: dict[tuple[str, str], list[str]] = {}
     for name, run in runs.items():
-        if run.rows[0].extra == "outliers":
-            sharing.setdefault(run.record("decode").digest, []).append(name)
+        kind = kind_shown(run.settings, run.rows[0].extra)
+        if kind in OUTLIERS:
+            key = kind, run.record(decode_stage(kind)).digest
+            sharing.setdefault(key, []).append(name)
     found = {}
-    for first, *others in sharing.values():
-        images, labels = runs[first].decoded("outliers")
+    for (kind, _), (first, *others) in sharing.items():
+        images, labels = runs[first].decoded(kind)
         firsts = np.unique(labels, return_index=True)[1][:IMAGES]
         more = f" and {len(others)} other{'s' * (len(others) > 1)}" if others else ""
         found[first + more] = [images[int(place)] for place in firsts]

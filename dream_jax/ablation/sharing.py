@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dream_jax.files import read_json, write_json
-from dream_jax.record import RECORD, Record, seal
+from dream_jax.record import FORMAT, RECORD, Record, seal
 from dream_jax.repair import damaged_files
 
 
@@ -49,7 +49,7 @@ class Finished:
 
     def _look(self, path: Path, root: Path) -> None:
         made = read_json(path, f"delete the folder {path.parent} to make it again")
-        if made.get("done") and made == seal(made):
+        if made.get("format") == FORMAT and made == seal(made) and made["done"]:
             self._roots.setdefault(_recorded(made), root)
 
     def __contains__(self, stage: str) -> bool:

@@ -99,8 +99,14 @@ def test_every_stage_is_made_once(ablated):
         **{"── evaluate cross_entropy": 1, "── evaluate cross_entropy, seed 5": 1},
         **{"── evaluate outliers": 1, "── evaluate embeddings": 1, "── metrics": 3},
     }
-    assert "4 variants x 2 seeds: 29 of 62 stages are shared; of the other 33" in ablated.outputs[0]
-    assert "variant 2 of 4, wide noise: takes over" in ablated.outputs[1]
+    expected = (
+        "4 variants x 2 seeds: 32 of 66 stages are shared; of the other 34, 12 are done and 22"
+    )
+    assert (
+        f"{expected} remain\nvariant 1 of 4, the recipe: takes over 12 stages, makes 5"
+        in (ablated.outputs[0])
+    )
+    assert "variant 1 of 4, the recipe: done\nvariant 2 of 4, wide noise: " in ablated.outputs[1]
     assert all(path.read_bytes() == content for path, content in ablated.before.items())
 
 
