@@ -233,9 +233,8 @@ class LoadedRun:
         """What metrics.json holds of each row and seed, as fractions.
 
         The lines have the index (row, seed); the columns are (set, measure): `fpr95`, `auroc` and
-        `aupr_in` of each OOD set and of their mean, ("id", "accuracy"), ("kept", ...), of runs
-        with shifted sets ("shifted", ...) and, of rows that train on imagined outliers, the shares
-        of these that were used and left out, ("outliers", ...).
+        `aupr_in` of each OOD set and of their mean, ("id", "accuracy"), ("kept", ...), and where
+        there are such ("shifted", ...) and ("outliers", ...), the shares of them that were used.
         """
         self._require("metrics")
         return _frame(self._run.metrics["by_seed"], self.rows)

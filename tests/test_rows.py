@@ -49,7 +49,7 @@ def of_step(run: Run, step: str) -> list[str]:
 def test_what_is_trained_and_scored_for_the_rows(made, methods, init_from, trained, scored):
     run = made(methods=methods, init_from=init_from)
     assert of_step(run, "train") == trained
-    of_generator = ("legible", "outliers")
+    of_generator = ("embeddings", "legible", "outliers")
     evaluated = [name for name in of_step(run, "evaluate") if name not in of_generator]
     assert evaluated == (trained if scored is None else scored)
 
@@ -138,7 +138,7 @@ def test_stages_and_folders_of_other_seeds(made):
     run = made(methods=("knn", "energy"), seeds=(0, 3))
     assert of_step(run, "train") == ["cross_entropy", "cross_entropy, seed 3"]
     assert of_step(run, "evaluate") == [
-        *("legible", "cross_entropy", "cross_entropy, seed 3", "outliers")
+        *("embeddings", "legible", "cross_entropy", "cross_entropy, seed 3", "outliers")
     ]
     assert run.folder("train cross_entropy") == WORKDIR / "classifier" / "cross_entropy"
     folder = WORKDIR / "evaluation" / "cross_entropy-seed3"

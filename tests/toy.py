@@ -54,6 +54,7 @@ def get_config() -> ConfigDict:
     config.sampling.per_round = 10
     config.sampling.candidates = 50
     config.sampling.rounds = 2
+    config.sampling.noise = "own"
     config.inliers.k = 10
     config.inliers.per_round = 10
     config.inliers.candidates = 50
