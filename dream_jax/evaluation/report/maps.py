@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -42,28 +43,29 @@ def flat_map(
 
     joint = np.concatenate(parts).astype(np.float64)
     joint /= np.maximum(np.linalg.norm(joint, axis=1, keepdims=True), 1e-12)
+    mapper = (_umap if method == "umap" else _tsne)(len(joint), seed)
     # The threads of t-SNE wait for each other at every one of 1,000 iterations: where other work
-    # has the cores, two of them took 14 s for 160 points that one maps in 0.5 s.
+    # has the cores, two of them took 14 s for 160 points that one maps in 0.5 s. Only libraries
+    # that are loaded by now are limited.
     with threadpool_limits(1):
-        flat = (_umap if method == "umap" else _tsne)(joint, seed)
+        flat = mapper.fit_transform(joint)
     return np.split(flat, np.cumsum([len(part) for part in parts])[:-1])
 
 
-def _tsne(joint: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n 2"]:
+def _tsne(count: int, seed: int) -> Any:
     from sklearn.manifold import TSNE
 
-    perplexity = min(NEIGHBOURS["tsne"], (len(joint) - 1) / 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(joint)
+    perplexity = min(NEIGHBOURS["tsne"], (count - 1) / 3)
+    return TSNE(perplexity=perplexity, init="pca", random_state=seed)
 
 
-def _umap(joint: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n 2"]:
+def _umap(count: int, seed: int) -> Any:
     from umap import UMAP
 
-    few = len(joint) <= NEIGHBOURS["umap"]
-    umap = UMAP(
-        n_neighbors=max(2, len(joint) - 1) if few else NEIGHBOURS["umap"],
+    few = count <= NEIGHBOURS["umap"]
+    return UMAP(
+        n_neighbors=max(2, count - 1) if few else NEIGHBOURS["umap"],
         init="random" if few else "spectral",  # a spectrum of few points may not exist
         random_state=seed,
         n_jobs=1,  # the only number with which the same seed gives the same map
     )
-    return umap.fit_transform(joint)
