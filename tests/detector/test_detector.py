@@ -310,6 +310,6 @@ def test_a_recipe_reads_the_fields_that_it_declares(toy, name, init_from):
     declared = fields(TRAININGS[name], init_from)
     made = recipe(view(settings, declared, read), TRAININGS[name], seed=3)
     assert read == set(declared)
-    assert made.epochs == (7 if init_from and name == "dream_ood" else 1)
+    assert made.epochs == (7 if init_from and name in ("dream_ood", "bood") else 1)
     assert made.seed == 3 and bool(made.extra_batch_size) == bool(TRAININGS[name].extra)
-    assert made.watched == (name in ("dream_ood", "outlier_exposure"))
+    assert made.watched == (name in ("dream_ood", "bood", "outlier_exposure"))
