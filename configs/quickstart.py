@@ -44,6 +44,13 @@ ONE_CHANGE = (
     ("scale 0.4", "sampling.scale=0.4"),
     ("own noise", "sampling.noise=own"),
     ("BOOD", "sampling.method=bood"),
+    ("FEVER-OOD", "method_options.dream_ood.regulariser_weight=0.1"),
+    ("outliers of middling confidence", "classifier.filter_least_confidence=0.5"),
+    ("resized bilinearly", "decoding.resize=bilinear"),
+    (
+        *("patches of larger files", "decoding.resize=bilinear", "decoding.image_size=64"),
+        "classifier.outlier_view=patches",
+    ),
     ("the published code's choice", *PUBLISHED_CHOICE),
 )
 
