@@ -55,9 +55,9 @@ def test_leaders_do_not_depend_on_the_block(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (6, 20), (20, 6), (50, 50)])
-def test_effective_rank_is_that_of_the_singular_values(shape):
+def test_effective_rank_is_that_of_the_second_moments(shape):
     vectors = RNG.normal(size=shape).astype(np.float32) * RNG.uniform(0.1, 9, (shape[0], 1))
-    values = np.linalg.svd(unit(vectors), compute_uv=False)
+    values = np.linalg.svd(unit(vectors), compute_uv=False) ** 2
     share = values / values.sum()
     expected = np.exp(-np.sum(share * np.log(share)))
     assert variety.effective_rank(vectors) == pytest.approx(expected, rel=1e-6)
@@ -81,8 +81,8 @@ def test_effective_rank_at_its_ends():
         (2, 5, False),
         (14, 400, True),
         (32, 1000, True),
-        (79, 400, True),
-        (80, 400, False),
+        (99, 400, True),
+        (100, 400, False),
         (492, 1000, False),
         (400, 400, False),
     ],
@@ -92,7 +92,7 @@ def test_what_counts_as_collapsed(distinct, count, collapsed):
 
 
 def test_the_note_names_the_worst_class():
-    assert variety.collapse_note({"a": 390, "b": 80}, 400) == ""
+    assert variety.collapse_note({"a": 390, "b": 100}, 400) == ""
     note = variety.collapse_note({"a": 390, "b": 14, "c": 7}, 400)
     assert note.startswith(
         "the outlier embeddings of 2 of 3 classes have collapsed: of the 400 of class 'c' only 7 "
@@ -124,7 +124,7 @@ def expected_entry(known, label, embeddings, k, boundary, placed) -> dict:
         squares = ((some[:, None] - own) ** 2).sum(-1)
         return np.sort(squares, axis=1)[:, min(k, len(own)) - 1]
 
-    values = np.linalg.svd(unit(embeddings), compute_uv=False)
+    values = np.linalg.svd(unit(embeddings), compute_uv=False) ** 2
     share = values[values > 1e-9] / values.sum()
     return {
         "distinct": len(leaders_by_loop(embeddings)),

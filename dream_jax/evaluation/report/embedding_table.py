@@ -97,7 +97,7 @@ def _legend(measured: Mapping[str, Any]) -> str:
     return (
         f"Different: as many of {first}{count:,} embeddings as there are groups; no two of them "
         f"have a cosine above {measured['same_cosine']}, and every other has one with one of them. "
-        f"Effective rank: the exponential of the entropy of the normalised singular values (Roy & "
+        f"Effective rank: the exponential of the entropy of the second moments' eigenvalues (Roy & "
         f"Vetterli, 2007). d_k: the squared distance on the unit sphere to the k-th nearest "
         f"feature of the class, k = {measured['k']:,}. d_k and cosines are medians{some}, with "
         f"the least and the largest in small print."
