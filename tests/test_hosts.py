@@ -240,7 +240,7 @@ def test_each_process_decodes_its_half_of_the_images(runs, kind):
 
 def test_process_0_speaks_and_writes(runs):
     stages = [line for line in runs.outputs[0].splitlines() if line.startswith("── ")]
-    assert len(stages) == 15  # four kinds of images and round trips, two classifiers, metrics ...
+    assert len(stages) == 16  # four kinds of images and round trips, two classifiers, metrics ...
     assert "FPR95" in runs.outputs[0]
     assert "──" not in runs.outputs[1] and "FPR95" not in runs.outputs[1]
     names = [lasting_results(folder).keys() for folder in (runs.one, runs.two)]

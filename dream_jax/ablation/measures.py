@@ -1,5 +1,6 @@
 """What is measured of each variant, and how the table shows it."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,18 +25,17 @@ def measure(run: Run) -> dict[int, dict[str, Any]]:
     """Returns the measures of a finished variant, by the seeds of its classifiers.
 
     They are those of its row in metrics.json, and for a row that trains with imagined outliers
-    `outliers`, the shares of them that are still `in_class` and that were `used`, and
-    `embeddings`, the means over classes in metrics.json, the same for all seeds.
+    the share of these that are still `in_class`, in `outliers`, and `embeddings`, the means over
+    classes in metrics.json, the same for all seeds.
     """
     (row,), metrics = run.rows, run.metrics
     found: dict[int, dict[str, Any]] = {}
     for seed in run.seeds:
-        found[seed] = dict(metrics["by_seed"][str(seed)][row.key])
+        found[seed] = copy.deepcopy(metrics["by_seed"][str(seed)][row.key])
         if row.extra in OUTLIERS:
             trained = run.folder(stage_of("train", row.training, seed, run.settings.seed))
             judged = read_json(trained / "outliers.json")
-            used = judged["used"] / judged["outliers"]
-            found[seed]["outliers"] = {"in_class": judged["in_class"], "used": used}
+            found[seed]["outliers"] |= {"in_class": judged["in_class"]}
         if kind_shown(run.settings, row.extra) == "outliers":  # of which metrics.json tells
             found[seed]["embeddings"] = metrics["embeddings"]["mean"]
     return found

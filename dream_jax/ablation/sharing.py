@@ -75,9 +75,12 @@ class Finished:
         if root is None or root == record.root:
             return False
         source = Record(record.stage, root, record.settings, record.origins, record.upstream)
-        if not source.done or source.changed_input() or damaged_files(source, thorough=True):
+        if not source.done or damaged_files(source, thorough=True):
             return False
         made = source.read()
+        used = {name: own["digest"] for name, own in made["inputs"].items()}
+        if used != {name: upstream.digest for name, upstream in record.upstream.items()}:
+            return False
         record.clear()
         record.folder.mkdir(parents=True, exist_ok=True)
         write_json(record.folder / RECORD, seal(made | {"done": False}))

@@ -6,6 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import quickstart
+from configs.base import FEVER_OOD
 from dream_jax.ablation import program
 from dream_jax.ablation.variants import RECIPE, read_variants, with_flags
 from dream_jax.errors import UserError
@@ -45,7 +46,8 @@ def test_settings_are_written_as_for_flags(config):
     assert changed.decoding.prompts == ("one {name}", "two, {name}")
     assert changed.decoding.id_prompt == "a = {name}" and changed.data.ood == ("a,b",)
     assert changed.method_options.dream_ood.to_dict() == {
-        **{"weight": 2.5, "zoom": 4, "phi_hidden": 8}
+        **{"weight": 2.5, "zoom": 4, "phi_hidden": 8},
+        **FEVER_OOD,
     }
     assert changed.method_options.godin.similarity == "inner"
     assert changed.method_options["vos/knn"].k == 3

@@ -18,7 +18,7 @@ DOWNSTREAM = ("embeddings", "images/outliers", "classifier", "evaluation", "repo
         # All candidates around a feature are the feature, so only features are different.
         ({"scale": 1e-4, "rounds": 12}, True),
         # Nearly random choices among vectors that are far from each other.
-        ({"scale": 2.0, "selection": "published"}, False),
+        ({"scale": 2.0, "noise": "shared", "selection": "published"}, False),
     ],
 )
 def test_a_run_whose_embeddings_collapse_says_so(toy, copied_run, capsys, changes, collapsed):
