@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     config.save_every = 2000  # training steps between checkpoints
     # Epochs of a training between measurements of ID accuracy on the test images, for its curves;
     # 0 for none. Nothing but the curves depends on it.
-    config.test_every = 5
+    config.test_every = 1
     config.wandb = ""  # a project of Weights & Biases that gets the curves too, if one is named
     config.eval_batch_size = 1000  # images at once over all devices, where nothing is trained
     config.data = data()

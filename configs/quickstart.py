@@ -80,7 +80,6 @@ def get_config() -> ConfigDict:
         }
     )
     config.save_every = 100
-    config.test_every = 2
     config.eval_batch_size = 250
     config.data.update(
         id="digits",

@@ -12,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from ml_collections import ConfigDict
+from slow import takes_a_minute
 
 from dream_jax import pipeline
 from dream_jax.checks import check
@@ -219,6 +220,7 @@ def kill_when(process, pattern: str, workdir) -> None:
         process.communicate()
 
 
+@takes_a_minute
 def test_killed_in_three_stages_ends_with_the_same_metrics(toy, toy_run, tmp_path):
     workdir = tmp_path / "killed"
     for stage, pattern in {
@@ -254,6 +256,7 @@ def test_killed_in_three_stages_ends_with_the_same_metrics(toy, toy_run, tmp_pat
         assert len(list((again.parent / "tensorboard").iterdir())) == 1
 
 
+@takes_a_minute
 def test_four_devices_give_the_same_embeddings_images_and_scores(toy, toy_run, copied_run):
     workdir = copied_run("embeddings", "images", "evaluation", "report", "metrics.json")
     toy.finish(workdir, ["--stages=sample,decode,evaluate"], devices=4)
@@ -293,6 +296,7 @@ def assert_behind_the_boundary(workdir):
     assert judged["outliers"] == judged["used"] == 20
 
 
+@takes_a_minute
 def test_more_rows_and_seeds_train_only_what_is_new(toy, toy_run, copied_run, capsys):
     """Detectors, another method and another seed beside a finished run, whose rows stay."""
     workdir, config = copied_run(), toy.config()
@@ -348,13 +352,7 @@ def test_more_rows_and_seeds_train_only_what_is_new(toy, toy_run, copied_run, ca
     "augment",
     [
         "affine",
-        pytest.param(
-            "random_resized_crop",
-            marks=pytest.mark.skipif(
-                "DREAM_JAX_SHARED" not in os.environ,
-                reason="takes a minute; runs where DREAM_JAX_SHARED is set",
-            ),
-        ),
+        pytest.param("random_resized_crop", marks=takes_a_minute),
     ],
 )
 def test_a_set_that_streams_gives_the_bits_of_one_that_is_held(toy, tmp_path, augment):
@@ -504,6 +502,7 @@ def test_a_start_that_does_not_fit_is_refused_before_any_work(toy, toy_run, tmp_
     assert not list((tmp_path / "run").rglob("*.npz"))
 
 
+@takes_a_minute
 def test_larger_files_resized_in_several_ways_are_shown_as_patches(toy, copied_run):
     """All that reads decoded images copes with them; a lost one is made again to the byte."""
     workdir = copied_run("images", "classifier", "evaluation", "report", "metrics.json")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from slow import takes_a_minute
 
 import dream_jax
 from dream_jax import pipeline
@@ -22,10 +23,7 @@ from dream_jax.ablation.variants import RECIPE
 from dream_jax.errors import UserError
 from dream_jax.files import read_json
 
-pytestmark = pytest.mark.skipif(
-    "DREAM_JAX_SHARED" not in os.environ,
-    reason="takes a minute; runs where DREAM_JAX_SHARED is set",
-)
+pytestmark = takes_a_minute
 WIDE, PLAIN, STRICT = "wide noise", "no outliers", "a strict filter"
 SEEDS = (0, 5)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from slow import takes_a_minute
 
 from configs import generator_glyphs
 from dream_jax.errors import UserError
@@ -53,6 +54,7 @@ def written(folder) -> dict:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+@takes_a_minute
 def test_interrupted_training_goes_on_and_writes_a_pipeline(tmp_path, in_small, monkeypatch):
     """That a resumed `fit` ends with the same weights is tested where `fit` is."""
     config = small_config()
