@@ -4,6 +4,7 @@ import os
 
 import pytest
 import toy as toy_module
+from slow import takes_a_minute
 
 QUICK = ("tour", "your_images")
 NOTEBOOKS = sorted((toy_module.REPOSITORY / "notebooks").glob("*.ipynb"))
@@ -25,10 +26,14 @@ def environment(toy_run):
     (toy_run.workdir.parent / "other").unlink()
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else takes_a_minute)
+        for path in NOTEBOOKS
+    ],
+)
 def test_a_notebook_runs(path, environment):
-    if path.stem not in QUICK and "DREAM_JAX_SHARED" not in os.environ:
-        pytest.skip("takes a minute; runs where DREAM_JAX_SHARED is set")
     nbformat = pytest.importorskip("nbformat")
     client = pytest.importorskip("nbclient").NotebookClient
     book = nbformat.read(path, as_version=4)

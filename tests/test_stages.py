@@ -1,6 +1,5 @@
 """What every stage declares: the fields that it reads, and which stages a field outdates."""
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 import toy as toy_module
 from ml_collections import ConfigDict
+from slow import takes_a_minute
 
 from dream_jax import pipeline
 from dream_jax.checks import check
@@ -272,14 +272,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-# All trainings in one process take two minutes and thousands of compiled programs.
-SLOW = pytest.mark.skipif(
-    "DREAM_JAX_SHARED" not in os.environ, reason="takes minutes; runs where DREAM_JAX_SHARED is set"
-)
-
-
 @pytest.mark.parametrize(
-    "variant", [pytest.param(name, marks=SLOW if name == "all" else ()) for name in VARIANTS]
+    "variant",
+    # All trainings in one process take two minutes and thousands of compiled programs.
+    [pytest.param(name, marks=takes_a_minute if name == "all" else ()) for name in VARIANTS],
 )
 def test_stages_read_the_fields_that_they_declare(toy, tmp_path, variant):
     """Every stage is made with settings that record what is read."""

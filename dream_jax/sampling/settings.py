@@ -62,11 +62,7 @@ class SamplerSettings:
                 f"{self.field('keep')} is {self.keep}; it must be at most {self.candidates}, the "
                 f"number of {self.field('candidates')}"
             )
-        if self.selection == "published" and self.noise != "shared":
-            raise UserError(
-                f"{self.field('noise')} is {self.noise!r}; with {self.field('selection')} = "
-                "'published' it must be 'shared', as the published code's is"
-            )
+        _check_noise(self.field("noise"), self.noise, self.selection)
 
     @classmethod
     def of_outliers(cls, sampling: SamplingSettings) -> SamplerSettings:
@@ -136,6 +132,15 @@ class BoodSampler:
         )
 
 
+def _check_noise(field: str, noise: str, selection: str) -> None:
+    """Raises UserError, which names `field`, if the noise does not go with the selection."""
+    if selection == "published" and noise != "shared":
+        raise UserError(
+            f"{field} is {noise!r}; with sampling.selection = 'published' it must be 'shared', as "
+            f"the published code's is"
+        )
+
+
 def check_class_sizes(settings: Settings) -> None:
     """Checks that the samplers can choose as many as they are told to.
 
@@ -152,11 +157,7 @@ def check_class_sizes(settings: Settings) -> None:
                 f"config.{field} is {value}; it must be at most the class size, "
                 f"latent_space.features_per_class = {most}"
             )
-    if sampling.selection == "published" and sampling.noise != "shared":
-        raise UserError(
-            f"config.sampling.noise is {sampling.noise!r}; with sampling.selection = 'published' "
-            "it must be 'shared', as the published code's is"
-        )
+    _check_noise("config.sampling.noise", sampling.noise, sampling.selection)
     for name, section in (("sampling", sampling), ("inliers", inliers)):
         if section.keep > section.candidates:
             raise UserError(
