@@ -16,17 +16,45 @@ def get_config() -> ConfigDict:
     config.name = "generator_glyphs"
     config.seed = 0
 
+    config.precision = "float32"  # of the UNet's training; bfloat16 is faster on accelerators
+
+    # The training images of an ID set under its prompts, and others under theirs: the pictures of
+    # all named glyphs, or the training images of a TFDS set with labels. Half of each batch is of
+    # the ID set. An image draws one of its prompts in each step.
     config.world = ConfigDict()
     config.world.image_size = 32
-    config.world.digit_prompt = "a handwritten {name}"
-    config.world.glyph_prompt = "the symbol {name}"
-    config.world.digit_versions = 4  # of each training digit, each under a random affine map
+    config.world.channels = 1
+    config.world.id = "digits"
+    config.world.id_prompts = ("a handwritten {name}",)
+    config.world.others = "glyphs"
+    config.world.other_prompts = ("the symbol {name}",)
+    config.world.affine_versions = 4  # of each ID image, each under a random affine map; 0: as is
+    config.world.mirrored = False  # whether the mirror images are learned too
+
+    # A classifier of the world's names, in whose features the autoencoder's images are compared;
+    # trained where autoencoder.perceptual_weight is above 0.
+    config.perceptual = ConfigDict()
+    config.perceptual.arch = "resnet8"
+    config.perceptual.width = 32
+    config.perceptual.batch_size = 128
+    config.perceptual.steps = 1000
+    config.perceptual.optimizer = ConfigDict(
+        {
+            "learning_rate": 2e-3,
+            "final_learning_rate": 1e-5,
+            "warmup": 0.05,
+            "b2": 0.999,
+            "weight_decay": 5e-2,
+        }
+    )
 
     config.autoencoder = ConfigDict()
     config.autoencoder.channels = (16, 16, 48)  # of the levels: 32×32×1 becomes 8×8×4
+    config.autoencoder.latent_channels = 4
     config.autoencoder.layers = 1
     config.autoencoder.norm_groups = 8
     config.autoencoder.kl_weight = 1e-5
+    config.autoencoder.perceptual_weight = 0.0
     config.autoencoder.batch_size = 64
     config.autoencoder.steps = 1000
     config.autoencoder.optimizer = ConfigDict(

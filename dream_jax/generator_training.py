@@ -23,8 +23,12 @@ from dream_jax.training.event_files import check_project
 PROGRAM = "launch/train_generator.py"
 # The parts that have checkpoints, in order, with the settings that each depends on.
 PARTS = {
-    "autoencoder": ("seed", "world", "autoencoder"),
-    "diffusion": ("seed", "world", "autoencoder", "text_encoder", "unet", "diffusion"),
+    "perceptual": ("seed", "world", "perceptual"),
+    "autoencoder": ("seed", "world", "perceptual", "autoencoder"),
+    "diffusion": (
+        *("seed", "precision", "world", "perceptual"),
+        *("autoencoder", "text_encoder", "unet", "diffusion"),
+    ),
 }
 
 

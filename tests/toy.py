@@ -89,7 +89,8 @@ def build_generator(folder: Path) -> Path:
     captions = [PROMPT.format(name=name) for name in CLASS_NAMES]
     tokenizer = train_tokenizer(captions, 16, folder.with_name("tokenizer"))
     vae = miniature.build_autoencoder(
-        ConfigDict({"channels": (8, 8, 8), "layers": 1, "norm_groups": 4}), image_size=32
+        ConfigDict({"channels": (8, 8, 8), "latent_channels": 4, "layers": 1, "norm_groups": 4}),
+        image_size=32,
     )
     text_encoder = miniature.build_text_encoder(
         ConfigDict({"width": 32, "layers": 1, "heads": 2, "positions": 16}), tokenizer, seed=0

@@ -254,6 +254,20 @@ def load_labelled(
     return _labelled_split(builder, name, relabel(labels), ("test", "validation"), options)
 
 
+def load_split(
+    name: str, split: str, options: DataOptions
+) -> tuple[Images, np.ndarray, Sequence[str]]:
+    """Loads the images of a split, their labels, int32 (n,), and the names of all labels.
+
+    Raises:
+      UserError: the set lacks images, labels or the split, or an image is unreadable.
+      DataUnavailable: it is not prepared and cannot be.
+    """
+    builder, names = _open_labelled(name, options)
+    same = np.arange(len(names), dtype=np.int32)
+    return *_labelled_split(builder, name, same, (split,), options), names
+
+
 def label_names(name: str, options: DataOptions) -> list[str]:
     """Returns the names of all labels of a set, in their order.
 

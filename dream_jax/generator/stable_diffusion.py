@@ -128,7 +128,7 @@ class StableDiffusion(TokenTable):
             pixels = fit_channels(batch["images"], vae.config.in_channels)
             pixels = jnp.transpose(fit_size(pixels, (size, size)), (0, 3, 1, 2)) * 2 - 1
             moments = vae.apply({"params": params}, pixels, method=vae.encode).latent_dist
-            return _vae_decode(vae, params, jnp.transpose(moments.mean, (0, 3, 1, 2)))
+            return _vae_decode(vae, params, moments.mean)
 
         def to_bytes(decoded):
             made = fit_channels(fit_size(decoded.clip(0, 1), shape[:2]), shape[-1])
@@ -329,7 +329,8 @@ def decode_latents(
 
     def images(chunk):
         latents, keys = chunk
-        pixels = _vae_decode(pipeline.vae, params, 1 / pipeline.vae.config.scaling_factor * latents)
+        scaled = jnp.transpose(latents, (0, 2, 3, 1)) / pipeline.vae.config.scaling_factor
+        pixels = _vae_decode(pipeline.vae, params, scaled)
         right, pixels = finite.finite_rows((latents, pixels)), pixels.clip(0, 1)
         if image_shape is not None:
             pixels = fit_channels(resize(pixels, image_shape[:2], how, keys), image_shape[2])
@@ -344,11 +345,12 @@ def decode_latents(
 
 
 def _vae_decode(
-    vae: Any, params: Mapping[str, Any], latents: Float[Array, "n channels height width"]
+    vae: Any, params: Mapping[str, Any], latents: Float[Array, "n height width channels"]
 ) -> Float[Array, "n H W C"]:
     """Decodes latents in the VAE's scale to float32 images, most of whose values lie in [0, 1].
 
-    They are not clipped here, as that would turn infinity into 1.
+    They are not clipped here, as that would turn infinity into 1. The latents have their channels
+    last: diffusers moves them there only where the width is another number than the channels.
     """
     pixels = vae.apply({"params": params}, latents, method=vae.decode).sample.astype(jnp.float32)
     return jnp.transpose(pixels / 2 + 0.5, (0, 2, 3, 1))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from diffusers import (
     FlaxAutoencoderKL,
@@ -18,7 +19,6 @@ from dream_jax.errors import UserError
 from dream_jax.miniature.settings import AutoencoderSettings, TextEncoderSettings, UNetSettings
 from dream_jax.training.finite import is_finite
 
-LATENT_CHANNELS = 4
 # Stable Diffusion's noise schedule; v-prediction trains a small network faster than noise
 # prediction and all of diffusers' Flax schedulers sample from it.
 NOISE: Mapping[str, Any] = {
@@ -31,50 +31,66 @@ NOISE: Mapping[str, Any] = {
 
 
 def build_autoencoder(
-    config: AutoencoderSettings, image_size: int, scaling: float = 1.0
+    config: AutoencoderSettings,
+    image_size: int,
+    image_channels: int = 1,
+    scaling: float = 1.0,
+    precision: str = "float32",
 ) -> FlaxAutoencoderKL:
-    """Builds the autoencoder of grey images (one channel).
+    """Builds the autoencoder of images.
 
     Args:
-      config: with `channels`, one for each level, `layers` and `norm_groups`.
+      config: with `channels`, one for each level, `latent_channels`, `layers` and `norm_groups`.
       image_size: height and width of the images.
+      image_channels: 1 (grey) or 3 (RGB).
       scaling: 1 / standard deviation of the latents.
+      precision: of the computation.
     """
     levels = len(config.channels)
     return FlaxAutoencoderKL(
-        in_channels=1,
-        out_channels=1,
+        in_channels=image_channels,
+        out_channels=image_channels,
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=tuple(config.channels),
         layers_per_block=config.layers,
-        latent_channels=LATENT_CHANNELS,
+        latent_channels=config.latent_channels,
         norm_num_groups=config.norm_groups,
         sample_size=image_size,
         scaling_factor=scaling,
+        dtype=jnp.dtype(precision),
     )
 
 
-def build_unet(config: UNetSettings, text_width: int, latent_size: int) -> FlaxUNet2DConditionModel:
+def build_unet(
+    config: UNetSettings,
+    text_width: int,
+    latent_size: int,
+    latent_channels: int = 4,
+    precision: str = "float32",
+) -> FlaxUNet2DConditionModel:
     """Builds the network that denoises latents.
 
     Args:
       config: with `channels` and `attention`, one of each for each level, `layers` and `heads`.
       text_width: of the text encoder.
       latent_size: height and width of the latents.
+      latent_channels: channels of the latents.
+      precision: of the computation.
     """
     down = ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.attention]
     up = ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(config.attention)]
     return FlaxUNet2DConditionModel(
         sample_size=latent_size,
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
         down_block_types=tuple(down),
         up_block_types=tuple(up),
         block_out_channels=tuple(config.channels),
         layers_per_block=config.layers,
         attention_head_dim=config.heads,  # diffusers' name for the number of heads
         cross_attention_dim=text_width,
+        dtype=jnp.dtype(precision),
     )
 
 

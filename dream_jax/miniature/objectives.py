@@ -1,14 +1,25 @@
 """The losses of a miniature pipeline's parts."""
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
 from jaxtyping import Array, Float, Int
 from transformers import FlaxCLIPTextModel
 
+from dream_jax.data.augment import augment, to_float
 from dream_jax.miniature.networks import NOISE
+from dream_jax.models.resnet import ResNet
 from dream_jax.training.loop import Objective, Term
+from dream_jax.vectors import unit
+
+# From images in [0, 1] to the feature maps in which they are compared.
+FeatureMaps = Callable[[Float[Array, "n H W C"]], Sequence[Float[Array, "n height width channels"]]]
 
 
 def to_model_range(images: Float[Array, "n H W C"]) -> Float[Array, "n C H W"]:
@@ -16,26 +27,98 @@ def to_model_range(images: Float[Array, "n H W C"]) -> Float[Array, "n C H W"]:
     return jnp.transpose(images, (0, 3, 1, 2)) * 2 - 1
 
 
-def autoencoder_objective(vae: FlaxAutoencoderKL, kl_weight: float) -> Objective:
-    """Returns the loss of an autoencoder: L1 + 0.5 MSE + kl_weight · KL, for each image.
+def classification_objective(network: ResNet) -> Objective:
+    """Returns the cross-entropy of a classifier, whose images are cut and mirrored at random."""
+
+    def objective(params, model_state, batch, keys):
+        images = jax.vmap(partial(augment, "crop_flip"))(keys, batch["images"])
+        (logits, _), model_state = network.apply(
+            {"params": params, **model_state},
+            images,
+            train=True,
+            mask=batch["mask"],
+            mutable=["batch_stats"],
+        )
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
+        right = jnp.argmax(logits, -1) == batch["labels"]
+        terms = {"cross_entropy": Term(loss, batch["mask"])}
+        return terms | {"accuracy": Term(right, batch["mask"], 0.0)}, model_state
+
+    return objective
+
+
+def feature_maps(network: ResNet, variables: Mapping[str, Any]) -> FeatureMaps:
+    """Returns what gives the outputs of all blocks of a trained classifier."""
+
+    def maps(images):
+        _, state = network.apply(
+            variables,
+            images,
+            capture_intermediates=lambda module, _: isinstance(module, network.block),
+            mutable=["intermediates"],
+        )
+        return [block["__call__"][0] for block in state["intermediates"].values()]
+
+    return maps
+
+
+def perceptual_distance(
+    maps: FeatureMaps, images: Float[Array, "n H W C"], others: Float[Array, "n H W C"]
+) -> Float[Array, " n"]:
+    """Returns how much images differ in the features of a network.
+
+    The squared distance of the features, each scaled to unit length, as a mean over the places of
+    an image and over the network's blocks.
+
+    References:
+      Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR
+      2018, equation 1, with all channels' weights 1.
+    """
+
+    def distance(first, second):
+        difference = unit(first) - unit(second)
+        return jnp.mean(jnp.sum(difference**2, -1), (1, 2))
+
+    pairs = zip(maps(images), maps(others), strict=True)
+    return jnp.mean(jnp.stack([distance(first, second) for first, second in pairs]), 0)
+
+
+def autoencoder_objective(
+    vae: FlaxAutoencoderKL,
+    kl_weight: float,
+    maps: FeatureMaps | None = None,
+    perceptual_weight: float = 0.0,
+) -> Objective:
+    """Returns the loss of an autoencoder for each image.
+
+    L1 + 0.5 MSE + kl_weight · KL + perceptual_weight · perceptual distance.
+
+    Args:
+      maps: the features of the perceptual distance; without them, there is none.
 
     References:
       Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014: the KL term in closed form.
     """
 
     def objective(params, model_state, batch, keys):
-        pixels = to_model_range(batch["images"])
+        images = to_float(batch["images"])
+        pixels = to_model_range(images)
         posterior = vae.apply({"params": params}, pixels, method=vae.encode).latent_dist
         noise = jax.vmap(lambda key: jax.random.normal(key, posterior.mean.shape[1:]))(keys)
         latents = posterior.mean + posterior.std * noise
         decoded = vae.apply({"params": params}, latents, method=vae.decode).sample
         difference = decoded - pixels
         kl = 0.5 * jnp.sum(posterior.mean**2 + posterior.var - 1 - posterior.logvar, axis=(1, 2, 3))
-        return {
+        terms = {
             "l1": Term(_image_means(jnp.abs(difference)), batch["mask"]),
             "mse": Term(_image_means(difference**2), batch["mask"], 0.5),
             "kl": Term(kl, batch["mask"], kl_weight),
-        }, model_state
+        }
+        if maps is not None:
+            made = jnp.transpose(decoded, (0, 2, 3, 1)) / 2 + 0.5
+            distance = perceptual_distance(maps, images, made)
+            terms["perceptual"] = Term(distance, batch["mask"], perceptual_weight)
+        return terms, model_state
 
     return objective
 
@@ -43,12 +126,16 @@ def autoencoder_objective(vae: FlaxAutoencoderKL, kl_weight: float) -> Objective
 def diffusion_objective(
     unet: FlaxUNet2DConditionModel,
     text_encoder: FlaxCLIPTextModel,
+    caption_ids: Int[np.ndarray, "names captions positions"],
     empty_ids: Int[np.ndarray, " positions"],
     unconditional: float,
 ) -> Objective:
     """Returns the mean squared error of the velocity, by which text encoder and UNet learn.
 
+    Of an image's latents (as it is, and mirrored) and of its name's captions, one each is drawn.
+
     Args:
+      caption_ids: the prompts of each name.
       empty_ids: the empty prompt.
       unconditional: share of the prompts that it replaces, for classifier-free guidance.
 
@@ -69,9 +156,20 @@ def diffusion_objective(
         dropped = jax.random.uniform(drop_key) < unconditional
         return time, signal * latents + spread * noise, velocity, dropped
 
+    def choose(key, options):
+        if len(options) == 1:
+            return options[0]
+        return options[jax.random.randint(key, (), 0, len(options))]
+
+    def draw(key, versions, label):
+        latents = choose(jax.random.fold_in(key, 0), versions)
+        caption = choose(jax.random.fold_in(key, 1), jnp.asarray(caption_ids)[label])
+        return *corrupt(key, latents), caption
+
     def objective(params, model_state, batch, keys):
-        times, noisy, velocity, dropped = jax.vmap(corrupt)(keys, batch["latents"])
-        ids = jnp.where(dropped[:, None], empty_ids[None], batch["ids"])
+        drawn = jax.vmap(draw)(keys, batch["latents"], batch["labels"])
+        times, noisy, velocity, dropped, captions = drawn
+        ids = jnp.where(dropped[:, None], empty_ids[None], captions)
         context = text_encoder(ids, params=params["text_encoder"])[0]
         predicted = unet.apply(
             {"params": params["unet"]}, noisy, times, encoder_hidden_states=context

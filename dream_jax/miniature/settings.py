@@ -9,10 +9,22 @@ from itertools import chain
 from typing import Annotated, Any
 
 from dream_jax.errors import UserError
-from dream_jax.rules import Rule, is_list, number, project, template, text, whole
+from dream_jax.models.resnet import ARCHITECTURES, PRECISIONS
+from dream_jax.rules import (
+    Rule,
+    all_of,
+    is_list,
+    number,
+    one_of,
+    project,
+    template,
+    text,
+    whole,
+)
 from dream_jax.settings import NEUTRAL, Count, NeutralCount, NotNegative, Positive, Seed, Share
 
 UNET_NORM_GROUPS = 32  # which Flax's UNet fixes
+GLYPHS = "glyphs"  # the others of a world that are drawn, not a set of images
 
 
 def _below_1() -> Rule:
@@ -26,8 +38,11 @@ def _one_of_each_level(holds: Any, allowed: str) -> Rule:
     return Rule(lambda value: is_list(value) and len(value) > 0 and all(map(holds, value)), allowed)
 
 
-Caption = Annotated[str, template()]
-Batch = Annotated[int, whole(2, 65_536)]  # one half digits, one half glyphs
+Captions = Annotated[
+    tuple[str, ...],
+    all_of(template(), "a list of texts with {name} in each and no other braces", empty=False),
+]
+Batch = Annotated[int, whole(2, 65_536)]  # one half of the ID set, one half of the others
 Layers = Annotated[int, whole(1, 64)]
 BelowOne = Annotated[float, _below_1()]
 Channels = Annotated[
@@ -41,9 +56,13 @@ Channels = Annotated[
 @dataclass(frozen=True)
 class WorldSettings:
     image_size: Annotated[int, whole(28, 256)]
-    digit_prompt: Caption
-    glyph_prompt: Caption
-    digit_versions: Annotated[int, whole(1, 1000)]
+    channels: Annotated[int, one_of((1, 3))]
+    id: Annotated[str, text("the name of an ID set", empty=False)]
+    others: Annotated[str, text(f"{GLYPHS} or the name of a TFDS set with labels", empty=False)]
+    id_prompts: Captions
+    other_prompts: Captions
+    affine_versions: Annotated[int, whole(0, 1000)]
+    mirrored: bool
 
 
 @dataclass(frozen=True)
@@ -56,11 +75,22 @@ class AdamWSettings:
 
 
 @dataclass(frozen=True)
+class PerceptualSettings:
+    arch: Annotated[str, one_of(ARCHITECTURES)]
+    width: Annotated[int, whole(1, 8192)]
+    batch_size: Batch
+    steps: Count
+    optimizer: AdamWSettings
+
+
+@dataclass(frozen=True)
 class AutoencoderSettings:
     channels: Channels
+    latent_channels: Annotated[int, whole(1, 64)]
     layers: Layers
     norm_groups: Count
     kl_weight: NotNegative
+    perceptual_weight: NotNegative
     batch_size: Batch
     steps: Count
     optimizer: AdamWSettings
@@ -102,7 +132,9 @@ class TrainingSettings:
 
     name: Annotated[str, text("a text", empty=False)]
     seed: Seed
+    precision: Annotated[str, one_of(PRECISIONS)]
     world: WorldSettings
+    perceptual: PerceptualSettings
     autoencoder: AutoencoderSettings
     text_encoder: TextEncoderSettings
     unet: UNetSettings
@@ -117,10 +149,11 @@ def check_fit(settings: TrainingSettings) -> None:
     Raises:
       UserError: names the first that does not fit, and what it must fit.
     """
+    _check_world(settings.world)
     _check_sizes(settings)
     _check_norms(settings)
     _check_attention(settings)
-    for name in ("autoencoder", "diffusion"):
+    for name in ("perceptual", "autoencoder", "diffusion"):
         part = getattr(settings, name)
         if round(part.optimizer.warmup * part.steps) >= part.steps:
             raise UserError(
@@ -129,11 +162,29 @@ def check_fit(settings: TrainingSettings) -> None:
             )
 
 
+def _check_world(world: WorldSettings) -> None:
+    for field, value in (
+        ("others", world.others == GLYPHS),
+        ("affine_versions", world.affine_versions),
+    ):
+        if value and world.channels != 1:
+            raise UserError(
+                f"config.world.channels is {world.channels}; it must be 1 with "
+                f"config.world.{field} = {getattr(world, field)!r}, which makes grey pictures"
+            )
+
+
 def _check_sizes(settings: TrainingSettings) -> None:
     """Each level but the last halves the picture: first those of the autoencoder, then the UNet."""
     size = settings.world.image_size
     halved = len(settings.autoencoder.channels) - 1
     again = len(settings.unet.channels) - 1
+    latent_size, channels = size // 2**halved, settings.autoencoder.latent_channels
+    if latent_size == channels:
+        raise UserError(
+            f"config.autoencoder.latent_channels is {channels}; it must be another number than the "
+            f"height of the latents, by which diffusers' Flax autoencoder tells how they lie"
+        )
     if size % 2**halved:
         raise UserError(
             f"config.world.image_size is {size}; it must be a multiple of {2**halved}, because "

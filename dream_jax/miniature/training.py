@@ -12,6 +12,7 @@ from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
 from jaxtyping import Float, Shaped
 from transformers import CLIPTokenizer, FlaxCLIPTextModel
 
+from dream_jax.data.augment import to_float
 from dream_jax.errors import UserError
 from dream_jax.files import write_json
 from dream_jax.keys import stage_key
@@ -23,29 +24,40 @@ from dream_jax.miniature.networks import (
     save_pipeline,
 )
 from dream_jax.miniature.objectives import (
+    FeatureMaps,
     autoencoder_objective,
+    classification_objective,
     diffusion_objective,
+    feature_maps,
     to_model_range,
 )
 from dream_jax.miniature.samples import sample_sheet
-from dream_jax.miniature.settings import AutoencoderSettings, DiffusionSettings, TrainingSettings
+from dream_jax.miniature.settings import (
+    AutoencoderSettings,
+    DiffusionSettings,
+    PerceptualSettings,
+    TrainingSettings,
+)
 from dream_jax.miniature.tokenizer import train_tokenizer
 from dream_jax.miniature.world import World, batch_indices, build_world
+from dream_jax.models.resnet import ARCHITECTURES, ResNet, init_model
 from dream_jax.settings import as_dict
 from dream_jax.training import devices
 from dream_jax.training.batches import Batches
 from dream_jax.training.checkpoints import Checkpoints
 from dream_jax.training.curves import Curves
-from dream_jax.training.loop import create_state, fit
+from dream_jax.training.loop import Objective, create_state, fit
 from dream_jax.training.optimizers import adamw, adamw_rate
 
 
 def train_generator(settings: TrainingSettings, workdir: Path) -> Path:
     """Trains an autoencoder, then a text encoder and a UNet; returns the pipeline's folder.
 
+    Where the autoencoder has a perceptual loss, the classifier for it is trained first.
+
     Args:
       settings: checked, see `generator_training.check`.
-      workdir: holds the checkpoints of both trainings, and the folder `pipeline` at the end.
+      workdir: holds the checkpoints of the trainings, and the folder `pipeline` at the end.
 
     Raises:
       UserError: a caption is longer than the text encoder's positions, a loss is not finite, or a
@@ -53,37 +65,59 @@ def train_generator(settings: TrainingSettings, workdir: Path) -> Path:
     """
     world = build_world(settings.world)
     print(
-        f"world: {world.digits} digits, {len(world.images) - world.digits} glyphs, "
-        f"{len(set(world.captions))} captions"
+        f"world: {world.id_images} images of {settings.world.id}, "
+        f"{len(world.images) - world.id_images} of {settings.world.others}, "
+        f"{len(world.all_captions)} captions"
     )
     positions = settings.text_encoder.positions
-    tokenizer = train_tokenizer(world.captions, positions, workdir / "tokenizer")
+    tokenizer = train_tokenizer(world.all_captions, positions, workdir / "tokenizer")
     print(f"tokenizer: {len(tokenizer)} tokens")
-    _check_lengths(tokenizer, world.captions, positions)
+    _check_lengths(tokenizer, world.all_captions, positions)
 
-    size = settings.world.image_size
-    vae = build_autoencoder(settings.autoencoder, size)
-    vae_params = _train_autoencoder(settings, world, vae, workdir / "autoencoder")
-    latents = _encode(world, vae, vae_params)
+    vae = _autoencoder(settings)
+    vae_params = _train_autoencoder(settings, world, vae, workdir)
+    latents = _encode(world, vae, vae_params, mirrored=settings.world.mirrored)
     scaling = _scaling(latents)
     latents *= scaling
-    vae = build_autoencoder(settings.autoencoder, size, scaling)
 
     text_encoder = build_text_encoder(settings.text_encoder, tokenizer, settings.seed)
-    unet = build_unet(settings.unet, settings.text_encoder.width, latents.shape[-1])
-    table = {"latents": latents, "ids": _prompt_ids(tokenizer, world.captions)}
+    unet = _unet(settings, latents.shape[-1], settings.precision)
+    ids = [_prompt_ids(tokenizer, list(captions)) for captions in world.captions]
     empty = _prompt_ids(tokenizer, [""])[0]
+    objective = diffusion_objective(
+        unet, text_encoder, np.stack(ids), empty, settings.diffusion.unconditional
+    )
     average = _train_diffusion(
-        settings, world, table, text_encoder, unet, empty, workdir / "diffusion"
+        settings, world, latents, text_encoder, unet, objective, workdir / "diffusion"
     )
 
     partial = workdir / "pipeline.partial"
     shutil.rmtree(partial, ignore_errors=True)
     params = {"vae": vae_params, **average}
-    save_pipeline(partial, vae, text_encoder, tokenizer, unet, params)
+    unet = _unet(settings, latents.shape[-1])
+    save_pipeline(partial, _autoencoder(settings, scaling), text_encoder, tokenizer, unet, params)
     write_json(partial / "training.json", as_dict(settings, TrainingSettings))
-    sample_sheet(partial, settings.world, world.class_names, partial / "samples.png")
+    sample_sheet(partial, _names_shown(world), partial / "samples.png")
     return _put_in_place(partial, workdir / "pipeline")
+
+
+def _autoencoder(settings: TrainingSettings, scaling: float = 1.0) -> FlaxAutoencoderKL:
+    world = settings.world
+    return build_autoencoder(settings.autoencoder, world.image_size, world.channels, scaling)
+
+
+def _unet(
+    settings: TrainingSettings, latent_size: int, precision: str = "float32"
+) -> FlaxUNet2DConditionModel:
+    channels, width = settings.autoencoder.latent_channels, settings.text_encoder.width
+    return build_unet(settings.unet, width, latent_size, channels, precision)
+
+
+def _names_shown(world: World) -> list[str]:
+    """Returns a caption of each ID class, and of ten other names spread over the world."""
+    first = [captions[0] for captions in world.captions]
+    others = first[world.id_classes :]
+    return first[: world.id_classes] + others[:: max(1, len(others) // 10)][:10]
 
 
 def _check_lengths(tokenizer: CLIPTokenizer, captions: list[str], positions: int) -> None:
@@ -130,22 +164,49 @@ def _batches(
 ) -> Batches:
     """Returns batches of a table with an entry for each picture of the world."""
     # Numbers instead of the world: what chooses the batches must hold on to no pictures.
-    digits, others, seed = world.digits, len(world.images) - world.digits, config.seed
-    return Batches(table, lambda step: batch_indices(digits, others, batch_size, step, seed))
+    first, others, seed = world.id_images, len(world.images) - world.id_images, config.seed
+    return Batches(table, lambda step: batch_indices(first, others, batch_size, step, seed))
+
+
+def _train_perceptual(config: TrainingSettings, world: World, folder: Path) -> FeatureMaps:
+    """Returns the feature maps of a classifier of the world's names."""
+    settings = config.perceptual
+    kind = ARCHITECTURES[settings.arch]
+    network = ResNet(kind.stages, settings.width, "small", len(world.captions), kind.block)
+    optimizer = adamw(settings.optimizer, settings.steps)
+    key = stage_key(config.seed, "perceptual")
+    variables = init_model(network, key, world.images.shape[1:])
+    table = {"images": world.images, "labels": world.labels}
+    with Checkpoints(folder) as checkpoints:
+        state = fit(
+            classification_objective(network),
+            create_state(variables, optimizer, key),
+            _batches(config, world, table, settings.batch_size),
+            optimizer,
+            steps=settings.steps,
+            checkpoints=checkpoints,
+            save_every=config.save_every,
+            progress="perceptual network",
+            curves=_curves(config, settings, folder),
+        )
+    return feature_maps(network, {"params": state.params, **state.model_state})
 
 
 def _train_autoencoder(
-    config: TrainingSettings, world: World, vae: FlaxAutoencoderKL, folder: Path
+    config: TrainingSettings, world: World, vae: FlaxAutoencoderKL, workdir: Path
 ) -> dict[str, Any]:
     """Returns the parameters of the autoencoder."""
-    settings = config.autoencoder
+    settings, folder = config.autoencoder, workdir / "autoencoder"
+    maps = None
+    if settings.perceptual_weight:
+        maps = _train_perceptual(config, world, workdir / "perceptual")
     optimizer = adamw(settings.optimizer, settings.steps)
     key = stage_key(config.seed, "autoencoder")
     params = initial_parameters(vae, key)
     state = create_state({"params": params}, optimizer, key)
     with Checkpoints(folder) as checkpoints:
         return fit(
-            autoencoder_objective(vae, settings.kl_weight),
+            autoencoder_objective(vae, settings.kl_weight, maps, settings.perceptual_weight),
             state,
             _batches(config, world, {"images": world.images}, settings.batch_size),
             optimizer,
@@ -158,7 +219,9 @@ def _train_autoencoder(
 
 
 def _curves(
-    config: TrainingSettings, part: AutoencoderSettings | DiffusionSettings, folder: Path
+    config: TrainingSettings,
+    part: PerceptualSettings | AutoencoderSettings | DiffusionSettings,
+    folder: Path,
 ) -> Curves:
     """Returns where the metrics of a part go."""
     rate = adamw_rate(part.optimizer, part.steps)
@@ -166,14 +229,22 @@ def _curves(
 
 
 def _encode(
-    world: World, vae: FlaxAutoencoderKL, params: Mapping[str, Any]
-) -> Float[np.ndarray, "n channels height width"]:
-    """Returns the latents of the world's pictures, in the autoencoder's own scale."""
+    world: World, vae: FlaxAutoencoderKL, params: Mapping[str, Any], *, mirrored: bool
+) -> Float[np.ndarray, "n versions channels height width"]:
+    """Returns the latents of the world's pictures, in the autoencoder's own scale.
+
+    Args:
+      mirrored: whether a second version of each is that of the mirror image.
+    """
 
     def encode(params, batch):
-        pixels = to_model_range(batch["images"])
-        mean = vae.apply({"params": params}, pixels, method=vae.encode).latent_dist.mean
-        return jnp.transpose(mean, (0, 3, 1, 2))
+        pixels = to_model_range(to_float(batch["images"]))
+        versions = [pixels, pixels[..., ::-1]] if mirrored else [pixels]
+        means = [
+            vae.apply({"params": params}, version, method=vae.encode).latent_dist.mean
+            for version in versions
+        ]
+        return jnp.transpose(jnp.stack(means, 1), (0, 1, 4, 2, 3))
 
     encoded = devices.MappedFunction(encode, params, 256)
     return encoded({"images": world.images}, "encoding the world")
@@ -182,25 +253,21 @@ def _encode(
 def _train_diffusion(
     config: TrainingSettings,
     world: World,
-    table: Mapping[str, np.ndarray],
+    latents: Float[np.ndarray, "n versions channels height width"],
     text_encoder: FlaxCLIPTextModel,
     unet: FlaxUNet2DConditionModel,
-    empty_ids: Shaped[np.ndarray, " positions"],
+    objective: Objective,
     folder: Path,
 ) -> dict[str, Any]:
-    """Returns the averaged parameters of text encoder and UNet, which learn together.
-
-    Args:
-      table: latents and prompts of the world's pictures.
-      empty_ids: the empty prompt.
-    """
+    """Returns the averaged parameters of text encoder and UNet, which learn together."""
     settings = config.diffusion
     key = stage_key(config.seed, "diffusion")
     params = {"text_encoder": text_encoder.params, "unet": initial_parameters(unet, key)}
     optimizer = adamw(settings.optimizer, settings.steps)
+    table = {"latents": latents, "labels": world.labels}
     with Checkpoints(folder) as checkpoints:
         return fit(
-            diffusion_objective(unet, text_encoder, empty_ids, settings.unconditional),
+            objective,
             create_state({"params": params}, optimizer, key, average=True),
             _batches(config, world, table, settings.batch_size),
             optimizer,

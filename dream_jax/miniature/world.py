@@ -1,67 +1,105 @@
-"""The world of the miniature generator: captioned pictures of more than the ID classes."""
+"""The world of a miniature generator: captioned pictures of more than the ID classes."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int, UInt8
 from tqdm import tqdm
 
-from dream_jax.data import glyphs
+from dream_jax.data import glyphs, tfds
 from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.registry import load_id
-from dream_jax.miniature.settings import WorldSettings
+from dream_jax.miniature.settings import GLYPHS, WorldSettings
 from dream_jax.training.batches import epoch_index
 
 
 class World(NamedTuple):
-    """Captioned pictures, first the digits, then the glyphs.
+    """Captioned pictures, first those of the ID set, then the others.
 
     Attributes:
-      images: in [0, 1].
-      captions: one for each image.
-      digits: the number of digits.
-      class_names: of the digits.
+      images: bytes.
+      labels: which name each image has.
+      captions: of each name, all that an image of it may have; equally many of all names.
+      id_images: the number of images of the ID set.
+      id_classes: the number of its classes, which are the first names.
     """
 
-    images: Float[np.ndarray, "n H W 1"]
-    captions: list[str]
-    digits: int
-    class_names: tuple[str, ...]
+    images: UInt8[np.ndarray, "n H W C"]
+    labels: Int[np.ndarray, " n"]
+    captions: list[tuple[str, ...]]
+    id_images: int
+    id_classes: int
+
+    @property
+    def all_captions(self) -> list[str]:
+        """All captions, of one name after the other."""
+        return [caption for captions in self.captions for caption in captions]
 
 
 def build_world(config: WorldSettings) -> World:
-    """Draws digits of the training split and named glyphs, each under a small random affine map.
+    """Returns the training images of the ID set and those of the others, with their captions.
 
-    Args:
-      config: with `image_size`, `digit_prompt` and `glyph_prompt`, which hold {name}, and
-        `digit_versions`, the number of affine maps of each digit.
+    Raises:
+      UserError: there is no set of a name.
+      DataUnavailable: its data are not on this machine.
     """
     rng = np.random.default_rng(20230913)  # the world is one, whatever the seed of the training
-    digits, _ = load_id("digits", DataOptions(image_size=config.image_size))
-    pictures, captions = [], []
-    for _ in range(config.digit_versions):
-        for image, label in zip(digits.images.pixels(slice(None)), digits.labels, strict=True):
-            pictures.append(glyphs.random_affine(image[..., 0], rng))
-            captions.append(config.digit_prompt.format(name=digits.class_names[label]))
-    count = len(pictures)
-    for char, face, name in tqdm(list(glyphs.world_glyphs()), desc="rendering glyphs"):
-        picture = glyphs.render_glyph(char, face, size=config.image_size)
-        pictures.append(glyphs.random_affine(picture, rng))
-        captions.append(config.glyph_prompt.format(name=name))
-    images = np.stack(pictures)[..., None].astype(np.float32) / 255
-    return World(images, captions, count, digits.class_names)
+    options = DataOptions(image_size=config.image_size, channels=config.channels)
+    id_set, _ = load_id(config.id, options)
+    images, labels = id_set.images.pixels(slice(None)), id_set.labels
+    if config.affine_versions:
+        versions = range(config.affine_versions)
+        moved = [glyphs.random_affine(image[..., 0], rng) for _ in versions for image in images]
+        images, labels = np.stack(moved)[..., None], np.tile(labels, config.affine_versions)
+    if config.others == GLYPHS:
+        others, other_labels, names = _glyphs(config.image_size, rng)
+    else:
+        found, other_labels, names = tfds.load_split(config.others, "train", options)
+        others = found.pixels(slice(None))
+    captions = _captions(id_set.class_names, config.id_prompts, config.other_prompts)
+    captions += _captions(names, config.other_prompts, config.id_prompts)
+    return World(
+        np.concatenate([images, others]),
+        np.concatenate([labels, len(id_set.class_names) + other_labels]).astype(np.int32),
+        captions,
+        len(images),
+        len(id_set.class_names),
+    )
+
+
+def _glyphs(
+    size: int, rng: np.random.Generator
+) -> tuple[UInt8[np.ndarray, "n H W 1"], Int[np.ndarray, " n"], list[str]]:
+    """Draws all named glyphs, each under a small random affine map."""
+    drawn = list(glyphs.world_glyphs())
+    pictures = [
+        glyphs.random_affine(glyphs.render_glyph(character, face, size=size), rng)
+        for character, face, _ in tqdm(drawn, desc="rendering glyphs")
+    ]
+    numbers: dict[str, int] = {}
+    labels = [numbers.setdefault(name, len(numbers)) for _, _, name in drawn]
+    return np.stack(pictures)[..., None], np.asarray(labels), list(numbers)
+
+
+def _captions(
+    names: Sequence[str], prompts: Sequence[str], others: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Returns the captions of each name, repeated to the common number of both kinds of prompts."""
+    count = np.lcm(len(prompts), len(others))
+    return [tuple(p.format(name=name) for p in prompts) * (count // len(prompts)) for name in names]
 
 
 def batch_indices(
-    digits: int, others: int, batch_size: int, step: int, seed: int
+    id_images: int, others: int, batch_size: int, step: int, seed: int
 ) -> Int[np.ndarray, " batch_size"]:
-    """Returns the indices of a training step's pictures: one half digits, one half glyphs.
+    """Returns the indices of a training step's pictures: one half of the ID set, one half others.
 
     Args:
-      digits: how many there are in the world, before the glyphs.
-      others: the number of glyphs.
+      id_images: of the ID set, which come first.
+      others: the number of the others.
     """
     half = batch_size // 2
-    first = epoch_index(digits, step, half, seed)
-    second = digits + epoch_index(others, step, batch_size - half, seed + 1)
+    first = epoch_index(id_images, step, half, seed)
+    second = id_images + epoch_index(others, step, batch_size - half, seed + 1)
     return np.concatenate([first, second])

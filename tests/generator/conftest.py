@@ -13,7 +13,7 @@ def toy_folder(tokenizer, tmp_path_factory):
     """A pipeline folder with random weights: 16×16 grey images, text width 16."""
     from dream_jax.miniature import networks as miniature
 
-    size = {"channels": (8, 8, 8), "layers": 1, "norm_groups": 4}
+    size = {"channels": (8, 8, 8), "latent_channels": 4, "layers": 1, "norm_groups": 4}
     vae = miniature.build_autoencoder(ConfigDict(size), image_size=16)
     size = {"width": 16, "layers": 1, "heads": 2, "positions": POSITIONS}
     text_encoder = miniature.build_text_encoder(ConfigDict(size), tokenizer, seed=0)
