@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.name = "generator_glyphs"
     config.seed = 0
 
-    config.precision = "float32"  # of the UNet's training; bfloat16 is faster on accelerators
+    config.precision = "float32"  # of the trainings; bfloat16 is faster on accelerators
 
     # The training images of an ID set under its prompts, and others under theirs: the pictures of
     # all named glyphs, or the training images of a TFDS set with labels. Half of each batch is of

@@ -33,7 +33,7 @@ def get_config(machine: str = "accelerator") -> ConfigDict:
         affine_versions=0,
         mirrored=True,
     )
-    config.perceptual.update(arch="resnet18", width=64, batch_size=512, steps=3000)
+    config.perceptual.update(arch="resnet18", width=32, batch_size=512, steps=3000)
     config.autoencoder.update(
         channels=(48, 96, 96),  # 32×32×3 becomes 8×8×10
         latent_channels=10,

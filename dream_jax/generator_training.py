@@ -23,8 +23,8 @@ from dream_jax.training.event_files import check_project
 PROGRAM = "launch/train_generator.py"
 # The parts that have checkpoints, in order, with the settings that each depends on.
 PARTS = {
-    "perceptual": ("seed", "world", "perceptual"),
-    "autoencoder": ("seed", "world", "perceptual", "autoencoder"),
+    "perceptual": ("seed", "precision", "world", "perceptual"),
+    "autoencoder": ("seed", "precision", "world", "perceptual", "autoencoder"),
     "diffusion": (
         *("seed", "precision", "world", "perceptual"),
         *("autoencoder", "text_encoder", "unet", "diffusion"),

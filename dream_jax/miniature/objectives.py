@@ -76,7 +76,7 @@ def perceptual_distance(
     """
 
     def distance(first, second):
-        difference = unit(first) - unit(second)
+        difference = unit(first.astype(jnp.float32)) - unit(second.astype(jnp.float32))
         return jnp.mean(jnp.sum(difference**2, -1), (1, 2))
 
     pairs = zip(maps(images), maps(others), strict=True)
@@ -104,11 +104,15 @@ def autoencoder_objective(
         images = to_float(batch["images"])
         pixels = to_model_range(images)
         posterior = vae.apply({"params": params}, pixels, method=vae.encode).latent_dist
-        noise = jax.vmap(lambda key: jax.random.normal(key, posterior.mean.shape[1:]))(keys)
-        latents = posterior.mean + posterior.std * noise
+        mean, std, logvar = (
+            part.astype(jnp.float32) for part in (posterior.mean, posterior.std, posterior.logvar)
+        )
+        noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
+        latents = mean + std * noise
         decoded = vae.apply({"params": params}, latents, method=vae.decode).sample
+        decoded = decoded.astype(jnp.float32)
         difference = decoded - pixels
-        kl = 0.5 * jnp.sum(posterior.mean**2 + posterior.var - 1 - posterior.logvar, axis=(1, 2, 3))
+        kl = 0.5 * jnp.sum(mean**2 + std**2 - 1 - logvar, axis=(1, 2, 3))
         terms = {
             "l1": Term(_image_means(jnp.abs(difference)), batch["mask"]),
             "mse": Term(_image_means(difference**2), batch["mask"], 0.5),

@@ -74,8 +74,8 @@ def train_generator(settings: TrainingSettings, workdir: Path) -> Path:
     print(f"tokenizer: {len(tokenizer)} tokens")
     _check_lengths(tokenizer, world.all_captions, positions)
 
+    vae_params = _train_autoencoder(settings, world, workdir)
     vae = _autoencoder(settings)
-    vae_params = _train_autoencoder(settings, world, vae, workdir)
     latents = _encode(world, vae, vae_params, mirrored=settings.world.mirrored)
     scaling = _scaling(latents)
     latents *= scaling
@@ -101,9 +101,12 @@ def train_generator(settings: TrainingSettings, workdir: Path) -> Path:
     return _put_in_place(partial, workdir / "pipeline")
 
 
-def _autoencoder(settings: TrainingSettings, scaling: float = 1.0) -> FlaxAutoencoderKL:
+def _autoencoder(
+    settings: TrainingSettings, scaling: float = 1.0, precision: str = "float32"
+) -> FlaxAutoencoderKL:
     world = settings.world
-    return build_autoencoder(settings.autoencoder, world.image_size, world.channels, scaling)
+    shape = world.image_size, world.channels
+    return build_autoencoder(settings.autoencoder, *shape, scaling, precision)
 
 
 def _unet(
@@ -172,7 +175,8 @@ def _train_perceptual(config: TrainingSettings, world: World, folder: Path) -> F
     """Returns the feature maps of a classifier of the world's names."""
     settings = config.perceptual
     kind = ARCHITECTURES[settings.arch]
-    network = ResNet(kind.stages, settings.width, "small", len(world.captions), kind.block)
+    dtype = jnp.dtype(config.precision)
+    network = ResNet(kind.stages, settings.width, "small", len(world.captions), kind.block, dtype)
     optimizer = adamw(settings.optimizer, settings.steps)
     key = stage_key(config.seed, "perceptual")
     variables = init_model(network, key, world.images.shape[1:])
@@ -192,11 +196,10 @@ def _train_perceptual(config: TrainingSettings, world: World, folder: Path) -> F
     return feature_maps(network, {"params": state.params, **state.model_state})
 
 
-def _train_autoencoder(
-    config: TrainingSettings, world: World, vae: FlaxAutoencoderKL, workdir: Path
-) -> dict[str, Any]:
+def _train_autoencoder(config: TrainingSettings, world: World, workdir: Path) -> dict[str, Any]:
     """Returns the parameters of the autoencoder."""
     settings, folder = config.autoencoder, workdir / "autoencoder"
+    vae = _autoencoder(config, precision=config.precision)
     maps = None
     if settings.perceptual_weight:
         maps = _train_perceptual(config, world, workdir / "perceptual")
