@@ -180,10 +180,10 @@ RIVALS = {
 
 
 def in_turn(names: list[str], sizes: Sizes, device: str, seconds: float) -> Callable[[], dict]:
-    """Returns a call that measures one work after the other: {"seconds", "memory"} or "failed"."""
+    """Returns a call that measures one work after the other: its figures."""
     import torch
 
-    from benchmarks.accelerator import time_calls
+    from benchmarks.accelerator import reason, time_calls
 
     waiting = iter(names)
 
@@ -195,17 +195,26 @@ def in_turn(names: list[str], sizes: Sizes, device: str, seconds: float) -> Call
 
     def measure() -> dict:
         name = next(waiting)
+        if device == "cuda" and not torch.cuda.is_available():
+            return {"missing": "a GPU that PyTorch sees"}
         if device == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         begin = time.perf_counter()
         try:
             call = functools.partial(synchronised, RIVALS[name](sizes, device))
-            taken = time_calls(call, seconds)
+            first, taken = time_calls(call, seconds)
+        except ModuleNotFoundError as error:
+            return {"missing": error.name}
         except Exception as error:  # of any library; shown, and the next is measured
-            return {"failed": f"{type(error).__name__}: {error}".split("\n")[0][:300]}
+            return {"failed": reason(error)}
         memory = torch.cuda.max_memory_allocated() if device == "cuda" else None
-        whole = time.perf_counter() - begin
-        return {"seconds": float(np.median(taken)), "memory": memory, "measuring": whole}
+        return {
+            "seconds": float(np.median(taken)),
+            "calls": len(taken),
+            "first_seconds": first,
+            "memory": memory,
+            "measuring": time.perf_counter() - begin,
+        }
 
     return measure

@@ -1,11 +1,10 @@
 """What `benchmarks.accelerator` measures of this project.
 
-Each function of `WORKS` compiles a work of some `Sizes` and returns it as a `Work`.
+Each function of `WORKS` prepares a work of some `Sizes`.
 """
 
 import functools
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,36 +58,32 @@ SMALL = Sizes(
 
 
 class Work(NamedTuple):
-    """A compiled work.
+    """A work that is ready to run.
 
     Attributes:
       call: does it; JAX arrays that it returns are waited for.
       amount, unit: of what is done in a call.
-      flops: of a call, per device, or None.
-      memory: bytes of the program's arguments, results and temporaries per device, or None.
-      compiling: seconds that it took.
       warm: does a part of the work that compiles all of it; the whole if None.
+      flops: counts those of a call on a device.
+      memory: of the compiled program on a device, in bytes: arguments, results and temporaries.
     """
 
     call: Callable[[], Any]
     amount: float
     unit: str
-    flops: float | None = None
-    memory: int | None = None
-    compiling: float | None = None
     warm: Callable[[], Any] | None = None
+    flops: Callable[[], float] | None = None
+    memory: Callable[[], int] | None = None
 
 
-def _compiled(program: Callable, *arguments: Any) -> tuple[Any, int, float]:
-    """Returns a compiled program, the bytes that it needs, and the seconds that it took."""
-    start = time.perf_counter()
-    compiled = program.lower(*arguments).compile()
-    seconds = time.perf_counter() - start
-    memory = compiled.memory_analysis()
-    total = (
-        memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    ) - memory.alias_size_in_bytes
-    return compiled, total, seconds
+def _needed(program: Callable, *arguments: Any) -> int:
+    memory = program.lower(*arguments).compile().memory_analysis()
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
 
 
 def _count(function: Callable, *arguments: Any) -> float:
@@ -123,9 +118,13 @@ def text_encoder(sizes: Sizes) -> Work:
     ids, embeddings, _ = _prompts(sizes, sizes.batch)
     batch = devices.shard({"ids": ids, "embeddings": embeddings})
     given = decoder._params["text_encoder"], *devices.put((batch["ids"], batch["embeddings"]))
-    flops = _count(functools.partial(encode_prompts, made.pipeline), *given)
-    compiled, memory, seconds = _compiled(decoder._encode, *given)
-    return Work(lambda: compiled(*given), sizes.batch, "prompts", flops, memory, seconds)
+    return Work(
+        lambda: decoder._encode(*given),
+        sizes.batch,
+        "prompts",
+        flops=lambda: _count(functools.partial(encode_prompts, made.pipeline), *given),
+        memory=lambda: _needed(decoder._encode, *given),
+    )
 
 
 def unet(sizes: Sizes) -> Work:
@@ -148,10 +147,13 @@ def unet(sizes: Sizes) -> Work:
 
     both = jax.ShapeDtypeStruct((1, 2 * noise.shape[1], *noise.shape[2:]), noise.dtype)
     contexts = jax.ShapeDtypeStruct((1, 2 * shape[1], *shape[2:]), states.dtype)
-    flops = _count(evaluate, given[0], both, contexts) * sizes.steps
-    compiled, memory, seconds = _compiled(decoder._denoise, *given)
-    amount = sizes.batch * sizes.steps
-    return Work(lambda: compiled(*given), amount, "image steps", flops, memory, seconds)
+    return Work(
+        lambda: decoder._denoise(*given),
+        sizes.batch * sizes.steps,
+        "image steps",
+        flops=lambda: _count(evaluate, given[0], both, contexts) * sizes.steps,
+        memory=lambda: _needed(decoder._denoise, *given),
+    )
 
 
 def vae(sizes: Sizes) -> Work:
@@ -162,9 +164,13 @@ def vae(sizes: Sizes) -> Work:
     given = decoder._params["vae"], decoder._noise(keys), keys
     vae = made.pipeline.vae
     plain = functools.partial(_decode_plainly, vae)
-    flops = _count(plain, *given[:2])
-    compiled, memory, seconds = _compiled(decoder._decode_latents, *given)
-    return Work(lambda: compiled(*given), sizes.batch, "images", flops, memory, seconds)
+    return Work(
+        lambda: decoder._decode_latents(*given),
+        sizes.batch,
+        "images",
+        flops=lambda: _count(plain, *given[:2]),
+        memory=lambda: _needed(decoder._decode_latents, *given),
+    )
 
 
 def _decode_plainly(vae, params, latents):
@@ -201,16 +207,20 @@ def _training(sizes: Sizes, arch: str, stem: str, classes: int, shape) -> Work:
     images = rng.random((batch, size, size, 3), np.float32)
     given = devices.shard({"images": images, "labels": rng.integers(0, classes, batch)})
     given = devices.put({name: np.stack([a] * steps, 1) for name, a in given.items()})
-    # XLA counts the body of the loop over the steps once.
-    flops = steps * program.lower({}, state, given).cost_analysis()["flops"]
-    compiled, memory, seconds = _compiled(program, {}, state, given)
 
     def call():
         nonlocal state  # it is donated
-        state, metrics = compiled({}, state, given)
+        state, metrics = program({}, state, given)
         return metrics
 
-    return Work(call, steps * batch, "images", flops, memory, seconds)
+    return Work(
+        call,
+        steps * batch,
+        "images",
+        # XLA counts the body of the loop over the steps once.
+        flops=lambda: steps * program.lower({}, state, given).cost_analysis()["flops"],
+        memory=lambda: _needed(program, {}, state, given),
+    )
 
 
 def resnet34(sizes: Sizes) -> Work:
@@ -255,9 +265,13 @@ def knn(sizes: Sizes) -> Work:
 
     points = jax.jit(vectors, static_argnums=(0, 1))(0, sizes.points)
     queries = jax.jit(vectors, static_argnums=(0, 1))(1, sizes.queries)
-    compiled, memory, seconds = _compiled(knn_score, queries, points, sizes.neighbour)
-    flops = 2.0 * sizes.queries * sizes.points * KNN_DIMENSION
-    return Work(lambda: compiled(queries, points), sizes.queries, "queries", flops, memory, seconds)
+    return Work(
+        lambda: knn_score(queries, points, sizes.neighbour),
+        sizes.queries,
+        "queries",
+        flops=lambda: 2.0 * sizes.queries * sizes.points * KNN_DIMENSION,
+        memory=lambda: _needed(knn_score, queries, points, sizes.neighbour),
+    )
 
 
 def decoding(sizes: Sizes) -> Work:
