@@ -182,8 +182,9 @@ def flags() -> argparse.ArgumentParser:
     made.add_argument("--steps", type=int, help="denoising steps (50)")
     made.add_argument("--batch", type=int, help="images decoded at once (16)")
     made.add_argument("--images", type=int, help="images decoded end to end (64)")
+    made.add_argument("--precision", choices=("float32", "bfloat16"))
     made.add_argument("--peak", type=float, help="of a device in bfloat16, TFLOP/s")
-    made.add_argument("--tiny", action="store_true", help="small sizes, float32")
+    made.add_argument("--tiny", action="store_true", help="small sizes, float32 by default")
     made.add_argument("--no-rivals", action="store_true", help="leave PyTorch out")
     made.add_argument("--out", type=Path, default=RESULTS / "accelerator.json")
     return made
@@ -191,7 +192,7 @@ def flags() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     args = flags().parse_args(arguments)
-    given = {name: getattr(args, name) for name in ("steps", "batch", "images")}
+    given = {name: getattr(args, name) for name in ("steps", "batch", "images", "precision")}
     sizes = (SMALL if args.tiny else Sizes())._replace(
         **{name: value for name, value in given.items() if value is not None}
     )
