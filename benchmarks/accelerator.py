@@ -36,6 +36,7 @@ import numpy as np
 
 from benchmarks.accelerator_works import IN_FLOAT32, SMALL, WORKS, Sizes
 from benchmarks.paired import RESULTS, InOwnProcess, environment
+from dream_jax.generator.attention import FORMS
 from dream_jax.training import devices
 
 # TFLOP/s in bfloat16 without sparsity, by what `device_kind` holds; the first that fits.
@@ -183,6 +184,7 @@ def flags() -> argparse.ArgumentParser:
     made.add_argument("--batch", type=int, help="images decoded at once (16)")
     made.add_argument("--images", type=int, help="images decoded end to end (64)")
     made.add_argument("--precision", choices=("float32", "bfloat16"))
+    made.add_argument("--attention", choices=("auto", *FORMS), help="form of the UNet's (auto)")
     made.add_argument("--peak", type=float, help="of a device in bfloat16, TFLOP/s")
     made.add_argument("--tiny", action="store_true", help="small sizes, float32 by default")
     made.add_argument("--no-rivals", action="store_true", help="leave PyTorch out")
@@ -192,7 +194,9 @@ def flags() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     args = flags().parse_args(arguments)
-    given = {name: getattr(args, name) for name in ("steps", "batch", "images", "precision")}
+    given = {
+        name: getattr(args, name) for name in ("steps", "batch", "images", "precision", "attention")
+    }
     sizes = (SMALL if args.tiny else Sizes())._replace(
         **{name: value for name, value in given.items() if value is not None}
     )

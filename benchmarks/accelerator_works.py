@@ -33,6 +33,7 @@ class Sizes(NamedTuple):
       resnet34, resnet50: images in a training step, their size and the steps in one call.
       features, dimension, k, boundary, candidates: of the sampler, for one class.
       points, queries, neighbour: of the KNN score.
+      attention: form of the UNet's, see `dream_jax.generator.attention`.
     """
 
     parts: Architecture = V1_4
@@ -50,6 +51,7 @@ class Sizes(NamedTuple):
     points: int = 1_000_000
     queries: int = 100
     neighbour: int = 1000
+    attention: str = "auto"
 
 
 SMALL = Sizes(
@@ -99,6 +101,7 @@ def _decoder(sizes: Sizes) -> tuple[Any, Any, Any]:
     from dream_jax.generator.interface import Sampling
 
     made = generator(sizes.parts, sizes.precision)
+    made.attention = sizes.attention
     sampling = Sampling("ddim", sizes.steps, GUIDANCE, sizes.batch, sizes.batch)
     return made, sampling, made._prepared(sampling, None)
 
