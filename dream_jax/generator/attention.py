@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def best_form(platform: str, capability: str, dtype: Any, head_width: int) -> st
 
     On NVIDIA's GPUs, cuDNN's flash attention where it is offered: in 16 bits, from compute
     capability 8.0 on, with heads of a multiple of 8 numbers, at most 128, or 256 from 9.0 on. On
-    everything else that is not a CPU, diffusers' own.
+    everything else that is not a CPU, XLA's, whose softmax is float32 whatever the precision.
 
     Args:
       platform: JAX's name of it.
@@ -31,11 +31,11 @@ def best_form(platform: str, capability: str, dtype: Any, head_width: int) -> st
     if platform == "cpu":
         return "cpu"
     if platform != "gpu" or capability.startswith("gfx") or jnp.dtype(dtype).itemsize != 2:
-        return "diffusers"
+        return "xla"
     version = float(capability or 0)
     widest = 256 if version >= 9 else 128
-    allowed = version >= 8 and head_width <= widest and head_width % 8 == 0
-    return "cudnn" if allowed else "diffusers"
+    offered = version >= 8 and head_width <= widest and head_width % 8 == 0
+    return "cudnn" if offered else "xla"
 
 
 @contextlib.contextmanager
@@ -70,10 +70,13 @@ def _attend(
     context = hidden if context is None else context
     parts = layer.query(hidden), layer.key(context), layer.value(context)
     if form == "cpu":
-        heads = map(layer.reshape_heads_to_batch_dim, parts)
-        out = layer.reshape_batch_dim_to_heads(cpu_attention.attention(*heads, layer.scale))
+        queries, keys, values = map(layer.reshape_heads_to_batch_dim, parts)
+        made: Any = cpu_attention.attention(queries, keys, values, layer.scale)
+        out = layer.reshape_batch_dim_to_heads(made)
     else:
-        heads = [part.reshape(*part.shape[:2], layer.heads, layer.dim_head) for part in parts]
-        made = jax.nn.dot_product_attention(*heads, scale=layer.scale, implementation=form)
-        out = made.reshape(*made.shape[:2], -1)
+        queries, keys, values = (part.reshape(*part.shape[:2], layer.heads, -1) for part in parts)
+        made = jax.nn.dot_product_attention(
+            queries, keys, values, scale=layer.scale, implementation=cast(Any, form)
+        )
+        out = made.reshape(hidden.shape[0], hidden.shape[1], -1)
     return layer.dropout_layer(layer.proj_attn(out), deterministic=deterministic)
