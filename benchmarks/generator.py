@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from benchmarks.paired import InOwnProcess, compare, parser, require
-from dream_jax.generator.cpu_attention import cpu_attention
+from dream_jax.generator.attention import attention_form
 from dream_jax.training import devices
 
 CHANNELS = (64, 128, 256)
@@ -88,7 +88,7 @@ def unet(rng):
     params = jax.jit(ours.init_weights)(jax.random.key(0))
 
     def step(params, batch):
-        with cpu_attention():
+        with attention_form():
             return ours.apply(
                 {"params": params}, batch["x"], np.int32(10), encoder_hidden_states=batch["states"]
             ).sample

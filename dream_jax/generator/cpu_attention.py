@@ -1,11 +1,7 @@
 """The UNet's attention for XLA's CPU backend, which would write all scores to memory."""
 
-import contextlib
-from collections.abc import Iterator
-
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -36,31 +32,3 @@ def attention(
     if 4 * len(queries) * queries.shape[1] * keys.shape[1] <= SMALL:
         return jax.vmap(block)(queries, keys, values)
     return lax.map(head, (queries, keys, values))
-
-
-@contextlib.contextmanager
-def cpu_attention() -> Iterator[None]:
-    """Makes diffusers' Flax attention layers that are traced in this context use `attention`.
-
-    Does nothing on other backends than the CPU.
-    """
-    if jax.default_backend() != "cpu":
-        yield
-        return
-    from diffusers.models.attention_flax import FlaxAttention
-
-    def intercept(call, args, kwargs, context):
-        module = context.module
-        if not isinstance(module, FlaxAttention) or context.method_name != "__call__":
-            return call(*args, **kwargs)
-        return attend(module, *args, **kwargs)
-
-    def attend(module, hidden, context=None, deterministic=True):
-        context = hidden if context is None else context
-        parts = module.query(hidden), module.key(context), module.value(context)
-        heads = attention(*map(module.reshape_heads_to_batch_dim, parts), module.scale)
-        out = module.proj_attn(module.reshape_batch_dim_to_heads(heads))
-        return module.dropout_layer(out, deterministic=deterministic)
-
-    with nn.intercept_methods(intercept):
-        yield

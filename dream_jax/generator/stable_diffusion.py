@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from dream_jax.data.images import Images
 from dream_jax.errors import UserError
-from dream_jax.generator.cpu_attention import cpu_attention
+from dream_jax.generator.attention import AUTO, attention_form
 from dream_jax.generator.interface import Sampling
 from dream_jax.generator.resizing import antialiased, resize
 from dream_jax.generator.schedulers import make_scheduler
@@ -28,7 +28,12 @@ class StableDiffusion(TokenTable):
       params: its parameters in the precision that it computes in, in the host's memory.
       table: (vocabulary, width) token embeddings of its text encoder, float32.
       noise: the configuration of its scheduler, for the noise schedule.
+
+    Attributes:
+      attention: form of the UNet's, see `attention_form`.
     """
+
+    attention = AUTO
 
     def __init__(
         self,
@@ -161,7 +166,11 @@ class Decoder:
         self._encode = mapped(encode_prompts)
         self._noise = mapped(draw_noise)
         self._denoise = mapped(
-            denoise, scheduler=scheduler, steps=sampling.steps, guidance=sampling.guidance
+            denoise,
+            scheduler=scheduler,
+            steps=sampling.steps,
+            guidance=sampling.guidance,
+            attention=generator.attention,
         )
         self._decode_latents = mapped(
             decode_latents, at_once=at_once, image_shape=image_shape, how=sampling.resize
@@ -258,6 +267,7 @@ def denoise(
     scheduler: Any,
     steps: int,
     guidance: float,
+    attention: str = AUTO,
 ) -> Float[Array, "n channels height width"]:
     """Denoises latents by classifier-free guidance, at each of the scheduler's timesteps.
 
@@ -270,6 +280,7 @@ def denoise(
       states: hidden states of the prompts.
       unconditional: hidden states of the empty prompt.
       noise: float32, see `draw_noise`.
+      attention: see `attention_form`.
 
     Returns:
       Latents in the UNet's scale, float32.
@@ -288,7 +299,7 @@ def denoise(
         latents, state = carry
         timestep = state.timesteps.astype(jnp.int32)[index]
         both = scheduler.scale_model_input(state, jnp.concatenate([latents] * 2), timestep)
-        with cpu_attention():
+        with attention_form(attention):
             output = unet.apply(
                 {"params": params},
                 both,

@@ -1,0 +1,82 @@
+"""Which form the UNet's attention takes: the platform's best, or one that is asked for."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dream_jax.generator import cpu_attention
+
+AUTO = "auto"
+# diffusers: its own layer; cpu: `cpu_attention`; xla and cudnn: `jax.nn.dot_product_attention`.
+FORMS = ("diffusers", "cpu", "xla", "cudnn")
+
+
+def best_form(platform: str, capability: str, dtype: Any, head_width: int) -> str:
+    """Returns the form of `FORMS` that "auto" means for a layer.
+
+    On NVIDIA's GPUs, cuDNN's flash attention where it is offered: in 16 bits, from compute
+    capability 8.0 on, with heads of a multiple of 8 numbers, at most 128, or 256 from 9.0 on. On
+    everything else that is not a CPU, XLA's, whose softmax is float32 whatever the precision.
+
+    Args:
+      platform: JAX's name of it.
+      capability: of a GPU, "9.0" by NVIDIA or "gfx90a" by AMD.
+      dtype: in which the layer computes.
+      head_width: numbers of a head.
+    """
+    if platform == "cpu":
+        return "cpu"
+    if platform != "gpu" or capability.startswith("gfx") or jnp.dtype(dtype).itemsize != 2:
+        return "xla"
+    version = float(capability or 0)
+    widest = 256 if version >= 9 else 128
+    offered = version >= 8 and head_width <= widest and head_width % 8 == 0
+    return "cudnn" if offered else "xla"
+
+
+@contextlib.contextmanager
+def attention_form(form: str = AUTO) -> Iterator[None]:
+    """Makes diffusers' Flax attention layers that are traced in this context take a form.
+
+    Args:
+      form: one of `FORMS`, or "auto": `best_form` of each layer.
+    """
+    from diffusers.models.attention_flax import FlaxAttention
+
+    device = jax.local_devices()[0]
+    hardware = jax.default_backend(), str(getattr(device, "compute_capability", ""))
+
+    def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> jax.Array:
+        layer = context.module
+        if not isinstance(layer, FlaxAttention) or context.method_name != "__call__":
+            return call(*args, **kwargs)
+        own = best_form(*hardware, layer.dtype, layer.dim_head) if form == AUTO else form
+        if own == "diffusers":
+            return call(*args, **kwargs)
+        return _attend(layer, own, *args, **kwargs)
+
+    with nn.intercept_methods(intercept):
+        yield
+
+
+def _attend(
+    layer: Any, form: str, hidden: jax.Array, context: Any = None, deterministic: bool = True
+) -> jax.Array:
+    """Computes a `FlaxAttention` layer: (n, positions, width) → the same."""
+    context = hidden if context is None else context
+    parts = layer.query(hidden), layer.key(context), layer.value(context)
+    if form == "cpu":
+        queries, keys, values = map(layer.reshape_heads_to_batch_dim, parts)
+        made: Any = cpu_attention.attention(queries, keys, values, layer.scale)
+        out = layer.reshape_batch_dim_to_heads(made)
+    else:
+        queries, keys, values = (part.reshape(*part.shape[:2], layer.heads, -1) for part in parts)
+        made = jax.nn.dot_product_attention(
+            queries, keys, values, scale=layer.scale, implementation=cast(Any, form)
+        )
+        out = made.reshape(hidden.shape[0], hidden.shape[1], -1)
+    return layer.dropout_layer(layer.proj_attn(out), deterministic=deterministic)

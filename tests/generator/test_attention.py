@@ -1,0 +1,119 @@
+"""Which form the UNet's attention takes, and that each is that of diffusers' own layer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dream_jax.generator.attention import FORMS, attention_form, best_form
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "dtype", "head_width", "form"),
+    [
+        ("cpu", "", "float32", 40, "cpu"),
+        ("cpu", "", "bfloat16", 40, "cpu"),
+        ("tpu", "", "bfloat16", 40, "xla"),
+        ("gpu", "9.0", "float32", 40, "xla"),
+        ("gpu", "9.0", "bfloat16", 40, "cudnn"),
+        ("gpu", "9.0", "float16", 80, "cudnn"),
+        ("gpu", "9.0", "bfloat16", 160, "cudnn"),
+        ("gpu", "9.0", "bfloat16", 264, "xla"),
+        ("gpu", "10.0", "bfloat16", 256, "cudnn"),
+        ("gpu", "8.0", "bfloat16", 128, "cudnn"),
+        ("gpu", "8.9", "bfloat16", 160, "xla"),
+        ("gpu", "8.0", "bfloat16", 12, "xla"),
+        ("gpu", "7.5", "float16", 40, "xla"),
+        ("gpu", "gfx90a", "bfloat16", 40, "xla"),
+        ("gpu", "", "bfloat16", 40, "xla"),
+    ],
+)
+def test_best_form(platform, capability, dtype, head_width, form):
+    assert best_form(platform, capability, dtype, head_width) == form
+
+
+@pytest.mark.parametrize("context_width", [None, 24])
+@pytest.mark.parametrize("form", ["auto", "cpu", "xla"])
+def test_diffusers_layer_is_reached_and_unchanged(form, context_width):
+    from diffusers.models.attention_flax import FlaxAttention
+
+    layer = FlaxAttention(query_dim=32, heads=4, dim_head=8)
+    x = jax.random.normal(jax.random.key(0), (2, 1024, 32))
+    context = None
+    if context_width:
+        context = jax.random.normal(jax.random.key(1), (2, 77, context_width))
+    variables = layer.init(jax.random.key(2), x, context)
+
+    def programs(form):
+        def program(variables, x, context):
+            with attention_form(form):
+                return layer.apply(variables, x, context)
+
+        return jax.jit(program).lower(variables, x, context)
+
+    theirs, ours = programs("diffusers"), programs(form)
+    assert ours.as_text() != theirs.as_text()
+    given = variables, x, context
+    np.testing.assert_allclose(ours.compile()(*given), theirs.compile()(*given), atol=1e-5)
+
+
+def test_norms_and_softmax_are_float32_in_bfloat16():
+    """Diffusers' own softmax is bfloat16."""
+    from diffusers.models.attention_flax import FlaxAttention
+
+    layer = FlaxAttention(query_dim=32, heads=4, dim_head=8, dtype=jnp.bfloat16)
+    x = jnp.zeros((1, 64, 32), jnp.bfloat16)
+    variables = layer.init(jax.random.key(0), x)
+
+    def exponentials(form):
+        def program(variables, x):
+            with attention_form(form):
+                return layer.apply(variables, x)
+
+        lines = jax.jit(program).lower(variables, x).as_text().splitlines()
+        return {line.rsplit("x", 1)[-1].strip("> ") for line in lines if "exponential" in line}
+
+    assert exponentials("diffusers") == {"bf16"}
+    assert exponentials("xla") == {"f32"}
+
+
+@pytest.mark.parametrize("backend", ["tpu", "cpu"])
+def test_the_backend_chooses_the_form(monkeypatch, backend):
+    from diffusers.models.attention_flax import FlaxAttention
+
+    layer = FlaxAttention(query_dim=32, heads=4, dim_head=8)
+    x = jnp.zeros((2, 1024, 32))
+    variables = layer.init(jax.random.key(0), x)
+
+    def lowered(*form):
+        def program(variables, x):
+            with attention_form(*form):
+                return layer.apply(variables, x)
+
+        return jax.jit(program).trace(variables, x).lower(lowering_platforms=("tpu",)).as_text()
+
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    expected = {"tpu": "xla", "cpu": "cpu"}[backend]
+    assert {form for form in FORMS if form != "cudnn" and lowered(form) == lowered()} == {expected}
+
+
+@pytest.mark.parametrize("context_positions", [None, 77])
+@pytest.mark.parametrize(("positions", "width"), [(4096, 40), (1024, 80), (64, 160)])
+def test_cudnn_on_a_gpu(positions, width, context_positions):
+    """The layers of Stable Diffusion v1.4 in bfloat16, against float32."""
+    if jax.default_backend() != "gpu":
+        pytest.skip("needs a GPU with cuDNN")
+    from diffusers.models.attention_flax import FlaxAttention
+
+    def layer(dtype):
+        return FlaxAttention(query_dim=8 * width, heads=8, dim_head=width, dtype=dtype)
+
+    x = jax.random.normal(jax.random.key(0), (2, positions, 8 * width))
+    context = None
+    if context_positions:
+        context = jax.random.normal(jax.random.key(1), (2, context_positions, 768))
+    variables = layer(jnp.float32).init(jax.random.key(2), x, context)
+    expected = layer(jnp.float32).apply(variables, x, context)
+    with attention_form("cudnn"):
+        actual = layer(jnp.bfloat16).apply(variables, x, context)
+    np.testing.assert_allclose(actual, expected, atol=0.03)
