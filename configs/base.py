@@ -55,6 +55,10 @@ def data() -> ConfigDict:
     data = ConfigDict()
     data.id = ""  # the ID set: a name of dream_jax/data/sets/, a TFDS set, or "imagefolder"
     data.ood = ()  # OOD sets to test on: such names, or name=folder
+    # More of them, in groups whose means are reported too: semantically near to the ID classes
+    # (CIFAR-100 for CIFAR-10), and far from them.
+    data.near = ()
+    data.far = ()
     data.shifted = ()  # the ID classes with another look: corruptions, TFDS sets, name=folder
     # OOD sets by which launch/tune.py chooses settings, and launch/ablate.py compares variants;
     # never reported in the table of results.

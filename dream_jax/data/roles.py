@@ -7,6 +7,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from dream_jax.data.corruptions import CORRUPTIONS
+from dream_jax.data.groups import GROUPS, ood_names
 from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.registry import check_name, id_sets, ood_sets, set_title
 from dream_jax.data.shifted import parts
@@ -17,11 +18,13 @@ from dream_jax.settings import DataSettings
 # `data.ood` in a run that is not tuned on it.
 TAKES = {
     "data.ood": ("test", "tuning", "any"),
+    "data.near": ("test", "tuning", "any"),
+    "data.far": ("test", "tuning", "any"),
     "data.tuning": ("tuning", "any"),
     "data.auxiliary": ("auxiliary", "any"),
 }
 # What messages call the sets of a field.
-USES = {"ood": "OOD", "tuning": "tuning", "auxiliary": "auxiliary"}
+USES = {"ood": "OOD", "near": "OOD", "far": "OOD", "tuning": "tuning", "auxiliary": "auxiliary"}
 # Sets that have images of another one, under another name.
 SHOWN_BY = {
     "digits": "mnist",
@@ -47,6 +50,11 @@ def check_sets(data: DataSettings) -> None:
     """
     options = DataOptions.of(data, count=data.ood_count)
     _check_names(data, options)
+    if not ood_names(data):
+        raise UserError(
+            "config.data.ood is (), and so are data.near and data.far; it must be one or more of "
+            "the OOD sets' names"
+        )
     if data.id == "imagefolder" and not data.folder:
         raise UserError("config.data.folder is ''; with data.id = imagefolder it must be a folder")
     declared = id_sets().get(data.id)
@@ -57,11 +65,16 @@ def check_sets(data: DataSettings) -> None:
                 f"does not use it"
             )
     try:
-        check_roles(data.id, data.ood, data.tuning, data.auxiliary, data.shifted, id_folders(data))
+        check_roles(
+            *(data.id, data.ood, data.tuning, data.auxiliary, data.shifted, id_folders(data)),
+            *(data.near, data.far),
+        )
     except UserError as error:
         raise UserError(f"config.{error}") from None
+    reserved = (*RESERVED, *GROUPS) if data.near or data.far else RESERVED
     for field in (*USES, "shifted"):
-        _check_titles(field, getattr(data, field))
+        _check_titles(field, getattr(data, field), reserved)
+    _check_groups(data)
 
 
 def _check_names(data: DataSettings, options: DataOptions) -> None:
@@ -82,14 +95,26 @@ def _check_names(data: DataSettings, options: DataOptions) -> None:
             raise UserError(f"config.data.shifted is {data.shifted!r}; {error}") from None
 
 
-def _check_titles(field: str, names: Sequence[str]) -> None:
+def _check_groups(data: DataSettings) -> None:
+    """Raises UserError where sets of two groups have one title."""
+    groups: dict[str, str] = {}
+    for group in GROUPS:
+        for title in map(set_title, getattr(data, group)):
+            if groups.setdefault(title, group) != group:
+                raise UserError(
+                    f"config.data.{group} and config.data.{groups[title]} both have {title!r}; "
+                    f"an OOD set is of one group"
+                )
+
+
+def _check_titles(field: str, names: Sequence[str], reserved: Sequence[str]) -> None:
     """Raises UserError unless each set has a title of its own, and no folder a second title."""
     titles = [set_title(name) for name in names]
     for title in titles:
-        if titles.count(title) > 1 or title in RESERVED:
+        if titles.count(title) > 1 or title in reserved:
             raise UserError(
                 f"config.data.{field} is {names!r}; each set must have a name of its own, other "
-                f"than {', '.join(RESERVED)}, and {title!r} is not"
+                f"than {', '.join(reserved)}, and {title!r} is not"
             )
     folders: dict[Path, str] = {}
     for name in names:
@@ -122,6 +147,8 @@ def check_roles(
     auxiliary: Sequence[str],
     shifted: Sequence[str] = (),
     id_folders: Sequence[Path] = (),
+    near: Sequence[str] = (),
+    far: Sequence[str] = (),
 ) -> None:
     """Checks that no set has two uses, and that registered sets have their own.
 
@@ -133,11 +160,13 @@ def check_roles(
       id: the ID set's name; of folders, also "imagefolder=folder".
       ood, tuning, auxiliary, shifted: names as in `data.ood`, `data.tuning`, ....
       id_folders: those with the ID set's images.
+      near, far: as `ood`; a set is in one of the three.
 
     Raises:
       UserError: names the set, where it was found twice, or what it is for.
     """
-    uses = {"data.ood": ood, "data.tuning": tuning, "data.auxiliary": auxiliary}
+    uses = {"data.ood": ood, "data.near": near, "data.far": far}
+    uses |= {"data.tuning": tuning, "data.auxiliary": auxiliary}
     for setting, names in uses.items():
         for name in names:
             role = ood_sets()[name].role if name in ood_sets() else "any"

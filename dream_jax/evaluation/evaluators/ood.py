@@ -6,10 +6,13 @@ traces scores them like real ones.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from dream_jax.data.groups import GROUPS, groups_of, ood_names
 from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.images import Images
 from dream_jax.data.registry import check_available, load_for, set_title
@@ -21,7 +24,7 @@ from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
 
-READS = (*ID_FIELDS, "data.ood", "data.ood_count")
+READS = (*ID_FIELDS, *(f"data.{group}" for group in GROUPS), "data.ood_count")
 # Decoded images of the ID classes: their name in results → the stage that made them.
 KEPT = {"round_trips": "round trips test", "sampled_by_name": "decode by_name_test"}
 
@@ -51,15 +54,16 @@ def _stage(settings: Settings, rows: tuple[Row, ...], training: str, seed: int) 
 
 
 def use_of(settings: Settings) -> str:
-    """Returns what messages call the sets of `data.ood`, which launch/tune.py tunes on."""
-    return "tuning" if settings.data.ood == settings.data.tuning else "OOD"
+    """Returns what messages call the sets, which launch/tune.py makes those to tune on."""
+    data = settings.data
+    return "tuning" if data.tuning and ood_names(data) == data.tuning else "OOD"
 
 
 def available(work: Work, use: str) -> dict[str, str]:
     """Returns title → name of the OOD sets that are on this machine; names the others once."""
-    options = _options(work)
-    names = work.available(use, work.settings.data.ood, lambda n: check_available(n, options))
-    return {set_title(name): name for name in names}
+    options, names = _options(work), ood_names(work.settings.data)
+    here = work.available(use, names, lambda name: check_available(name, options))
+    return {set_title(name): name for name in here}
 
 
 def _options(work: Work) -> DataOptions:
@@ -69,10 +73,11 @@ def _options(work: Work) -> DataOptions:
 def check(work: Work, use: str) -> None:
     """Loads the OOD sets, which shows whether their images can be read."""
     if not ood_sets(work, use):
-        field = "tuning" if use == "tuning" else "ood"
-        raise UserError(
-            f"config.data.{field} is {work.settings.data.ood}; none of these sets is here"
-        )
+        data = work.settings.data
+        groups = ["tuning"] if use == "tuning" else [g for g in GROUPS if getattr(data, g)]
+        fields = " and ".join(f"config.data.{group}" for group in groups)
+        verb = "are" if len(groups) > 1 else "is"
+        raise UserError(f"{fields} {verb} {ood_names(data)}; none of these sets is here")
 
 
 def ood_sets(work: Work, use: str) -> dict[str, Images]:
@@ -93,9 +98,10 @@ def make(work: Work, rows: Sequence[Row], seed: int, use: str) -> None:
     if not hosts.is_main():
         return
     titles, results = [*available(work, use)], {}
+    groups = groups_of(work.settings.data, titles)
     for row in rows:
         write_npz(work.folder / f"scores_{row.detector}.npz", **by_row[row.key])
-        results[row.key] = measure(by_row[row.key], accuracy, titles, [*KEPT])
+        results[row.key] = measure(by_row[row.key], accuracy, titles, [*KEPT], groups)
     write_json(work.folder / "results.json", results)
 
 
@@ -140,6 +146,7 @@ def measure(
     accuracy: float,
     ood: Sequence[str],
     kept: Sequence[str],
+    groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict:
     """Returns a row's entry in metrics.json: FPR95, AUROC and AUPR with ID positive, as fractions.
 
@@ -148,6 +155,7 @@ def measure(
       ood: names of the OOD sets.
       kept: names of the sets of decoded ID images, of which the share is measured that passes the
         threshold that keeps 95 % of the ID test images.
+      groups: names of the OOD sets of each group whose means are measured too.
     """
     from dream_jax.evaluation.metrics import (  # scikit-learn: slow to import
         fraction_kept,
@@ -156,11 +164,17 @@ def measure(
     )
 
     per_set = {name: ood_metrics(scores["id"], scores[name]) for name in ood}
-    return {
+    entry: dict[str, Any] = {
         "id_accuracy": accuracy,
         "kept": {name: fraction_kept(scores["id"], scores[name]) for name in kept},
         "ood": per_set | {"mean": mean_over_sets(per_set)},
     }
+    if groups:
+        entry["groups"] = {
+            group: mean_over_sets({name: per_set[name] for name in names})
+            for group, names in groups.items()
+        }
+    return entry
 
 
 def results(run: Run, seed: int) -> dict[str, dict]:

@@ -21,6 +21,12 @@ LEGEND_SHIFTED = (
 )
 
 
+# What an entry of metrics.json has of OOD sets and their mean, and of groups of them.
+OOD = ("ood", "groups")
+GROUP_MEANS = {"ood": "mean of others", "near": "near mean", "far": "far mean"}
+GROUP_TITLES = {"ood": "other OOD sets", "near": "near OOD sets", "far": "far OOD sets"}
+
+
 class Column(NamedTuple):
     heading: str
     path: tuple[str, ...]  # the keys that lead from a method's results to the number
@@ -170,17 +176,24 @@ _ACCURACY = Column("acc.", ("id_accuracy",))
 
 
 def _ood_groups(metrics, names, aupr: bool) -> list[Group]:
+    """The columns of the OOD sets, of their mean after each group of them, and of all's mean."""
     sets = dict.fromkeys(s for r in metrics["methods"].values() for s in r["ood"] if s != "mean")
-    groups = []
-    for name in [*sets, "mean"]:
-        columns = [
-            Column("FPR95", ("ood", name, "fpr95"), higher_is_better=False),
-            Column("AUROC", ("ood", name, "auroc")),
-        ]
-        if aupr:
-            columns.append(Column("AUPR", ("ood", name, "aupr_in")))
-        groups.append(Group(readable(name, names), columns))
-    return groups
+    found = []
+    for group, titles in metrics.get("groups", {}).items():
+        found += [(readable(title, names), ("ood", title)) for title in titles]
+        found.append((GROUP_MEANS[group], ("groups", group)))
+    placed = {place for _, place in found}
+    rest = [name for name in [*sets, "mean"] if ("ood", name) not in placed]
+    found += [(readable(name, names), ("ood", name)) for name in rest]
+    return [Group(title, _measures(place, aupr)) for title, place in found]
+
+
+def _measures(place: tuple[str, str], aupr: bool) -> list[Column]:
+    columns = [
+        Column("FPR95", (*place, "fpr95"), higher_is_better=False),
+        Column("AUROC", (*place, "auroc")),
+    ]
+    return [*columns, Column("AUPR", (*place, "aupr_in"))] if aupr else columns
 
 
 def table_rows(
@@ -234,7 +247,7 @@ def _marked(metrics: Mapping, keys: list[str], column: Column) -> list[Cell]:
 def _close(metrics: Mapping, column: Column, key: str, best: str) -> bool:
     """Whether the interval of the difference between two rows holds 0."""
     found = metrics.get("bootstrap")
-    if not found or column.path[0] != "ood" or column.path[2] not in bootstrap.METRICS:
+    if not found or column.path[0] not in OOD or column.path[2] not in bootstrap.METRICS:
         return False
     _, low, high = bootstrap.difference(found, column.path[2], column.path[1], key, best)
     return low <= 0 <= high
@@ -252,7 +265,7 @@ def marks(metrics: Mapping, layout: Layout, best: str) -> list[str]:
     if len(layout.rows) > 1:
         sentences.append(f"The best of each column is {best}.")
     found = metrics.get("bootstrap")
-    if found and any(c.path[0] == "ood" for group in layout.groups for c in group.columns):
+    if found and any(c.path[0] in OOD for group in layout.groups for c in group.columns):
         sentences.append(
             "†: FPR95 or AUROC that a paired bootstrap over test images cannot tell from the best "
             f"of its column (0 lies in the {100 * found['level']:g} % interval of the difference, "
