@@ -134,7 +134,8 @@ def _evaluations(settings: Settings, rows: Sequence[Row], sizes: Sizes) -> dict[
     for row in rows:
         for seed in settings.seeds or (settings.seed,):
             name = stage_of("evaluate", row.training, seed, settings.seed)
-            found[name] = found.get(name, 0) + _blocks(images * FLOAT)
+            predictions = _blocks(images * FLOAT)  # of a classifier, whatever its rows
+            found[name] = found.get(name, predictions) + _blocks(images * FLOAT)
     return found
 
 

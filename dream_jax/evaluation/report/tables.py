@@ -16,7 +16,7 @@ from dream_jax.evaluation.report.layouts import (
     Cell,
     Group,
     Layout,
-    full_layout,
+    csv_layout,
     marks,
     paper_layout,
     readable,
@@ -213,10 +213,10 @@ def csv_table(metrics: Mapping, layout: Layout | None = None) -> str:
     """The table as CSV for other programs: keys as in metrics.json, fractions in full precision.
 
     Columns are "method", then e.g. "letters.fpr95", "near.auroc", "mean.auroc", "id_accuracy",
-    "kept.round_trips", and over several seeds "letters.fpr95.std" after each; a number that was
-    not measured is left empty.
+    "kept.round_trips", "letters.aupr_out", "id_aurc", and over several seeds "letters.fpr95.std"
+    after each; a number that was not measured is left empty.
     """
-    layout = layout or full_layout(metrics)
+    layout = layout or csv_layout(metrics)
     columns = [column for group in layout.groups for column in group.columns]
     headings = [layout.subject.lower()]
     for column in columns:
