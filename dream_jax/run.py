@@ -28,7 +28,7 @@ T = TypeVar("T")
 # The fields that are read where the images of the ID set are.
 ID_FIELDS = (
     *("data.id", "data.folder", "data.image_size", "data.channels", "data.class_names"),
-    *("data.unreadable", "data.hold_bytes", "data.tfds_dir"),
+    *("data.unreadable", "data.hold_bytes", "data.tfds_dir", "data.train_list", "data.test_list"),
 )
 
 

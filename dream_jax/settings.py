@@ -33,7 +33,10 @@ from dream_jax.rules import (
 NEUTRAL = "neutral"
 # Fields that were added when there were runs already, with the values that leave results as they
 # were. Records do not hold them at these values, and a configuration without them has these.
-LATER: Mapping[str, Any] = {"data.near": (), "data.far": ()}
+LATER: Mapping[str, Any] = {
+    **{"data.near": (), "data.far": ()},
+    **{"data.train_list": "", "data.test_list": ""},
+}
 
 Count = Annotated[int, whole(1)]
 NeutralCount = Annotated[int, whole(1), NEUTRAL]
@@ -82,7 +85,11 @@ class DataSettings:
     channels: Literal[1, 3]
     ood_count: Pictures
     tfds_dir: Annotated[str, path("a text that names a folder, empty for the usual one"), NEUTRAL]
-    folder: Annotated[str, path("a folder for data.id=imagefolder, else empty"), NEUTRAL]
+    folder: Annotated[
+        str, path("a folder for data.id=imagefolder or imagelist, else empty"), NEUTRAL
+    ]
+    train_list: Annotated[str, path("an image list for data.id=imagelist, else empty"), NEUTRAL]
+    test_list: Annotated[str, path("an image list for data.id=imagelist, else empty"), NEUTRAL]
     class_names: Annotated[
         dict[str, str],
         mapping("a class name for each of some folders or labels, or empty", is_name),

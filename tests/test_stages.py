@@ -76,7 +76,7 @@ OUTDATED: dict[str, set[str]] = {
     "wandb": NOTHING,
     "eval_batch_size": NOTHING,
     **each("data", "id image_size channels class_names", ALL),
-    **each("data", "folder tfds_dir unreadable hold_bytes workers", NOTHING),
+    **each("data", "folder train_list test_list tfds_dir unreadable hold_bytes workers", NOTHING),
     **each("data", "ood near far ood_count", OF_OOD),
     **each("data", "auxiliary auxiliary_count", of("outlier_exposure")),
     "data.shifted": {"evaluate shifted", *END},
@@ -125,6 +125,8 @@ OTHER: dict[str, Any] = {
     "wandb": "project" if find_spec("wandb") else "",  # refused where it is not installed
     "data.id": "digits",
     "data.folder": "folder",
+    "data.train_list": "train.txt",
+    "data.test_list": "test.txt",
     "data.ood": ("letters",),
     "data.near": ("textures",),
     "data.far": ("textures",),

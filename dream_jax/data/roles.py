@@ -1,11 +1,10 @@
 """What image sets are used for: to test, to tune or to train on, and none of them for two."""
 
-import os
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from unicodedata import normalize
 
+from dream_jax.data import places
 from dream_jax.data.corruptions import CORRUPTIONS
 from dream_jax.data.groups import GROUPS, ood_names
 from dream_jax.data.image_sets import DataOptions
@@ -39,7 +38,12 @@ SHOWN_BY = {
 # What results, and the function that writes scores, call something else.
 RESERVED = ("id", "mean", "round_trips", "sampled_by_name", "file", "args", "allow_pickle")
 ID_SPLITS = ("train", "test", "val")
-MOST_LINKS = 100
+LISTS = ("train_list", "test_list")
+# The settings that an ID set of files needs, and what they are.
+NEEDS = {
+    "imagefolder": {"folder": "a folder"},
+    "imagelist": {"folder": "a folder", **dict.fromkeys(LISTS, "an image list")},
+}
 
 
 def check_sets(data: DataSettings) -> None:
@@ -55,10 +59,10 @@ def check_sets(data: DataSettings) -> None:
             "config.data.ood is (), and so are data.near and data.far; it must be one or more of "
             "the OOD sets' names"
         )
-    if data.id == "imagefolder" and not data.folder:
-        raise UserError("config.data.folder is ''; with data.id = imagefolder it must be a folder")
+    _check_places(data)
     declared = id_sets().get(data.id)
-    for field in ("folder",) if declared is None else declared.ignores:
+    ignored = ("folder",) if declared is None else declared.ignores
+    for field in ignored if data.id == "imagelist" else (*ignored, *LISTS):
         if found := getattr(data, field):
             raise UserError(
                 f"config.data.{field} is {found!r}; it must be empty, because data.id = {data.id} "
@@ -66,7 +70,7 @@ def check_sets(data: DataSettings) -> None:
             )
     try:
         check_roles(
-            *(data.id, data.ood, data.tuning, data.auxiliary, data.shifted, id_folders(data)),
+            *(data.id, data.ood, data.tuning, data.auxiliary, data.shifted, id_places(data)),
             *(data.near, data.far),
         )
     except UserError as error:
@@ -75,6 +79,15 @@ def check_sets(data: DataSettings) -> None:
     for field in (*USES, "shifted"):
         _check_titles(field, getattr(data, field), reserved)
     _check_groups(data)
+
+
+def _check_places(data: DataSettings) -> None:
+    """Raises UserError where an ID set of files lacks the setting that says where they are."""
+    for field, kind in NEEDS.get(data.id, {}).items():
+        if not getattr(data, field):
+            raise UserError(
+                f"config.data.{field} is ''; with data.id = {data.id} it must be {kind}"
+            )
 
 
 def _check_names(data: DataSettings, options: DataOptions) -> None:
@@ -116,28 +129,34 @@ def _check_titles(field: str, names: Sequence[str], reserved: Sequence[str]) -> 
                 f"config.data.{field} is {names!r}; each set must have a name of its own, other "
                 f"than {', '.join(reserved)}, and {title!r} is not"
             )
-    folders: dict[Path, str] = {}
+    found: dict[tuple[Path, ...], str] = {}
     for name in names:
         if "=" in name:
-            other = folders.setdefault(_folder(name).resolve(), name)
-            if other != name:
+            place = places.resolved(_place(name))
+            if (other := found.setdefault(place, name)) != name:
+                kind = "folder" if len(place) == 1 else "list"
                 raise UserError(
-                    f"config.data.{field} has {other!r} and {name!r}, which are one folder"
+                    f"config.data.{field} has {other!r} and {name!r}, which are one {kind}"
                 )
 
 
-def id_folders(data: DataSettings) -> tuple[Path, ...]:
+def id_places(data: DataSettings) -> tuple[str, ...]:
     """Returns the folders that hold images of an `imagefolder`, whether they exist or not.
+
+    Of an `imagelist` they are its lists, with the folder of its images.
 
     Where `data.class_names` selects classes, other classes of the same folder are of no ID class.
     """
+    if data.id == "imagelist":
+        return tuple(f"{file}@{data.folder}" for file in (data.train_list, data.test_list))
     if data.id != "imagefolder":
         return ()
     splits = [Path(data.folder, split) for split in ID_SPLITS]
     if not data.class_names:
-        return tuple(splits)
+        return tuple(map(str, splits))
     spelt = {normalize(form, name) for name in data.class_names for form in ("NFC", "NFD")}
-    return tuple(split / name for split in splits for name in sorted({*spelt, *data.class_names}))
+    names = sorted({*spelt, *data.class_names})
+    return tuple(str(split / name) for split in splits for name in names)
 
 
 def check_roles(
@@ -146,7 +165,7 @@ def check_roles(
     tuning: Sequence[str],
     auxiliary: Sequence[str],
     shifted: Sequence[str] = (),
-    id_folders: Sequence[Path] = (),
+    id_places: Sequence[str] = (),
     near: Sequence[str] = (),
     far: Sequence[str] = (),
 ) -> None:
@@ -159,7 +178,7 @@ def check_roles(
     Args:
       id: the ID set's name; of folders, also "imagefolder=folder".
       ood, tuning, auxiliary, shifted: names as in `data.ood`, `data.tuning`, ....
-      id_folders: those with the ID set's images.
+      id_places: the folders or lists with the ID set's images.
       near, far: as `ood`; a set is in one of the three.
 
     Raises:
@@ -173,10 +192,10 @@ def check_roles(
             if role not in TAKES[setting]:
                 allowed = [n for n, s in sorted(ood_sets().items()) if s.role in TAKES[setting]]
                 raise UserError(
-                    f"{setting} is {tuple(names)!r}; the role of {name!r} is {role}; "
-                    f"allowed: {', '.join(allowed)}, a name in TFDS, name=folder"
+                    f"{setting} is {tuple(names)!r}; the role of {name!r} is {role}; allowed: "
+                    f"{', '.join(allowed)}, a name in TFDS, name=folder, name=list.txt@folder"
                 )
-    own = [(f"data.id and {split.name}", f"{id}={split}") for split in id_folders]
+    own = [("data.id and its files", f"{id}={place}") for place in id_places]
     placed = [("data.id", id), *own]
     for setting, names in uses.items():
         placed += [(setting, name) for name in names]
@@ -203,47 +222,22 @@ def _in_common(setting: str, name: str, other_setting: str, other: str) -> bool:
     """Returns whether two uses have images in common that they must not have."""
     if setting == "data.shifted" and other_setting.startswith("data.id"):
         # It may show the ID images with another look, but not as they are.
-        return name == other or share_folder(name, other)
+        return name == other or share_images(name, other)
     return same_set(name, other)
 
 
 def same_set(one: str, other: str) -> bool:
     """Returns whether two names mean sets that have, or may have, images in common."""
-    return share_folder(one, other) or _dataset(one) == _dataset(other)
+    return share_images(one, other) or _dataset(one) == _dataset(other)
 
 
-def share_folder(one: str, other: str) -> bool:
-    """Returns whether two names are of folders of which one is, or lies in, the other."""
-    if "=" not in one or "=" not in other:
-        return False
-    return any(
-        _within(a, b) or _within(b, a)
-        for a in _places(_folder(one))
-        for b in _places(_folder(other))
-    )
+def share_images(one: str, other: str) -> bool:
+    """Returns whether two names are of places that have images in common."""
+    return "=" in one and "=" in other and places.share_images(_place(one), _place(other))
 
 
-def _folder(name: str) -> Path:
-    return Path(os.path.expanduser(name.partition("=")[2]))
-
-
-def _places(folder: Path) -> list[Path]:
-    """Returns a folder, and what links in it lead to: some of many, which tell enough."""
-    found = [folder.resolve()]
-    if os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK):
-        with os.scandir(folder) as entries:
-            links = islice((entry.path for entry in entries if entry.is_symlink()), MOST_LINKS)
-            found += [Path(os.path.realpath(link)) for link in links]
-    return found
-
-
-def _within(inner: Path, outer: Path) -> bool:
-    """Returns whether a folder is or lies in another, also where that is mounted twice."""
-    if inner.is_relative_to(outer):
-        return True
-    return os.path.exists(outer) and any(
-        os.path.exists(path) and os.path.samefile(path, outer) for path in (inner, *inner.parents)
-    )
+def _place(name: str) -> str:
+    return name.partition("=")[2]
 
 
 def _dataset(name: str) -> str:
