@@ -17,6 +17,8 @@ from dream_jax.settings import DataSettings
 # settings are chosen on it; "auxiliary": real outliers to train on; "any": what the configuration
 # makes of it, as of any TFDS set or folder.
 Role = Literal["test", "tuning", "auxiliary", "any"]
+# The settings of `data` that name image lists, for the ID set `imagelist`.
+LISTS = ("train_list", "test_list")
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from unicodedata import normalize
 from dream_jax.data import places
 from dream_jax.data.corruptions import CORRUPTIONS
 from dream_jax.data.groups import GROUPS, ood_names
-from dream_jax.data.image_sets import DataOptions
+from dream_jax.data.image_sets import LISTS, DataOptions
 from dream_jax.data.registry import check_name, id_sets, ood_sets, set_title
 from dream_jax.data.shifted import parts
 from dream_jax.errors import UserError
@@ -38,7 +38,6 @@ SHOWN_BY = {
 # What results, and the function that writes scores, call something else.
 RESERVED = ("id", "mean", "round_trips", "sampled_by_name", "file", "args", "allow_pickle")
 ID_SPLITS = ("train", "test", "val")
-LISTS = ("train_list", "test_list")
 # The settings that an ID set of files needs, and what they are.
 NEEDS = {
     "imagefolder": {"folder": "a folder"},
@@ -61,8 +60,7 @@ def check_sets(data: DataSettings) -> None:
         )
     _check_places(data)
     declared = id_sets().get(data.id)
-    ignored = ("folder",) if declared is None else declared.ignores
-    for field in ignored if data.id == "imagelist" else (*ignored, *LISTS):
+    for field in ("folder", *LISTS) if declared is None else declared.ignores:
         if found := getattr(data, field):
             raise UserError(
                 f"config.data.{field} is {found!r}; it must be empty, because data.id = {data.id} "
