@@ -53,9 +53,16 @@ def get_config() -> ConfigDict:
 
 def data() -> ConfigDict:
     data = ConfigDict()
-    data.id = ""  # the ID set: a name of dream_jax/data/sets/, a TFDS set, or "imagefolder"
-    data.ood = ()  # OOD sets to test on: such names, or name=folder
-    data.shifted = ()  # the ID classes with another look: corruptions, TFDS sets, name=folder
+    # The ID set: a name of dream_jax/data/sets/, a TFDS set, "imagefolder" or "imagelist".
+    data.id = ""
+    # OOD sets to test on: such names, name=folder, or name=list.txt@folder: an image list with a
+    # line "path label" for each image, and the folder that its paths are relative to.
+    data.ood = ()
+    # More of them, in groups whose means are reported too: semantically near to the ID classes
+    # (CIFAR-100 for CIFAR-10), and far from them.
+    data.near = ()
+    data.far = ()
+    data.shifted = ()  # the ID classes with another look: corruptions, TFDS sets, name=...
     # OOD sets by which launch/tune.py chooses settings, and launch/ablate.py compares variants;
     # never reported in the table of results.
     data.tuning = ()
@@ -66,6 +73,10 @@ def data() -> ConfigDict:
     data.ood_count = 2000  # images of each OOD set: a fifth of the ID test set
     data.tfds_dir = ""  # folder of prepared TFDS sets; "" TFDS_DATA_DIR or ~/tensorflow_datasets
     data.folder = ""  # of "imagefolder": holds train/<class>/* and test/<class>/*
+    # Of "imagelist": lists of images in `folder`. Classes are numbers, called like the folders of
+    # their images, or as `class_names` says, {"0": "airplane"}.
+    data.train_list = ""
+    data.test_list = ""
     data.class_names = ConfigDict()  # folder or label → class name; if not empty, selects classes
     data.class_tokens = ConfigDict()  # class name → the word whose token stands for it
     data.unreadable = "stop"  # what an image that cannot be read does, or "skip" it

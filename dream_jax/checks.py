@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from ml_collections import ConfigDict
 
+from dream_jax import origins
 from dream_jax.combinations import check_combinations
 from dream_jax.config_tree import plain_tree, shown
 from dream_jax.configurations import check_known, check_program
@@ -21,7 +22,7 @@ from dream_jax.sizes import check_sizes
 from dream_jax.training.event_files import check_project
 
 # Lists of names, for which a flag may give one text: --config.methods=msp,vos
-LISTS = ("methods", "data.ood", "data.shifted", "data.tuning", "data.auxiliary")
+LISTS = ("methods", *origins.LISTS)
 
 
 def check(config: ConfigDict) -> Settings:

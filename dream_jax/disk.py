@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dream_jax.data.groups import ood_names
 from dream_jax.detector.last_layer import feature_dimension
 from dream_jax.detector.methods import PLAIN, TRAININGS, Training
 from dream_jax.detector.methods.base import Shape
@@ -128,12 +129,13 @@ def _bytes(tree: Any) -> int:
 def _evaluations(settings: Settings, rows: Sequence[Row], sizes: Sizes) -> dict[str, int]:
     """Returns the bytes of each classifier's scores."""
     data = settings.data
-    images = 2 * sizes.test + len(data.ood) * data.ood_count + settings.decoding.by_name_test
+    images = 2 * sizes.test + len(ood_names(data)) * data.ood_count + settings.decoding.by_name_test
     found: dict[str, int] = {}
     for row in rows:
         for seed in settings.seeds or (settings.seed,):
             name = stage_of("evaluate", row.training, seed, settings.seed)
-            found[name] = found.get(name, 0) + _blocks(images * FLOAT)
+            predictions = _blocks(images * FLOAT)  # of a classifier, whatever its rows
+            found[name] = found.get(name, predictions) + _blocks(images * FLOAT)
     return found
 
 

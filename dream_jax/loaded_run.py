@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 
 from dream_jax import pipeline
 from dream_jax.checks import typed
+from dream_jax.data.groups import ood_names
 from dream_jax.data.images import Images
 from dream_jax.data.registry import set_title
 from dream_jax.decoding.stage import decode_given
@@ -139,7 +140,7 @@ class LoadedRun:
         if kind in DECODED:
             self._require(decode_stage(kind))
             return self._run.decoded(kind)
-        sets = [set_title(name) for name in self.settings.data.ood]
+        sets = [set_title(name) for name in ood_names(self.settings.data)]
         if kind not in sets:
             known = ", ".join(("train", "test", *DECODED, *ROUND_TRIPS, *sets))
             raise UserError(f"a run has no images {kind!r}; allowed: {known}")
@@ -232,8 +233,8 @@ class LoadedRun:
     def metrics(self) -> pd.DataFrame:
         """What metrics.json holds of each row and seed, as fractions.
 
-        The lines have the index (row, seed); the columns are (set, measure): `fpr95`, `auroc` and
-        `aupr_in` of each OOD set and of their mean, ("id", "accuracy"), ("kept", ...), and where
+        The lines have the index (row, seed); the columns are (set, measure): `fpr95`, `auroc`, ...
+        of each OOD set, of groups and of all ("mean"), ("id", "accuracy"), ("kept", ...), and where
         there are such ("shifted", ...) and ("outliers", ...), the shares of them that were used.
         """
         self._require("metrics")
@@ -333,7 +334,7 @@ def _columns(entry: Mapping[str, Any]) -> list[tuple[tuple[str, str], float]]:
     found = []
     for name, number in flatten(entry).items():
         group, *rest = name.split(".") if "." in name else name.split("_", 1)
-        if group == "ood":  # a set's name may have dots
+        if group in ("ood", "groups"):  # a set's name may have dots
             group, rest = ".".join(rest[:-1]), rest[-1:]
         found.append(((group, ".".join(rest)), number))
     return found

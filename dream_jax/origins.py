@@ -17,7 +17,8 @@ from dream_jax.generator import folders
 from dream_jax.settings import Settings, value_of
 
 Fingerprint = dict[str, Any]
-LISTS = ("data.ood", "data.shifted", "data.tuning", "data.auxiliary")  # of sets, some name=folder
+# Lists of sets, some of them name=folder.
+LISTS = ("data.ood", "data.near", "data.far", "data.shifted", "data.tuning", "data.auxiliary")
 
 
 def counted(settings: Settings, field: str) -> Any:
@@ -84,6 +85,8 @@ def _record(settings: Settings) -> Fingerprint:
 ORIGINS: Mapping[str, Callable[[Settings], Fingerprint]] = {
     "data.id": _id,
     "data.ood": lambda settings: _each(registry.fingerprint, settings.data.ood, settings),
+    "data.near": lambda settings: _each(registry.fingerprint, settings.data.near, settings),
+    "data.far": lambda settings: _each(registry.fingerprint, settings.data.far, settings),
     "data.auxiliary": lambda settings: _each(
         registry.fingerprint, settings.data.auxiliary, settings
     ),

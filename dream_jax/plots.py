@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from dream_jax.data.groups import ood_names
 from dream_jax.data.registry import set_title
 from dream_jax.errors import UserError
 from dream_jax.evaluation.metrics import threshold_at_tpr
@@ -282,7 +283,7 @@ def comparison(frame: pd.DataFrame, title: str = "FPR95, %") -> Picture:
 
 
 def _ood(run: LoadedRun, found: Mapping[str, Any]) -> list[str]:
-    return [title for title in map(set_title, run.settings.data.ood) if title in found]
+    return [title for title in map(set_title, ood_names(run.settings.data)) if title in found]
 
 
 def _show(axes: Any, picture: Float[np.ndarray, "H W C"]) -> None:

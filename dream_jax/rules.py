@@ -15,6 +15,7 @@ MOST_SEED = 2**32 - 1
 # What file systems allow, in bytes.
 LONGEST_NAME = 255
 LONGEST_PATH = 4000
+LIST_SUFFIX = ".txt"  # of a file that lists images
 
 
 def _unchanged(value: Any) -> Any:
@@ -143,15 +144,22 @@ def run_name() -> Rule:
     )
 
 
+def place_parts(place: str) -> tuple[str, str]:
+    """Returns the image list, or "", and the folder of `list.txt@folder` or of `folder`."""
+    file, is_list, folder = place.partition(f"{LIST_SUFFIX}@")
+    return (f"{file}{LIST_SUFFIX}", folder) if is_list and file and folder else ("", place)
+
+
 def sets(allowed: str, empty: bool = True) -> Rule:
-    """Returns the rule of a list of image sets' names, some of them as name=folder."""
+    """Returns the rule of a list of image sets' names, some of them as name=folder or name=list."""
 
     def holds(value: Any) -> bool:
-        return is_name(value) and _may_exist(value.partition("=")[2])
+        return is_name(value) and all(map(_may_exist, place_parts(value.partition("=")[2])))
 
     def made(value: str) -> str:
-        name, is_folder, folder = value.partition("=")
-        return f"{name}{is_folder}{os.path.expanduser(folder)}"
+        name, is_place, place = value.partition("=")
+        file, folder = map(os.path.expanduser, place_parts(place))
+        return f"{name}{is_place}{file}@{folder}" if file else f"{name}{is_place}{folder}"
 
     return all_of(Rule(holds, allowed, made), allowed, empty)
 

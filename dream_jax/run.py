@@ -20,7 +20,7 @@ from dream_jax.files import read_json, read_npz
 from dream_jax.origins import ORIGINS, counted, fingerprint
 from dream_jax.record import Record
 from dream_jax.results import Features, Row, decode_stage, images_of_kind, sample_stage, stage_of
-from dream_jax.settings import Settings, expand, is_neutral, view
+from dream_jax.settings import Settings, expand, is_as_before, is_neutral, view
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 # The fields that are read where the images of the ID set are.
 ID_FIELDS = (
     *("data.id", "data.folder", "data.image_size", "data.channels", "data.class_names"),
-    *("data.unreadable", "data.hold_bytes", "data.tfds_dir"),
+    *("data.unreadable", "data.hold_bytes", "data.tfds_dir", "data.train_list", "data.test_list"),
 )
 
 
@@ -94,7 +94,8 @@ class Run:
                 above = self.record(source)
                 upstream |= {**above.upstream, source: above}
             fields = expand(stage.reads)
-            settings = {f: counted(self.settings, f) for f in fields if not is_neutral(f)}
+            kept = [f for f in fields if not (is_neutral(f) or is_as_before(self.settings, f))]
+            settings = {f: counted(self.settings, f) for f in kept}
             settings |= stage.parameters
             origins = {f: self._fingerprint(f) for f in fields if f in ORIGINS}
             self._records[name] = Record(stage, self._root_of(stage), settings, origins, upstream)

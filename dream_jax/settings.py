@@ -31,6 +31,12 @@ from dream_jax.rules import (
 # Marks a field that changes how a result is reached, or when a run is refused, and not the result;
 # or that says where something lies, of which records hold a fingerprint (see `origins`).
 NEUTRAL = "neutral"
+# Fields that were added when there were runs already, with the values that leave results as they
+# were. Records do not hold them at these values, and a configuration without them has these.
+LATER: Mapping[str, Any] = {
+    **{"data.near": (), "data.far": ()},
+    **{"data.train_list": "", "data.test_list": ""},
+}
 
 Count = Annotated[int, whole(1)]
 NeutralCount = Annotated[int, whole(1), NEUTRAL]
@@ -59,7 +65,12 @@ Resize = Literal["antialiased", "bilinear", "nearest", "mixed"]
 @dataclass(frozen=True)
 class DataSettings:
     id: Annotated[str, text("the name of an ID set", empty=False)]
-    ood: Annotated[tuple[str, ...], sets("one or more of the OOD sets' names", empty=False)]
+    ood: Annotated[
+        tuple[str, ...],
+        sets("one or more of the OOD sets' names, or empty with data.near or data.far"),
+    ]
+    near: Annotated[tuple[str, ...], sets("names of OOD sets near to the ID set, or empty")]
+    far: Annotated[tuple[str, ...], sets("names of OOD sets far from the ID set, or empty")]
     shifted: Annotated[
         tuple[str, ...], sets("names of shifted test sets of the ID classes, or empty")
     ]
@@ -74,7 +85,11 @@ class DataSettings:
     channels: Literal[1, 3]
     ood_count: Pictures
     tfds_dir: Annotated[str, path("a text that names a folder, empty for the usual one"), NEUTRAL]
-    folder: Annotated[str, path("a folder for data.id=imagefolder, else empty"), NEUTRAL]
+    folder: Annotated[
+        str, path("a folder for data.id=imagefolder or imagelist, else empty"), NEUTRAL
+    ]
+    train_list: Annotated[str, path("an image list for data.id=imagelist, else empty"), NEUTRAL]
+    test_list: Annotated[str, path("an image list for data.id=imagelist, else empty"), NEUTRAL]
     class_names: Annotated[
         dict[str, str],
         mapping("a class name for each of some folders or labels, or empty", is_name),
@@ -291,6 +306,11 @@ def field_types(kind: type = Settings, prefix: str = "") -> dict[str, Any]:
 def is_neutral(name: str, kind: type = Settings) -> bool:
     """Returns whether a field leaves results as they are."""
     return NEUTRAL in getattr(field_types(kind)[name], "__metadata__", ())
+
+
+def is_as_before(settings: Any, name: str) -> bool:
+    """Returns whether a field was added later and has the value that leaves results as before."""
+    return name in LATER and value_of(settings, name) == LATER[name]
 
 
 def expand(names: tuple[str, ...], kind: type = Settings) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.parts import read_decoded, read_image, read_listing, write_image
 from dream_jax.data.registry import load_id
 from dream_jax.errors import UserError
+from dream_jax.evaluation.metrics import METRICS
 from dream_jax.files import PARTIAL, read_json, read_npz
 from dream_jax.record import seal
 
@@ -71,9 +72,9 @@ def test_metrics_have_the_documented_layout(toy_run):
     for method in metrics["methods"].values():
         assert tuple(method["ood"]) == (*OOD, "mean")
         assert method["kept"].keys() == {"round_trips", "sampled_by_name"}
-        numbers = [method["id_accuracy"], *method["kept"].values()]
+        numbers = [method["id_accuracy"], method["id_aurc"], *method["kept"].values()]
         for of_set in method["ood"].values():
-            assert of_set.keys() == {"fpr95", "auroc", "aupr_in"}
+            assert tuple(of_set) == METRICS
             numbers += of_set.values()
         assert all(isinstance(n, float) and 0 <= n <= 1 for n in numbers)
 

@@ -14,16 +14,16 @@ from dream_jax.checks import check
 from dream_jax.errors import UserError
 from dream_jax.origins import ORIGINS
 from dream_jax.rows import ALL, pair
-from dream_jax.settings import Settings, as_dict, field_types, flatten, is_neutral
+from dream_jax.settings import Settings, as_dict, field_types, flatten, is_as_before, is_neutral
 from dream_jax.starting import reason_of
 
 RECIPE = "the recipe"  # the configuration as it is, with which all variants are compared
 FIELD = "config.ablation.variants"
 # What all variants have in common, for otherwise their numbers could not be compared.
 COMMON = (
-    *("name", "seeds", "methods", "data.id", "data.folder", "data.class_names", "data.ood"),
-    *("data.ood_count", "data.shifted", "data.tuning", "tuning", "ablation.seeds"),
-    "ablation.variants",
+    *("name", "seeds", "methods", "data.id", "data.folder", "data.class_names"),
+    *("data.ood", "data.near", "data.far", "data.ood_count", "data.shifted", "data.tuning"),
+    *("tuning", "ablation.seeds", "ablation.variants"),
 )
 # What does not count for a variant's folder: seeds can be added, and others say what is compared.
 _OUTSIDE = ("name", "seeds", "tuning", "ablation")
@@ -51,6 +51,7 @@ class Variant:
             name: value
             for name, value in flatten(as_dict(self.settings)).items()
             if name.partition(".")[0] not in _OUTSIDE
+            and not (name in known and is_as_before(self.settings, name))
             and (name not in known or not is_neutral(name) or name in ORIGINS)
         }
         digest = hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
@@ -175,4 +176,5 @@ def _settings(config: ConfigDict, of_all: Settings) -> Settings:
         own.methods = (row,)
         own.seeds = of_all.ablation.seeds or of_all.seeds or (of_all.seed,)
     found = check(own)
-    return replace(found, data=replace(found.data, ood=found.data.tuning, shifted=()))
+    measured = replace(found.data, ood=found.data.tuning, near=(), far=(), shifted=())
+    return replace(found, data=measured)

@@ -17,6 +17,8 @@ from dream_jax.settings import DataSettings
 # settings are chosen on it; "auxiliary": real outliers to train on; "any": what the configuration
 # makes of it, as of any TFDS set or folder.
 Role = Literal["test", "tuning", "auxiliary", "any"]
+# The settings of `data` that name image lists, for the ID set `imagelist`.
+LISTS = ("train_list", "test_list")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +52,8 @@ class DataOptions:
         are compared must meet the same test images. ID splits never depend on it.
       tfds_dir: folder of prepared TFDS sets; "" means TFDS_DATA_DIR, else ~/tensorflow_datasets.
       count: images per OOD set, fewer where the source has fewer.
-      folder: of the ID set `imagefolder`.
+      folder: of the ID sets `imagefolder` and `imagelist`.
+      train_list, test_list: of the ID set `imagelist`.
       classes: pairs of a folder's name or TFDS label and its class name; if there are any, they
         select the classes.
       unreadable: what an image that cannot be read does: "stop" or "skip".
@@ -66,6 +69,8 @@ class DataOptions:
     tfds_dir: str = ""
     count: int = 1000
     folder: str = ""
+    train_list: str = ""
+    test_list: str = ""
     classes: tuple[tuple[str, str], ...] = ()
     unreadable: str = "stop"
     hold_bytes: int = 2**30
@@ -88,6 +93,8 @@ class DataOptions:
             tfds_dir=data.tfds_dir,
             count=count,
             folder=data.folder,
+            train_list=data.train_list,
+            test_list=data.test_list,
             classes=tuple(data.class_names.items()),
             unreadable=data.unreadable,
             hold_bytes=data.hold_bytes,

@@ -1,7 +1,8 @@
 """Looks up image sets by name.
 
 A name is that of a set of this project, else of a set in TensorFlow Datasets (`cifar10`,
-`cifar10_corrupted/gaussian_noise_1`). OOD sets may also be folders of images, `name=folder`.
+`cifar10_corrupted/gaussian_noise_1`). OOD sets may also be folders of images, `name=folder`, or
+lists of images, `name=list.txt@folder`.
 
 Each file of `dream_jax/data/sets/` is a set, by the name of the file, with a declaration `SET`.
 """
@@ -11,7 +12,7 @@ import importlib
 import pkgutil
 from typing import Any
 
-from dream_jax.data import folders, sets, tfds
+from dream_jax.data import places, sets, tfds
 from dream_jax.data.image_sets import DataOptions, IdSet, ImageSet, OodSet
 from dream_jax.errors import UserError
 
@@ -59,17 +60,16 @@ def load_ood(name: str, options: DataOptions) -> ImageSet:
     """Loads an OOD set of up to `options.count` images; the same options give the same images.
 
     Args:
-      name: of a set of the project or of TFDS, or "name=folder".
+      name: of a set of the project or of TFDS, "name=folder" or "name=list.txt@folder".
 
     Raises:
       UserError: no OOD set has that name, or an image is unreadable.
       DataUnavailable: its data are not on this machine.
     """
     check_name(name, options, "OOD")
-    title, is_folder, folder = name.partition("=")
-    if is_folder:
-        folders.check_folder(folder)
-        return folders.load_folder(title, folder, options)
+    title, is_place, place = name.partition("=")
+    if is_place:
+        return places.load(title, place, options)
     if declared := ood_sets().get(name):
         declared.check(options)
         return declared.load(options)
@@ -94,9 +94,9 @@ def check_available(name: str, options: DataOptions) -> None:
       DataUnavailable: its data are not on this machine; the message says how to get them.
     """
     check_name(name, options, "image")
-    _, is_folder, folder = name.partition("=")
-    if is_folder:
-        folders.check_folder(folder)
+    _, is_place, place = name.partition("=")
+    if is_place:
+        places.check(place)
     elif declared := (id_sets() | ood_sets()).get(name):
         declared.check(options)
     else:
@@ -110,9 +110,9 @@ def fingerprint(name: str, options: DataOptions) -> dict[str, Any]:
       UserError: a folder of it cannot be read.
       DataUnavailable: its data are not on this machine.
     """
-    _, is_folder, folder = name.partition("=")
-    if is_folder:
-        return folders.fingerprint(folder)
+    _, is_place, place = name.partition("=")
+    if is_place:
+        return places.fingerprint(place)
     if declared := (id_sets() | ood_sets()).get(name):
         return declared.fingerprint(options)
     return tfds.fingerprint(name, options)
@@ -128,11 +128,11 @@ def check_name(name: str, options: DataOptions, kind: str) -> None:
     known: dict[str, IdSet | OodSet] = {}
     known |= id_sets() if kind in ("ID", "image") else {}
     known |= ood_sets() if kind != "ID" else {}
-    title, is_folder, folder = name.partition("=")
-    if is_folder and kind != "ID" and title and folder:
+    title, is_place, place = name.partition("=")
+    if is_place and kind != "ID" and title and place:
         return
-    if is_folder or (name not in known and not tfds.known(name, options)):
-        forms = "a name in TFDS" + (", name=folder" if kind != "ID" else "")
+    if is_place or (name not in known and not tfds.known(name, options)):
+        forms = "a name in TFDS" + (", name=folder, name=list.txt@folder" if kind != "ID" else "")
         raise UserError(
             f"there is no {kind} set {name!r}; allowed: {', '.join(sorted(known))}, {forms}"
         )

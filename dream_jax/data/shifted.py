@@ -5,7 +5,8 @@ A name is
 - a corruption of `corruptions.CORRUPTIONS`: the ID test images, corrupted at five strengths;
 - a labelled set in TFDS: `cifar10_corrupted/fog_3`, or `cifar10_corrupted/fog` for all strengths,
   or `cifar10_corrupted` for all of the benchmark's fifteen corruptions;
-- `name=folder`, with a folder per class, as `imagenet_a=data/imagenet-a`.
+- `name=folder`, with a folder per class, as `imagenet_a=data/imagenet-a`;
+- `name=list.txt@folder`, an image list whose labels are the numbers of the ID classes.
 """
 
 import re
@@ -16,13 +17,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dream_jax.data import folders, tfds
+from dream_jax.data import folders, lists, places, tfds
 from dream_jax.data.corruptions import CORRUPTIONS, STRENGTHS, corrupted
 from dream_jax.data.image_sets import DataOptions, ImageSet
 from dream_jax.data.images import Images
 from dream_jax.data.names import class_label
 from dream_jax.data.photographs import path_of
 from dream_jax.errors import UserError
+from dream_jax.rules import place_parts
 
 GRADED = re.compile(r"(.+)_([1-5])")
 # Corruptions of CIFAR-10-C and ImageNet-C that are not among the fifteen of the benchmark.
@@ -71,7 +73,7 @@ def parts(name: str, options: DataOptions) -> list[tuple[str, int]]:
             return [(name, 0)]
     raise UserError(
         f"there is no shifted set {name!r}; allowed: {', '.join(CORRUPTIONS)}, a name in TFDS, "
-        "name=folder"
+        "name=folder, name=list.txt@folder"
     )
 
 
@@ -85,7 +87,9 @@ def check_shifted(name: str, options: DataOptions) -> None:
       DataUnavailable: its data is not on this machine; the message says how to get it.
     """
     found = parts(name, options)
-    if "=" in name:
+    if place_parts(name)[0]:
+        places.check(name.partition("=")[2])
+    elif "=" in name:
         _folder_of_classes(name)
     elif name not in CORRUPTIONS:
         for family, strength in found:
@@ -110,6 +114,8 @@ def load_shifted(name: str, id_test: ImageSet, options: DataOptions) -> Iterator
         if name in CORRUPTIONS:
             images = corrupted(id_test.images, family, strength, options.seed)
             labels = id_test.labels
+        elif place_parts(name)[0]:
+            images, labels = _load_list(name, id_test, options)
         elif "=" in name:
             images, labels = _load_folder(name, id_test, options)
         else:
@@ -122,7 +128,7 @@ def load_shifted(name: str, id_test: ImageSet, options: DataOptions) -> Iterator
 def fingerprint(name: str, options: DataOptions) -> dict[str, Any]:
     """Returns what tells the sets of a name from others of it; see `IdSet.fingerprint`."""
     if "=" in name:
-        return folders.fingerprint(name.partition("=")[2])
+        return places.fingerprint(name.partition("=")[2])
     if name in CORRUPTIONS:
         return {}
     titles = [_set_name(*part) for part in parts(name, options)]
@@ -149,6 +155,35 @@ def _load_folder(name: str, id_test: ImageSet, options: DataOptions) -> tuple[Im
     labels = _id_labels(named, id_test, options, f"the shifted set {name}")
     used = [(folder, label) for folder, label in zip(classes, labels, strict=True) if label >= 0]
     return folders.load_classes(root, used, options)
+
+
+def _load_list(name: str, id_test: ImageSet, options: DataOptions) -> tuple[Images, np.ndarray]:
+    """Loads the images of a list that are of ID classes, and their labels.
+
+    Its labels are those of the lists of the ID set, or, where that is given by no lists, places in
+    the order of its classes.
+    """
+    file, folder = place_parts(name.partition("=")[2])
+    lists.check(file, folder)
+    numbers = lists.read_list(file).labels
+    count = len(id_test.class_names)
+    if options.train_list:
+        labels = lists.classes_of(options).labels(numbers)
+    elif options.classes:
+        raise UserError(
+            f"the shifted set {name} has numbers of classes, of which data.class_names selects "
+            f"some; that needs data.id = imagelist"
+        )
+    else:
+        labels = np.where(numbers < count, numbers, -1).astype(np.int32)
+    rows = np.flatnonzero(labels >= 0)
+    if not rows.size:
+        raise UserError(
+            f"the shifted set {name} has no class of the ID set; its labels are "
+            f"{numbers.min()} to {numbers.max()}"
+        )
+    images, kept = lists.open_images(file, folder, rows, options)
+    return images, labels[rows][kept]
 
 
 def _wnids_of_indices(classes: Sequence[str], id_test: ImageSet, options: DataOptions) -> list[str]:

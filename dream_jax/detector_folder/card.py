@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dream_jax.evaluation.report.layouts import readable
+from dream_jax.evaluation.report.layouts import GROUP_MEANS, readable
 from dream_jax.legible import legible
 
 METRICS = {"fpr95": "FPR95", "auroc": "AUROC", "aupr_in": "AUPR"}
@@ -159,7 +159,9 @@ def _training(facts: Facts) -> str:
 
 def _metrics(facts: Facts) -> str:
     rows = ["| OOD set | FPR95 ↓ | AUROC ↑ | AUPR ↑ |", "|---|--:|--:|--:|"]
-    for name, values in facts.measures["ood"].items():
+    groups = facts.measures.get("groups", {})
+    means = {GROUP_MEANS[group]: values for group, values in groups.items()}
+    for name, values in (facts.measures["ood"] | means).items():
         numbers = " | ".join(f"{100 * values[metric]:.1f}" for metric in METRICS)
         rows.append(f"| {_inline(readable(name))} | {numbers} |")
     accuracy = f"ID accuracy on the test images: {facts.measures['id_accuracy']:.1%}."

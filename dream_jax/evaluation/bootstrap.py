@@ -8,6 +8,7 @@ seeds of the training are held fixed: their spread is the standard deviation of 
 
 import zlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -20,6 +21,7 @@ BLOCK = 250  # resamples at once; bounds the memory to a few arrays of (images, 
 def paired_bootstrap(
     scores: Mapping[int, Mapping[str, Mapping[str, np.ndarray]]],
     ood: Sequence[str],
+    groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
     *,
     resamples: int = 1000,
     level: float = 0.95,
@@ -31,6 +33,7 @@ def paired_bootstrap(
         scores: {seed of a run: {row: {set: (n,) scores}}}, higher is more ID, among the sets "id"
             and all of `ood`; the images of a set are the same, in the same order, everywhere.
         ood: names of the OOD sets; their unweighted mean is measured as "mean".
+        groups: {name: some of `ood`}, whose means are measured by these names.
         resamples: number of draws.
         level: share of the resamples that an interval covers.
         seed: of the draws. A set's draws depend on it and on the set's name and size alone.
@@ -55,9 +58,9 @@ def paired_bootstrap(
     sizes = _sizes(scores, ood)
     rows = list(next(iter(scores.values())))
 
-    observed = _measured(
-        scores, ood, rows, {name: np.ones((n, 1), int) for name, n in sizes.items()}
-    )
+    means = {**groups, "mean": ood}
+    once = {name: np.ones((n, 1), int) for name, n in sizes.items()}
+    observed = _measured(scores, ood, means, rows, once)
     draws = {name: np.random.default_rng([seed, zlib.crc32(name.encode())]) for name in sizes}
     blocks = []
     for start in range(0, resamples, BLOCK):
@@ -66,7 +69,7 @@ def paired_bootstrap(
             name: np.ascontiguousarray(rng.multinomial(n, np.full(n, 1 / n), count).T)
             for (name, n), rng in zip(sizes.items(), draws.values(), strict=True)
         }
-        blocks.append(_measured(scores, ood, rows, counts))
+        blocks.append(_measured(scores, ood, means, rows, counts))
     drawn = np.concatenate(blocks, axis=-1)
 
     ends = [(1 - level) / 2, (1 + level) / 2]
@@ -75,7 +78,7 @@ def paired_bootstrap(
     for m, metric in enumerate(METRICS):
         of_rows: dict[str, dict] = of_metric["rows"].setdefault(metric, {})
         of_pairs: dict[str, dict] = of_metric["differences"].setdefault(metric, {})
-        for s, name in enumerate([*ood, "mean"]):
+        for s, name in enumerate([*ood, *means]):
             value, sample = observed[m, s, :, 0], drawn[m, s]
             of_rows[name] = dict(zip(rows, _intervals(value, sample, ends), strict=True))
             of_pairs[name] = {
@@ -148,16 +151,17 @@ def resampled_metrics(id_scores, ood_scores, id_counts, ood_counts) -> np.ndarra
     return np.stack([fpr95, auroc])
 
 
-def _measured(scores, ood, rows, counts) -> np.ndarray:
-    """(metrics, sets and their mean, rows, resamples), the mean over runs."""
+def _measured(scores, ood, means, rows, counts) -> np.ndarray:
+    """(metrics, sets and then means over sets, rows, resamples), the mean over runs."""
     resamples = counts["id"].shape[1]
-    total = np.zeros((len(METRICS), len(ood) + 1, len(rows), resamples))
+    total = np.zeros((len(METRICS), len(ood) + len(means), len(rows), resamples))
     for by_row in scores.values():
         for r, row in enumerate(rows):
             of = by_row[row]
             for s, name in enumerate(ood):
                 total[:, s, r] += resampled_metrics(of["id"], of[name], counts["id"], counts[name])
-    total[:, -1] = total[:, :-1].mean(axis=1)
+    for m, names in enumerate(means.values(), start=len(ood)):
+        total[:, m] = total[:, [ood.index(name) for name in names]].mean(axis=1)
     return total / len(scores)
 
 

@@ -1,7 +1,9 @@
-"""How well scores tell ID from OOD: FPR at 95 % TPR, AUROC and AUPR, as the paper measures them.
+"""How well scores tell ID from OOD: FPR at 95 % TPR, AUROC and AUPR, and a classifier's AURC.
 
-Everywhere a higher score means more in-distribution (ID), ID is the positive class, and every
-result is a fraction in [0, 1].
+Everywhere a higher score means more in-distribution (ID), and every result is a fraction in
+[0, 1]. A measure that depends on which side is the positive class says so by its name: `_out` is
+with OOD as the positive class, as OpenOOD measures FPR at 95 % TPR; the others are with ID, as the
+paper does. Images of equal scores pass a threshold together.
 """
 
 from collections.abc import Mapping
@@ -10,20 +12,27 @@ import numpy as np
 
 from dream_jax.errors import UserError
 
-METRICS = ("fpr95", "auroc", "aupr_in")
+METRICS = (
+    *("fpr95", "auroc", "aupr_in", "aupr_out", "fpr95_out"),
+    *("aupr_in_trapezoid", "aupr_out_trapezoid"),
+)
 
 
 def ood_metrics(id_scores, ood_scores) -> dict[str, float]:
-    """FPR95, AUROC and AUPR of one OOD set.
+    """FPR95, AUROC and AUPR of one OOD set, in the paper's definitions and in OpenOOD's.
 
     Args:
         id_scores: (n,) scores of ID test images.
         ood_scores: (m,) scores of OOD test images.
 
     Returns:
-        {"fpr95", "auroc", "aupr_in"}. `fpr95` is read where the TPR is nearest to 0.95, at the
-        lowest threshold that has this TPR, as in the authors' published code; `aupr_in` is the
-        average precision.
+        `METRICS`. `fpr95` is the share of OOD images that are kept with 95 % of ID images. It is
+        read where the TPR is nearest to 0.95, at the lowest threshold that has this TPR, as in the
+        authors' published code. `fpr95_out` is the share of ID images that are refused with 95 % of
+        OOD images, read at the first threshold with a TPR of at least 0.95, as in OpenOOD.
+        `aupr_in` and `aupr_out` are average precisions, with ID and with OOD as the positive class,
+        and `aupr_in_trapezoid` and `aupr_out_trapezoid` areas under precision and recall by
+        trapezoids, which are OpenOOD's.
 
     Raises:
         UserError: either array is empty, not of the shape (n,), or holds a NaN or an infinity.
@@ -40,11 +49,50 @@ def ood_metrics(id_scores, ood_scores) -> dict[str, float]:
     end = np.searchsorted(tpr, 1.0) + 1
     # Reversed, so that of points with the same TPR the lowest threshold is the one found.
     fpr, tpr = fpr[:end][::-1], tpr[:end][::-1]
+    refused, found, _ = roc_curve(~is_id, -scores, drop_intermediate=False)
     return {
         "fpr95": float(fpr[np.argmin(np.abs(tpr - 0.95))]),
         "auroc": float(roc_auc_score(is_id, scores)),
         "aupr_in": float(average_precision_score(is_id, scores)),
+        "aupr_out": float(average_precision_score(~is_id, -scores)),
+        "fpr95_out": float(refused[np.argmax(found >= 0.95)]),
+        "aupr_in_trapezoid": _area(is_id, scores),
+        "aupr_out_trapezoid": _area(~is_id, -scores),
     }
+
+
+def _area(positive, scores) -> float:
+    """The area under precision as a function of recall, by trapezoids."""
+    from sklearn.metrics import auc, precision_recall_curve
+
+    precision, recall, _ = precision_recall_curve(positive, scores)
+    return float(auc(recall, precision))
+
+
+def risk_coverage_area(scores, wrong) -> float:
+    """AURC: the error rate of the images that are kept, over all shares of them that can be kept.
+
+    For each k the error rate of the k images with the highest scores is taken, and of these the
+    mean. Of images with equal scores any may be kept first: the rate is the mean over their orders.
+
+    Args:
+        scores: (n,), higher is kept first.
+        wrong: (n,) whether the classifier is wrong about an image.
+
+    References:
+        Geifman, Uziel and El-Yaniv, Bias-Reduced Uncertainty Estimation for Deep Neural
+        Classifiers, ICLR 2019.
+
+    Raises:
+        UserError: the scores are empty or not finite, or the numbers of both differ.
+    """
+    scores = _checked(scores, "scores")
+    wrong = np.asarray(wrong, np.float64).ravel()
+    if wrong.size != scores.size:
+        raise UserError(f"scores: {scores.size} of them, and {wrong.size} marks of what is wrong")
+    _, group, sizes = np.unique(-scores, return_inverse=True, return_counts=True)
+    errors = np.bincount(group, weights=wrong) / sizes  # of an image of each score, on average
+    return float(np.mean(np.cumsum(np.repeat(errors, sizes)) / np.arange(1, scores.size + 1)))
 
 
 def threshold_at_tpr(id_scores, tpr: float = 0.95) -> float:

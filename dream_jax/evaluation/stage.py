@@ -11,6 +11,7 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+from dream_jax.data.groups import GROUPS, groups_of
 from dream_jax.evaluation import evaluators
 from dream_jax.evaluation.evaluators import embeddings
 from dream_jax.files import read_json, write_json
@@ -34,7 +35,7 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
         "metrics",
         "evaluate",
         "evaluation/metrics",
-        ("name", "tuning.record"),
+        ("name", "tuning.record", *(f"data.{group}" for group in GROUPS)),
         make,
         tuple(stage.name for stage in found),
         {"rows": [row.key for row in rows], "seeds": list(settings.seeds or (settings.seed,))},
@@ -59,10 +60,13 @@ def _metrics(work: Work) -> dict:
     metrics = summarise({seed: _results(run, seed) for seed in run.seeds})
     metrics |= {"seed": run.seeds[0], "seeds": list(run.seeds), "config": settings.name}
     metrics["embeddings"] = run.results(embeddings.NAME)
+    names = [name for name in next(iter(metrics["methods"].values()))["ood"] if name != "mean"]
+    groups = groups_of(settings.data, names)
+    if groups:
+        metrics["groups"] = groups
     if len(run.rows) > 1:
         scores = {seed: run.scores(seed) for seed in run.seeds}
-        names = [name for name in next(iter(metrics["methods"].values()))["ood"] if name != "mean"]
-        metrics["bootstrap"] = paired_bootstrap(scores, names)
+        metrics["bootstrap"] = paired_bootstrap(scores, names, groups)
     record = record_file(settings.tuning.record)
     if record is not None:
         used = {row.key: {**row.training_options, **row.options} for row in run.rows}

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from dream_jax.data.groups import ood_names
 from dream_jax.data.images import Images
 from dream_jax.data.registry import set_title
 from dream_jax.loaded_run import LoadedRun, load_run
@@ -53,7 +54,7 @@ def known_scores(run: LoadedRun, key: str) -> dict[str, Float[np.ndarray, " m"]]
       UserError: the run is not finished, or does not have the row.
     """
     scores = run.scores(key)
-    ood = [set_title(name) for name in run.settings.data.ood]
+    ood = map(set_title, ood_names(run.settings.data))
     return {name: scores[name] for name in ("id", *ood) if name in scores}
 
 

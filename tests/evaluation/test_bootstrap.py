@@ -91,6 +91,20 @@ def test_bootstrap_is_the_loop_over_resamples(monkeypatch):
                     )
 
 
+def test_groups_are_means_of_their_sets_and_change_nothing_else():
+    scores, sets = some_scores(), ["letters", "faces"]
+    alone = paired_bootstrap(scores, sets, resamples=30)
+    groups = {"near": ["faces"], "far": ["faces", "letters"]}
+    found = paired_bootstrap(scores, sets, groups, resamples=30)
+    for part in ("rows", "differences"):
+        for metric, of_sets in alone[part].items():
+            own = found[part][metric]
+            assert list(own) == ["letters", "faces", "near", "far", "mean"]
+            assert {name: own[name] for name in of_sets} == of_sets
+            assert own["near"] == own["faces"] and own["far"] == own["mean"]
+            assert own["near"] != own["mean"]
+
+
 def test_draws_depend_on_the_seed_and_not_on_rows_sets_or_blocks(monkeypatch):
     scores = some_scores()
     first = paired_bootstrap(scores, ["letters", "faces"], resamples=30, seed=1)

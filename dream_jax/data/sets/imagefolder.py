@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dream_jax.data.folders import ALLOWED, class_folders, image_files, load_classes
-from dream_jax.data.image_sets import DataOptions, IdSet, ImageSet
+from dream_jax.data.image_sets import LISTS, DataOptions, IdSet, ImageSet
 from dream_jax.data.labels import select_classes
 from dream_jax.data.names import class_label
 from dream_jax.data.walk import is_folder
@@ -104,4 +104,4 @@ def _split(
     return ImageSet("imagefolder", *load_classes(split, classes, options), names)
 
 
-SET = IdSet("imagefolder", imagefolder, _check, fingerprint=fingerprint)
+SET = IdSet("imagefolder", imagefolder, _check, fingerprint=fingerprint, ignores=LISTS)

@@ -6,14 +6,18 @@ traces scores them like real ones.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from dream_jax.data.groups import GROUPS, groups_of, ood_names
 from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.images import Images
 from dream_jax.data.registry import check_available, load_for, set_title
 from dream_jax.errors import UserError
+from dream_jax.evaluation.metrics import METRICS
 from dream_jax.files import write_json, write_npz
 from dream_jax.results import Row, place, stage_of
 from dream_jax.run import ID_FIELDS, Run, Work
@@ -21,7 +25,7 @@ from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
 
-READS = (*ID_FIELDS, "data.ood", "data.ood_count")
+READS = (*ID_FIELDS, *(f"data.{group}" for group in GROUPS), "data.ood_count")
 # Decoded images of the ID classes: their name in results → the stage that made them.
 KEPT = {"round_trips": "round trips test", "sampled_by_name": "decode by_name_test"}
 
@@ -37,6 +41,8 @@ def _stage(settings: Settings, rows: tuple[Row, ...], training: str, seed: int) 
     own = tuple(row for row in rows if row.training == training)
     use = use_of(settings)
     options = {f"{row.key}: {name}": value for row in own for name, value in row.options.items()}
+    # Results of a version that measured less are made again.
+    options |= {"measures": [*METRICS, "id_aurc"]}
     return Stage(
         stage_of("evaluate", training, seed, settings.seed),
         "evaluate",
@@ -51,15 +57,16 @@ def _stage(settings: Settings, rows: tuple[Row, ...], training: str, seed: int) 
 
 
 def use_of(settings: Settings) -> str:
-    """Returns what messages call the sets of `data.ood`, which launch/tune.py tunes on."""
-    return "tuning" if settings.data.ood == settings.data.tuning else "OOD"
+    """Returns what messages call the sets, which launch/tune.py makes those to tune on."""
+    data = settings.data
+    return "tuning" if data.tuning and ood_names(data) == data.tuning else "OOD"
 
 
 def available(work: Work, use: str) -> dict[str, str]:
     """Returns title → name of the OOD sets that are on this machine; names the others once."""
-    options = _options(work)
-    names = work.available(use, work.settings.data.ood, lambda n: check_available(n, options))
-    return {set_title(name): name for name in names}
+    options, names = _options(work), ood_names(work.settings.data)
+    here = work.available(use, names, lambda name: check_available(name, options))
+    return {set_title(name): name for name in here}
 
 
 def _options(work: Work) -> DataOptions:
@@ -69,10 +76,11 @@ def _options(work: Work) -> DataOptions:
 def check(work: Work, use: str) -> None:
     """Loads the OOD sets, which shows whether their images can be read."""
     if not ood_sets(work, use):
-        field = "tuning" if use == "tuning" else "ood"
-        raise UserError(
-            f"config.data.{field} is {work.settings.data.ood}; none of these sets is here"
-        )
+        data = work.settings.data
+        groups = ["tuning"] if use == "tuning" else [g for g in GROUPS if getattr(data, g)]
+        fields = " and ".join(f"config.data.{group}" for group in groups)
+        verb = "are" if len(groups) > 1 else "is"
+        raise UserError(f"{fields} {verb} {ood_names(data)}; none of these sets is here")
 
 
 def ood_sets(work: Work, use: str) -> dict[str, Images]:
@@ -85,17 +93,24 @@ def ood_sets(work: Work, use: str) -> dict[str, Images]:
 
 
 def make(work: Work, rows: Sequence[Row], seed: int, use: str) -> None:
-    """Writes the scores of every row on every set, and their measures as results.json."""
+    """Writes the scores of every row on every set, and their measures as results.json.
+
+    predictions.npz has the class of every image, by sets, and labels.npz those of ID images.
+    """
     sets = test_sets(work, use)
     classifier = work.run.classifier(rows[0].training, seed)
     scorer = classifier.fit({row.key: (row.detector, row.options) for row in rows}, work.train)
-    by_row, accuracy = score_sets(scorer, work.test.labels, sets)
+    by_row, predictions = score_sets(scorer, sets)
     if not hosts.is_main():
         return
+    wrong = predictions["id"] != work.test.labels
+    write_npz(work.folder / "predictions.npz", **predictions)
+    write_npz(work.folder / "labels.npz", id=work.test.labels)
     titles, results = [*available(work, use)], {}
+    groups = groups_of(work.settings.data, titles)
     for row in rows:
         write_npz(work.folder / f"scores_{row.detector}.npz", **by_row[row.key])
-        results[row.key] = measure(by_row[row.key], accuracy, titles, [*KEPT])
+        results[row.key] = measure(by_row[row.key], wrong, titles, [*KEPT], groups)
     write_json(work.folder / "results.json", results)
 
 
@@ -113,54 +128,65 @@ Scorer = Callable[[Images], tuple[Float[np.ndarray, "n classes"], dict[str, np.n
 
 
 def score_sets(
-    scorer: Scorer, labels: Int[np.ndarray, " n"], sets: Mapping[str, Images]
-) -> tuple[dict[str, dict[str, np.ndarray]], float]:
-    """Scores every set by all rows of one classifier, and measures its ID accuracy.
+    scorer: Scorer, sets: Mapping[str, Images]
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Int[np.ndarray, " n"]]]:
+    """Scores every set by all rows of one classifier.
 
     Args:
       scorer: images → (logits (n, classes), {row: scores (n,)}), higher is more ID.
-      labels: of the images in `sets["id"]`.
-      sets: images by name, among them "id".
+      sets: images by name.
 
     Returns:
-      ({row: {set: scores (n,)}}, accuracy).
+      ({row: {set: scores (n,)}}, {set: the classes that the images are read as (n,)}).
     """
     outputs = {name: scorer(images) for name, images in sets.items()}
-    logits, rows = outputs["id"]
-    accuracy = float(np.mean(logits.argmax(-1) == labels))
-    by_row = {
-        row: {name: np.asarray(scores[row]) for name, (_, scores) in outputs.items()}
-        for row in rows
+    predictions = {
+        name: logits.argmax(-1).astype(np.int32) for name, (logits, _) in outputs.items()
     }
-    return by_row, accuracy
+    by_row: dict[str, dict[str, np.ndarray]] = {}
+    for name, (_, scores) in outputs.items():
+        for row, own in scores.items():
+            by_row.setdefault(row, {})[name] = np.asarray(own)
+    return by_row, predictions
 
 
 def measure(
     scores: Mapping[str, Float[np.ndarray, " n"]],
-    accuracy: float,
+    wrong: Bool[np.ndarray, " n"],
     ood: Sequence[str],
     kept: Sequence[str],
+    groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict:
-    """Returns a row's entry in metrics.json: FPR95, AUROC and AUPR with ID positive, as fractions.
+    """Returns a row's entry in metrics.json, as fractions: see `metrics.ood_metrics`.
 
     Args:
       scores: by set, of one row.
+      wrong: whether the classifier is wrong about an ID test image.
       ood: names of the OOD sets.
       kept: names of the sets of decoded ID images, of which the share is measured that passes the
         threshold that keeps 95 % of the ID test images.
+      groups: names of the OOD sets of each group whose means are measured too.
     """
     from dream_jax.evaluation.metrics import (  # scikit-learn: slow to import
         fraction_kept,
         mean_over_sets,
         ood_metrics,
+        risk_coverage_area,
     )
 
     per_set = {name: ood_metrics(scores["id"], scores[name]) for name in ood}
-    return {
-        "id_accuracy": accuracy,
+    entry: dict[str, Any] = {
+        "id_accuracy": float(np.mean(~wrong)),
+        "id_aurc": risk_coverage_area(scores["id"], wrong),
         "kept": {name: fraction_kept(scores["id"], scores[name]) for name in kept},
         "ood": per_set | {"mean": mean_over_sets(per_set)},
     }
+    if groups:
+        entry["groups"] = {
+            group: mean_over_sets({name: per_set[name] for name in names})
+            for group, names in groups.items()
+        }
+    return entry
 
 
 def results(run: Run, seed: int) -> dict[str, dict]:

@@ -1,12 +1,14 @@
 """The charts of the page: the curves of trainings, and the ROC curves of rows."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from markupsafe import Markup
 
+from dream_jax.evaluation.report.layouts import GROUP_TITLES
 from dream_jax.evaluation.report.panels import Axis, Line, chart, swatch
 
 # Metric → (steps, values), as `curves.read_curves` gives them.
@@ -79,7 +81,10 @@ def roc_curve(
 
 
 def roc_panels(
-    scores: Mapping[str, Mapping[str, np.ndarray]], ood: Sequence[str], titles: Mapping[str, str]
+    scores: Mapping[str, Mapping[str, np.ndarray]],
+    ood: Sequence[str],
+    titles: Mapping[str, str],
+    groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> list[Panel]:
     """Returns the ROC curves of all rows: their means over OOD sets, then those of each set.
 
@@ -87,14 +92,18 @@ def roc_panels(
       scores: row → set → scores, higher is more ID; the sets are "id" and all of `ood`.
       ood: names of the OOD sets.
       titles: readable names of the sets.
+      groups: of OOD sets, {name: some of `ood`}, whose means are shown too.
     """
     of_sets = {
         name: {row: roc_curve(of["id"], of[name]) for row, of in scores.items()} for name in ood
     }
     drawn = {titles.get(name, name.replace("_", " ")): curves for name, curves in of_sets.items()}
-    if len(ood) > 1:
-        means = {row: np.mean([of[row] for of in of_sets.values()], axis=0) for row in scores}
-        drawn = {"mean over OOD sets": means} | drawn
+    means = {"mean over OOD sets": ood} if len(ood) > 1 else {}
+    means |= {f"mean over {GROUP_TITLES[group]}": own for group, own in groups.items()}
+    drawn = {
+        title: {row: np.mean([of_sets[name][row] for name in own], axis=0) for row in scores}
+        for title, own in means.items()
+    } | drawn
     x, y = Axis("OOD images taken for ID, in %", 0, 100), Axis("ID images kept, in %", 0, 100)
     panels = []
     for title, curves in drawn.items():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib
 
-from dream_jax.evaluation.report.layouts import readable
+from dream_jax.evaluation.report.layouts import GROUP_TITLES, readable
 from dream_jax.evaluation.report.style import BLUE, GREY, STYLE, figure_of, save, shortened
 
 
@@ -14,6 +14,7 @@ def row_comparison(
     path,
     names: Mapping[str, str] | None = None,
     sections: Mapping[str, str] | None = None,
+    group: str = "",
 ) -> Path:
     """Mean FPR95 of each row: dots for seeds, their mean, its deviation and bootstrap interval.
 
@@ -21,8 +22,10 @@ def row_comparison(
         metrics: the content of metrics.json.
         names: readable names of rows.
         sections: {row: title of the group of rows it belongs to}.
+        group: of OOD sets, such as "near", over which the mean is; empty for all sets.
     """
-    get = lambda entry: 100 * entry["ood"]["mean"]["fpr95"]  # noqa: E731
+    place = ("groups", group) if group else ("ood", "mean")
+    get = lambda entry: 100 * entry[place[0]][place[1]]["fpr95"]  # noqa: E731
     methods, stds = metrics["methods"], metrics.get("std")
     found = metrics.get("bootstrap")
     runs = metrics.get("by_seed", {})
@@ -33,7 +36,7 @@ def row_comparison(
         for row, entry in methods.items():
             at, mean = places[row], get(entry)
             if found:
-                _, low, high = found["rows"]["fpr95"]["mean"][row]
+                _, low, high = found["rows"]["fpr95"][place[1]][row]
                 interval = axes.plot(
                     [100 * low, 100 * high], [at, at], color=BLUE, linewidth=1.2, zorder=2
                 )[0]
@@ -61,7 +64,7 @@ def row_comparison(
         axes.set_axisbelow(True)
         axes.tick_params(left=False)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("FPR95 in %, mean over OOD sets", fontsize=8)
+        axes.set_xlabel(f"FPR95 in %, mean over {GROUP_TITLES.get(group, 'OOD sets')}", fontsize=8)
         axes.set_title("How the rows compare", fontweight="bold", fontsize=11)
         key = [(dot, "mean over seeds" if stds else "measured")]
         if stds:

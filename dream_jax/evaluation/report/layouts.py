@@ -11,6 +11,11 @@ LEGEND = (
     "All in %. FPR95: OOD images taken for ID when 95 % of ID images are kept, lower is better; "
     "all others: higher is better."
 )
+LEGEND_OPENOOD = (
+    "By OpenOOD's definitions, in %. FPR: ID images refused when 95 % of OOD images are found, "
+    "lower is better; all others: higher is better. AUPR-in and AUPR-out: areas by trapezoids, "
+    "with ID and with OOD as the positive class."
+)
 LEGEND_KEPT = (
     "Kept: decoded ID images (autoencoder round trips; images sampled by plain class name) that "
     "pass the threshold keeping 95 % of real ones."
@@ -19,6 +24,16 @@ LEGEND_SHIFTED = (
     "Accuracy in % on shifted test sets, the mean over strengths where a set has several; "
     "higher is better."
 )
+
+
+# What an entry of metrics.json has of OOD sets and their mean, and of groups of them.
+OOD = ("ood", "groups")
+GROUP_MEANS = {"ood": "mean of others", "near": "near mean", "far": "far mean"}
+GROUP_TITLES = {"ood": "other OOD sets", "near": "near OOD sets", "far": "far OOD sets"}
+
+
+# Measures that only CSV has of each OOD set; see `metrics.ood_metrics`.
+OTHER_MEASURES = ("aupr_out", "fpr95_out", "aupr_in_trapezoid", "aupr_out_trapezoid")
 
 
 class Column(NamedTuple):
@@ -132,6 +147,40 @@ def full_layout(metrics: Mapping, names: Mapping[str, str] | None = None) -> Lay
     return Layout(groups, list(methods), legend, marked="bootstrap" in metrics)
 
 
+def csv_layout(metrics: Mapping) -> Layout:
+    """All that was measured: the columns of `full_layout`, those of the other measures after."""
+    layout = full_layout(metrics)
+    places = [place for _, place in _places(metrics, None)]
+    more = [Column(name, (*place, name)) for place in places for name in OTHER_MEASURES]
+    measured = [
+        column
+        for column in (*more, Column("AURC", ("id_aurc",)))
+        if any(column.value(entry) is not None for entry in metrics["methods"].values())
+    ]
+    return layout._replace(groups=[*layout.groups, *(Group("", [column]) for column in measured)])
+
+
+def openood_layout(metrics: Mapping, names: Mapping[str, str] | None = None) -> Layout:
+    """OpenOOD's measures of each OOD set and of the means; no rows where there are no groups."""
+    entries = metrics["methods"]
+    rows = [
+        key
+        for key, entry in entries.items()
+        if entry.get("groups") and "fpr95_out" in entry["ood"]["mean"]
+    ]
+    groups = [Group(title, _openood_columns(place)) for title, place in _places(metrics, names)]
+    return Layout([*groups, Group("ID", [_ACCURACY])], rows, [LEGEND_OPENOOD])
+
+
+def _openood_columns(place: tuple[str, ...]) -> list[Column]:
+    return [
+        Column("FPR", (*place, "fpr95_out"), higher_is_better=False),
+        Column("AUROC", (*place, "auroc")),
+        Column("AUPR-in", (*place, "aupr_in_trapezoid")),
+        Column("AUPR-out", (*place, "aupr_out_trapezoid")),
+    ]
+
+
 def paper_layout(metrics: Mapping, names: Mapping[str, str] | None = None) -> Layout:
     """The paper's table: FPR95 and AUROC of each OOD set and their mean, and ID accuracy."""
     groups = [*_ood_groups(metrics, names, aupr=False), Group("ID", [_ACCURACY])]
@@ -170,17 +219,27 @@ _ACCURACY = Column("acc.", ("id_accuracy",))
 
 
 def _ood_groups(metrics, names, aupr: bool) -> list[Group]:
+    return [Group(title, _measures(place, aupr)) for title, place in _places(metrics, names)]
+
+
+def _places(metrics, names) -> list[tuple[str, tuple[str, str]]]:
+    """Titles and keys of the OOD sets, of the mean after each group of them, and of all's mean."""
     sets = dict.fromkeys(s for r in metrics["methods"].values() for s in r["ood"] if s != "mean")
-    groups = []
-    for name in [*sets, "mean"]:
-        columns = [
-            Column("FPR95", ("ood", name, "fpr95"), higher_is_better=False),
-            Column("AUROC", ("ood", name, "auroc")),
-        ]
-        if aupr:
-            columns.append(Column("AUPR", ("ood", name, "aupr_in")))
-        groups.append(Group(readable(name, names), columns))
-    return groups
+    found = []
+    for group, titles in metrics.get("groups", {}).items():
+        found += [(readable(title, names), ("ood", title)) for title in titles]
+        found.append((GROUP_MEANS[group], ("groups", group)))
+    placed = {place for _, place in found}
+    rest = [name for name in [*sets, "mean"] if ("ood", name) not in placed]
+    return found + [(readable(name, names), ("ood", name)) for name in rest]
+
+
+def _measures(place: tuple[str, str], aupr: bool) -> list[Column]:
+    columns = [
+        Column("FPR95", (*place, "fpr95"), higher_is_better=False),
+        Column("AUROC", (*place, "auroc")),
+    ]
+    return [*columns, Column("AUPR", (*place, "aupr_in"))] if aupr else columns
 
 
 def table_rows(
@@ -234,7 +293,7 @@ def _marked(metrics: Mapping, keys: list[str], column: Column) -> list[Cell]:
 def _close(metrics: Mapping, column: Column, key: str, best: str) -> bool:
     """Whether the interval of the difference between two rows holds 0."""
     found = metrics.get("bootstrap")
-    if not found or column.path[0] != "ood" or column.path[2] not in bootstrap.METRICS:
+    if not found or column.path[0] not in OOD or column.path[2] not in bootstrap.METRICS:
         return False
     _, low, high = bootstrap.difference(found, column.path[2], column.path[1], key, best)
     return low <= 0 <= high
@@ -252,7 +311,7 @@ def marks(metrics: Mapping, layout: Layout, best: str) -> list[str]:
     if len(layout.rows) > 1:
         sentences.append(f"The best of each column is {best}.")
     found = metrics.get("bootstrap")
-    if found and any(c.path[0] == "ood" for group in layout.groups for c in group.columns):
+    if found and any(c.path[0] in OOD for group in layout.groups for c in group.columns):
         sentences.append(
             "†: FPR95 or AUROC that a paired bootstrap over test images cannot tell from the best "
             f"of its column (0 lies in the {100 * found['level']:g} % interval of the difference, "

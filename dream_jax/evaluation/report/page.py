@@ -18,6 +18,7 @@ from dream_jax.evaluation.report import (
     image_sheets,
     scores,
 )
+from dream_jax.evaluation.report.layouts import GROUP_TITLES, readable
 from dream_jax.evaluation.report.maps import TITLES
 from dream_jax.evaluation.report.write import Page, write_report
 from dream_jax.legible import legible
@@ -167,7 +168,14 @@ def compared_rows(r: RunResults, folder: Path) -> list[Shown]:
         "FPR95, the mean over OOD sets. The deviation is that over trainings with other seeds, "
         "the interval that over draws of test images."
     )
-    return [Shown(path, "How the rows compare", caption)]
+    shown = [Shown(path, "How the rows compare", caption)]
+    for group, titles in r.metrics.get("groups", {}).items():
+        path = folder / f"comparison_{group}.png"
+        comparison.row_comparison(r.metrics, path, r.titles, r.sections, group)
+        sets = ", ".join(readable(title, r.titles) for title in titles)
+        title = f"How the rows compare on {GROUP_TITLES[group]}"
+        shown.append(Shown(path, title, f"The same over {sets}."))
+    return shown
 
 
 def scores_of_rows(r: RunResults, folder: Path) -> list[Shown]:
@@ -260,7 +268,9 @@ def make_page(r: RunResults, folder: Path) -> Path:
         tiles=gallery.tiles(*r.outliers, r.readings, r.class_names, r.seed) if r.readings else [],
         small=r.outliers[0].size < gallery.THUMBNAIL // 2,
         trainings=[(title, charts.training_panels(own)) for title, own in r.curves.items()],
-        roc=charts.roc_panels(r.scores, r.ood(next(iter(r.scores))), r.titles),
+        roc=charts.roc_panels(
+            r.scores, r.ood(next(iter(r.scores))), r.titles, r.metrics.get("groups", {})
+        ),
         command=r.command,
         versions=r.versions,
     )

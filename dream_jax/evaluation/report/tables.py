@@ -1,7 +1,8 @@
 """The tables of `metrics.json`: for the terminal, Markdown, LaTeX and CSV.
 
-A row per method; a group of columns per OOD set, then their mean, the ID accuracy and, for one
-seed, the share of decoded ID images kept. Every form is made from a `layouts.Layout`.
+A row per method; a group of columns per OOD set, with a mean after each group of sets, then the
+mean of all, the ID accuracy and, for one seed, the share of decoded ID images kept. Every form is
+made from a `layouts.Layout`.
 """
 
 import csv
@@ -11,10 +12,11 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from dream_jax.evaluation.report.layouts import (
+    OOD,
     Cell,
     Group,
     Layout,
-    full_layout,
+    csv_layout,
     marks,
     paper_layout,
     readable,
@@ -210,16 +212,16 @@ def _latex(text: str) -> str:
 def csv_table(metrics: Mapping, layout: Layout | None = None) -> str:
     """The table as CSV for other programs: keys as in metrics.json, fractions in full precision.
 
-    Columns are "method", then e.g. "letters.fpr95", "mean.auroc", "id_accuracy",
-    "kept.round_trips", and over several seeds "letters.fpr95.std" after each; a number that was
-    not measured is left empty.
+    Columns are "method", then e.g. "letters.fpr95", "near.auroc", "mean.auroc", "id_accuracy",
+    "kept.round_trips", "letters.aupr_out", "id_aurc", and over several seeds "letters.fpr95.std"
+    after each; a number that was not measured is left empty.
     """
-    layout = layout or full_layout(metrics)
+    layout = layout or csv_layout(metrics)
     columns = [column for group in layout.groups for column in group.columns]
     headings = [layout.subject.lower()]
     for column in columns:
-        name = ".".join(column.path).removeprefix("ood.").removeprefix("shifted.")
-        name = _csv_text(name)
+        within = column.path[0] in (*OOD, "shifted")
+        name = _csv_text(".".join(column.path[within:]))
         headings += [name, f"{name}.std"] if "std" in metrics else [name]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

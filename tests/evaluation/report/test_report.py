@@ -392,7 +392,7 @@ def some_results() -> page.RunResults:
     }
     results = {
         seed: {
-            row: measure(of[row], 0.9, ["letters"], list(page.KEPT))
+            row: measure(of[row], np.arange(60) > 53, ["letters"], list(page.KEPT))
             | {"shifted": {"blur": {"mean": 0.7 + 0.01 * i}, "mean": 0.7}}
             for i, row in enumerate(rows)
         }

@@ -47,6 +47,24 @@ def test_text_has_every_number_in_order(metrics):
     assert dream[-3:] == ["90.0", "93.0", "100.0"]
 
 
+def test_a_mean_follows_each_group_of_sets(metrics):
+    metrics["groups"] = {"ood": ["faces"], "near": ["letters"], "far": ["textures"]}
+    for i, entry in enumerate(metrics["methods"].values()):
+        entry["groups"] = {name: row(0.6 + i / 10) for name in metrics["groups"]}
+    order = ["faces", "mean of others", "letters", "near mean", "textures", "far mean"]
+    order += ["fashion mnist", "mean"]
+    titles = text_table(metrics, NAMES, width=400).splitlines()[0]
+    places = [re.search(rf"(?<!\w ){title}(?! mean)", titles).start() for title in order[:-1]]
+    assert places == sorted(places)
+    headings = markdown_table(metrics, NAMES).splitlines()[0].split(" | ")
+    assert headings[1:9] == order
+    lines = list(csv.DictReader(io.StringIO(csv_table(metrics))))
+    assert [line["near.fpr95"] for line in lines] == ["0.6", "0.7"]
+    assert [line["far.aupr_in"] for line in lines] == ["0.602", "0.702"]
+    latex = latex_table(metrics, NAMES)
+    assert all(f"{{c}}{{{title}}}" in latex for title in order)
+
+
 def test_text_fits_and_is_aligned(metrics):
     text = text_table(metrics, NAMES)
     assert max(map(len, text.splitlines())) <= 140
