@@ -73,12 +73,12 @@ def _nothing_left(most: float, least: float, too_sure: np.ndarray, too_unsure: n
     if not too_unsure.any():
         return (
             f"config.classifier.filter_confidence is {most}; it leaves out all {count} outliers: "
-            f"raise it, or sampling.scale"
+            f"raise it, or sampling.scale (with BOOD bood.step)"
         )
     if not too_sure.any():
         return (
             f"config.classifier.filter_least_confidence is {least}; it leaves out all {count} "
-            f"outliers: lower it, or sampling.scale"
+            f"outliers: lower it, or sampling.scale (with BOOD bood.step)"
         )
     return (
         f"config.classifier.filter_least_confidence is {least} and filter_confidence is {most}; "
