@@ -33,7 +33,7 @@ def get_config(machine: str = "accelerator") -> ConfigDict:
         affine_versions=0,
         mirrored=True,
     )
-    config.perceptual.update(arch="resnet18", width=32, batch_size=512, steps=3000)
+    config.perceptual.update(arch="resnet18", width=32, batch_size=512, steps=2500)
     config.autoencoder.update(
         channels=(48, 96, 96),  # 32×32×3 becomes 8×8×10
         latent_channels=10,
@@ -41,13 +41,13 @@ def get_config(machine: str = "accelerator") -> ConfigDict:
         kl_weight=3e-6,
         perceptual_weight=0.5,
         batch_size=256,
-        steps=8000,
+        steps=5500,
     )
     config.text_encoder.update(width=128, layers=3, heads=4, positions=16)
     config.unet.update(channels=(96, 128), attention=(True, True), layers=2, heads=4)
-    config.diffusion.update(batch_size=512, steps=30_000, average_decay=0.9995)
+    config.diffusion.update(batch_size=512, steps=9000, average_decay=0.9995)
     config.diffusion.optimizer.update(learning_rate=1e-3, warmup=0.03)
-    config.save_every = 1000
+    config.save_every = 5000
     if machine == "cpu":
         make_small(config)
     elif machine != "accelerator":
