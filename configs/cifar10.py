@@ -15,6 +15,12 @@ from ml_collections import ConfigDict
 
 from configs import base
 
+# Photographs of 32×32 pixels, each kind in a folder of its own: describable textures, natural and
+# city scenes, flowers, garments.
+FOLDERS = tuple(
+    f"{kind}=data/ood32/{kind}" for kind in ("textures", "scenes", "flowers", "clothing")
+)
+
 
 def get_config(size: str = "full") -> ConfigDict:
     config = base.get_config()
@@ -37,34 +43,49 @@ def get_config(size: str = "full") -> ConfigDict:
 
 
 def make_small(config: ConfigDict) -> None:
-    """What fits two CPU cores and no network."""
+    """What two CPU cores do in an hour, with the project's own generator of photographs."""
     config.name = "cifar10_small"
-    config.data.ood = ("textures", "faces", "letters", "fashion_mnist")
-    config.data.ood_count = 1000
-    config.save_every = 200
+    config.data.update(
+        ood=(),
+        near=("cifar100",),
+        far=(*FOLDERS, "faces", "letters", "fashion_mnist"),
+        tuning=("noise", "alphabets"),
+        auxiliary=("tiny_imagenet32",),
+        ood_count=2000,
+        workers=0,
+    )
+    config.save_every = 500
     config.eval_batch_size = 500
-    config.model.arch = "resnet8"
-    config.model.width = 16
-    config.model.stem = "stride2"
-    config.model.precision = "float32"
-    for training in (config.latent_space, config.classifier):
-        training.epochs = 3
-        training.batch_size = 128
-        training.optimizer.warmup = 0.1
-    config.sampling.candidates = 500
-    config.sampling.rounds = 4
-    config.inliers.rounds = 2
-    config.inliers.candidates = 500
-    config.inliers.images = 1000
-    config.generator.path = "dream_jax/miniature/weights/glyphs"
-    config.generator.revision = ""
-    config.generator.scheduler = "dpmsolver++"
-    config.generator.precision = "float32"
-    config.decoding.steps = 10
-    config.decoding.batch_size = 50
-    config.decoding.vae_batch_size = 25
-    config.decoding.outliers = 1000
-    config.decoding.by_name_test = 200
-    config.classifier.outlier_batch_size = 32
-    config.method_options.dream_ood.weight = 1.0
-    config.method_options.bood.weight = 1.0
+    config.model.update(arch="resnet8", width=64, stem="stride2", precision="float32")
+    config.latent_space.update(epochs=6, batch_size=128)
+    config.latent_space.optimizer.warmup = 0.1
+    config.sampling.update(k=200, candidates=1000, scale=0.1, rounds=6)
+    config.inliers.update(k=200, rounds=2, candidates=500, images=1000)
+    config.generator.update(
+        path="dream_jax/miniature/weights/photos",
+        revision="",
+        scheduler="dpmsolver++",
+        precision="float32",
+    )
+    config.decoding.update(
+        prompts=("a photo of the {name}",),
+        id_prompt="a photo of the {name}",
+        steps=15,
+        guidance=2.5,
+        batch_size=50,
+        vae_batch_size=25,
+        outliers=3000,
+        by_name=1000,
+        by_name_test=500,
+    )
+    config.classifier.update(
+        epochs=15,
+        batch_size=128,
+        outlier_batch_size=32,
+        round_trip_share=0.3,
+        by_name_share=0.1,
+        filter_confidence=0.95,
+    )
+    config.classifier.optimizer.warmup = 0.1
+    for row in ("dream_ood", "bood"):
+        config.method_options[row].weight = 1.0

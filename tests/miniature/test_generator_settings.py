@@ -1,5 +1,6 @@
 """The configuration of a generator's training is checked as a whole, and refused in one line."""
 
+import json
 import subprocess
 import sys
 
@@ -8,13 +9,14 @@ import toy as toy_module
 from ml_collections import ConfigDict
 from toy_fixtures import environment
 
-from configs import generator_glyphs, quickstart
+from configs import generator_glyphs, generator_photos, quickstart
 from dream_jax.checks import check as check_run
 from dream_jax.checks import rule_of
 from dream_jax.errors import UserError
+from dream_jax.files import read_json
 from dream_jax.generator_training import check
 from dream_jax.miniature.settings import TrainingSettings
-from dream_jax.settings import field_types
+from dream_jax.settings import as_dict, field_types
 
 TRAIN_GENERATOR = str(toy_module.REPOSITORY / "launch" / "train_generator.py")
 
@@ -57,14 +59,28 @@ def test_the_configuration_of_the_project_passes():
         ("world.image_size", 10**6, "at least 28 and at most 256"),
         ("world.image_size", 30, "a multiple of 4, because the 3 levels of config.autoencoder"),
         ("world.image_size", 36, "a multiple of 8, because"),
-        ("world.digit_prompt", "a handwritten digit", "{name} in it and no other braces"),
-        ("world.digit_prompt", "a {color} {name}", "{name} in it and no other braces"),
-        ("world.digit_prompt", "a {name", "{name} in it and no other braces"),
-        ("world.digit_prompt", "a {name!r}", "{name} in it and no other braces"),
-        ("world.glyph_prompt", "a {{name}}", "{name} in it and no other braces"),
-        ("world.glyph_prompt", "the {} {name}", "{name} in it and no other braces"),
-        ("world.glyph_prompt", 3, "{name} in it and no other braces"),
-        ("world.digit_versions", 0, "at least 1 and at most"),
+        ("world.id_prompts", ("a handwritten digit",), "{name} in each and no other braces"),
+        ("world.id_prompts", ("a {name}", "a {color} {name}"), "{name} in each and no other"),
+        ("world.id_prompts", ("a {name",), "{name} in each and no other braces"),
+        ("world.id_prompts", ("a {name!r}",), "{name} in each and no other braces"),
+        ("world.id_prompts", (), "a list of texts with {name}"),
+        ("world.id_prompts", "a {name}", "a list of texts with {name}"),
+        ("world.other_prompts", ("a {{name}}",), "{name} in each and no other braces"),
+        ("world.other_prompts", ("the {} {name}",), "{name} in each and no other braces"),
+        ("world.other_prompts", 3, "{name} in each and no other braces"),
+        ("world.affine_versions", -1, "at least 0 and at most"),
+        ("world.channels", 2, "one of 1, 3"),
+        ("world.channels", 3, "it must be 1 with config.world.others = 'glyphs'"),
+        ("world.id", "", "the name of an ID set"),
+        ("world.others", "", "glyphs or the name of a TFDS set with labels"),
+        ("world.mirrored", 1, "True or False"),
+        ("precision", "float16", "one of bfloat16, float32"),
+        ("perceptual.arch", "vgg", "one of resnet18"),
+        ("perceptual.steps", 0, "at least 1"),
+        ("perceptual.optimizer.warmup", 0.9999, "leave a step after the warm-up"),
+        ("autoencoder.latent_channels", 0, "at least 1 and at most"),
+        ("autoencoder.latent_channels", 8, "another number than the height of the latents"),
+        ("autoencoder.perceptual_weight", -1.0, "at least 0"),
         ("autoencoder.channels", (), "for each level"),
         ("autoencoder.channels", 16, "for each level"),
         ("autoencoder.channels", (16, 0), "for each level"),
@@ -114,6 +130,29 @@ def test_a_bad_value_is_named(field, value, allowed):
         assert f"config.{field} " in message or f"config.{field.split('.')[0]}" in message
 
 
+def test_affine_maps_need_grey_pictures():
+    config = generator_photos.get_config()
+    config.world.affine_versions = 2
+    assert "config.world.affine_versions = 2, which makes grey pictures" in refusal(config)
+
+
+@pytest.mark.parametrize("machine", ["accelerator", "cpu"])
+def test_the_configuration_for_photographs_passes(machine):
+    assert check(generator_photos.get_config(machine)).world.others == "tiny_imagenet32"
+
+
+@pytest.mark.parametrize("name", ["glyphs", "photos"])
+def test_the_weights_are_those_of_their_configuration(name):
+    """What is neutral, as how often a checkpoint is saved, may have been otherwise."""
+    config = {"glyphs": generator_glyphs, "photos": generator_photos}[name].get_config()
+    made = read_json(toy_module.REPOSITORY / f"dream_jax/miniature/weights/{name}/training.json")
+    now = json.loads(json.dumps(as_dict(check(config), TrainingSettings)))
+    for tree in (made, now):
+        for neutral in ("save_every", "wandb"):
+            tree.pop(neutral, None)
+    assert made == now
+
+
 def test_fields_and_sections_that_are_missing():
     for field in ("unet", "seed", "diffusion.steps"):
         config = generator_glyphs.get_config()
@@ -123,7 +162,7 @@ def test_fields_and_sections_that_are_missing():
 
 
 def test_a_configuration_of_another_program_is_called_one():
-    assert "none of the sections world, autoencoder" in refusal(quickstart.get_config())
+    assert "none of the sections world, perceptual, autoencoder" in refusal(quickstart.get_config())
     message = refusal(generator_glyphs.get_config(), check_run)
     assert "none of the sections data, model" in message and "configs/" in message
 

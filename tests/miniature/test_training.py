@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from slow import takes_a_minute
 
-from configs import generator_glyphs
+from configs import generator_glyphs, generator_photos
 from dream_jax.errors import UserError
 from dream_jax.files import read_json, write_json
 from dream_jax.generator.load import load_generator
@@ -30,11 +30,12 @@ def small_config():
 
 
 def small_world(config) -> World:
-    images = np.random.default_rng(0).random((20, 32, 32, 1)).astype(np.float32)
-    names = ("zero", "one")
-    digits = [config.digit_prompt.format(name=names[i % 2]) for i in range(10)]
-    glyphs = [config.glyph_prompt.format(name="black square")] * 10
-    return World(images, digits + glyphs, 10, names)
+    shape = (20, 32, 32, config.channels)
+    images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    names = ("zero", "one", "black square")
+    prompts = (*config.id_prompts[:1] * 2, config.other_prompts[0])
+    captions = [(p.format(name=n),) for p, n in zip(prompts, names, strict=True)]
+    return World(images, np.int32([0, 1] * 5 + [2] * 10), captions, 10, 2)
 
 
 @pytest.fixture
@@ -52,6 +53,24 @@ def refusal(config, workdir) -> str:
 
 def written(folder) -> dict:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@takes_a_minute
+def test_photographs_train_in_the_same_way(tmp_path, in_small):
+    """With a perceptual loss, mirror images and bfloat16."""
+    config = generator_photos.get_config("cpu")
+    config.precision = "bfloat16"
+    config.autoencoder.channels = (8, 8, 8)
+    config.text_encoder.width = 32
+    config.unet.update(channels=(32, 32), layers=1)
+    config.perceptual.update(width=8, steps=2, batch_size=4)
+    config.autoencoder.update(steps=2, batch_size=4)
+    config.diffusion.update(steps=2, batch_size=4)
+    generator = load_generator(str(run(config, tmp_path)))
+    assert generator.latent_shape == (10, 8, 8)
+    assert generator.pipeline.vae.config.in_channels == 3
+    for part in ("perceptual", "autoencoder", "diffusion"):
+        assert (tmp_path / part / "2").is_dir()
 
 
 @takes_a_minute
@@ -108,7 +127,7 @@ def test_interrupted_training_goes_on_and_writes_a_pipeline(tmp_path, in_small, 
 
 
 def test_settings_of_a_part_that_was_not_begun_may_change(tmp_path, in_small, monkeypatch):
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     for config in (small_config(), small_config()):
