@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accelerator_works import GUIDANCE, KNN_DIMENSION, ROUNDS, Sizes, cluster
+from benchmarks.accelerator_works import GUIDANCE, KNN_DIMENSION, ROUNDS, Sizes, cluster, pieces
 
 
 def _model(model: Any, sizes: Sizes, device: str) -> Any:
@@ -210,9 +210,9 @@ def in_turn(names: list[str], sizes: Sizes, device: str, seconds: float) -> Call
             return {"failed": reason(error)}
         memory = torch.cuda.max_memory_allocated() if device == "cuda" else None
         return {
-            "seconds": float(np.median(taken)),
+            "seconds": float(np.median(taken)) / pieces(name, sizes),
             "calls": len(taken),
-            "first_seconds": first,
+            "first_call_seconds": first,
             "memory": memory,
             "measuring": time.perf_counter() - begin,
         }
