@@ -63,7 +63,7 @@ def vae(sizes: Sizes, device: str) -> Callable[[], Any]:
 def _training(net: Any, shape, classes: int, sizes: Sizes, device: str) -> Callable[[], Any]:
     import torch
 
-    batch, size, steps = shape
+    _, batch, size, steps = shape
     net = net.train().to(device, memory_format=torch.channels_last)
     images = torch.rand((batch, 3, size, size), device=device)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -85,8 +85,9 @@ def _training(net: Any, shape, classes: int, sizes: Sizes, device: str) -> Calla
 
 def resnet34(sizes: Sizes, device: str) -> Callable[[], Any]:
     from benchmarks.rivals import ResNet
+    from dream_jax.models.resnet import ARCHITECTURES
 
-    net = ResNet((3, 4, 6, 3), 64, 3, 1, 100)
+    net = ResNet(ARCHITECTURES[sizes.resnet34[0]].stages, 64, 3, 1, 100)
     return _training(net, sizes.resnet34, 100, sizes, device)
 
 

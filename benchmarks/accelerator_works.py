@@ -30,7 +30,7 @@ class Sizes(NamedTuple):
       batch: images that are decoded at once.
       steps: denoising steps.
       precision: of the generator and the classifiers.
-      resnet34, resnet50: images in a training step, their size and the steps in one call.
+      resnet34, resnet50: network, images in a training step, their size, steps in one call.
       features, dimension, k, boundary, candidates: of the sampler, for one class.
       points, queries, neighbour: of the KNN score.
       attention: form of the UNet's, see `dream_jax.generator.attention`.
@@ -41,8 +41,8 @@ class Sizes(NamedTuple):
     batch: int = 16
     steps: int = 50
     precision: str = "bfloat16"
-    resnet34: tuple[int, int, int] = (512, 32, 4)
-    resnet50: tuple[int, int, int] = (256, 224, 2)
+    resnet34: tuple[str, int, int, int] = ("resnet34", 512, 32, 4)
+    resnet50: tuple[str, int, int, int] = ("resnet50", 256, 224, 2)
     features: int = 500
     dimension: int = 768
     k: int = 300
@@ -55,7 +55,20 @@ class Sizes(NamedTuple):
 
 
 SMALL = Sizes(
-    TINY, 4, 2, 2, "float32", (8, 8, 2), (4, 32, 1), 40, 16, 10, 5, 20, points=1000, neighbour=50
+    TINY,
+    4,
+    2,
+    2,
+    "float32",
+    ("resnet8", 8, 8, 2),
+    ("resnet50", 4, 32, 1),
+    40,
+    16,
+    10,
+    5,
+    20,
+    points=1000,
+    neighbour=50,
 )
 
 
@@ -185,7 +198,7 @@ def _decode_plainly(vae, params, latents):
     return vae.apply({"params": params}, latents, method=vae.decode).sample
 
 
-def _training(sizes: Sizes, arch: str, stem: str, classes: int, shape) -> Work:
+def _training(sizes: Sizes, stem: str, classes: int, shape: tuple[str, int, int, int]) -> Work:
     """Training steps as the project's loop makes them: cross-entropy, SGD with momentum."""
     import optax
 
@@ -193,7 +206,7 @@ def _training(sizes: Sizes, arch: str, stem: str, classes: int, shape) -> Work:
     from dream_jax.settings import ModelSettings
     from dream_jax.training.loop import Term, create_state, make_steps
 
-    batch, size, steps = shape
+    arch, batch, size, steps = shape
     model = build_model(ModelSettings(arch, 64, stem, sizes.precision), classes)
     variables = init_model(model, jax.random.key(0), (size, size, 3))
 
@@ -234,12 +247,12 @@ def _training(sizes: Sizes, arch: str, stem: str, classes: int, shape) -> Work:
 
 def resnet34(sizes: Sizes) -> Work:
     """Training of the CIFAR networks: as many ID images as outliers."""
-    return _training(sizes, "resnet34", "small", 100, sizes.resnet34)
+    return _training(sizes, "small", 100, sizes.resnet34)
 
 
 def resnet50(sizes: Sizes) -> Work:
     """Training of ImageNet's network."""
-    return _training(sizes, "resnet50", "imagenet", 1000, sizes.resnet50)
+    return _training(sizes, "imagenet", 1000, sizes.resnet50)
 
 
 def sampler(sizes: Sizes) -> Work:
