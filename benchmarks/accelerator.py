@@ -6,14 +6,16 @@ Stable Diffusion v1.4's parts with random weights in bfloat16, training of ResNe
 ResNet-50 (224×224), the outlier sampler, the KNN score, and 64 images decoded to PNG files. Nothing
 is downloaded. `--tiny` runs all of it in small sizes, also on a CPU. For each work:
 
-- the time of a call, the median of those that fit into `--seconds` after one that warms up;
+- the time of a step, a round or a batch: the median over the calls that fit into `--seconds`,
+  after one that warms up;
 - FLOP/s of a device by XLA's own count (`cost_analysis`) of the program as it is written, before
   compilation, as it counts nothing of what cuDNN and cuBLAS do; the KNN score's are those of its
   matrix product;
-- their share of the device's peak in bfloat16 without sparsity;
+- their share of the device's peak in bfloat16 without sparsity, where the work is in bfloat16;
 - the memory that the compiled program needs: arguments, results and temporaries;
 - PyTorch's time on the same device and its most memory, from a process of its own: bfloat16
-  (autocast in training), channels last, eager.
+  (autocast in training), channels last, eager. Its UNet step has no scheduler, its decoding
+  writes no files.
 
 A work that fails is shown with its reason, the others are measured, and the exit status is 1.
 """
@@ -34,27 +36,28 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs
 import jax
 import numpy as np
 
-from benchmarks.accelerator_works import IN_FLOAT32, SMALL, WORKS, Sizes
+from benchmarks.accelerator_works import IN_FLOAT32, SMALL, WORKS, Sizes, pieces
 from benchmarks.paired import RESULTS, InOwnProcess, environment
 from dream_jax.generator.attention import FORMS
 from dream_jax.training import devices
 
-# TFLOP/s in bfloat16 without sparsity, by what `device_kind` holds; the first that fits.
-# NVIDIA's data sheets of H100, H200 and A100 (SXM); Google Cloud's pages of each TPU.
+# TFLOP/s in bfloat16 without sparsity, by a part of `device_kind`; the first that is found counts.
 PEAKS = {
-    "H100": 989,
-    "H200": 989,
-    "A100": 312,
-    "TPU v4": 275,
-    "TPU v5 lite": 197,
+    "H100": 989,  # NVIDIA's data sheet of the H100, SXM; PCIe and NVL cards have less
+    "H200": 989,  # NVIDIA's data sheet of the H200, SXM
+    "A100": 312,  # NVIDIA's data sheet of the A100
+    "TPU v4": 275,  # Google Cloud's TPU documentation, as the rest
+    "TPU v5 lite": 197,  # v5e
     "TPU v5e": 197,
-    "TPU v5p": 459,
-    "TPU v5": 459,
+    "TPU v5": 459,  # v5p
 }
+OTHER_CARDS = ("PCIe", "NVL")  # whose peak is not that of SXM
 
 
 def peak_of(kind: str) -> float | None:
     """Returns a device's peak in TFLOP/s, or None if it is not known."""
+    if any(card in kind for card in OTHER_CARDS):
+        return None
     return next((peak for name, peak in PEAKS.items() if name in kind), None)
 
 
@@ -81,11 +84,12 @@ def measure(name: str, sizes: Sizes, seconds: float) -> dict[str, Any]:
         first, taken = time_calls(work.call, seconds, work.warm)
     except Exception as error:  # of any kind, memory above all; shown, and the next is measured
         return {"failed": reason(error)}
-    median = float(np.median(taken))
+    median = float(np.median(taken)) / pieces(name, sizes)
     figures = {
+        "title": work.title,
         "seconds": median,
         "calls": len(taken),
-        "first_seconds": first,
+        "first_call_seconds": first,
         "amount": work.amount,
         "unit": work.unit,
         "rate": work.amount / median,
@@ -126,27 +130,28 @@ def rivals(names: list[str], sizes: Sizes, seconds: float) -> Callable[[], dict]
     def call() -> dict:
         try:
             return run()
-        except (EOFError, BrokenPipeError):
+        except (EOFError, ConnectionError):
             return {"failed": "PyTorch's process has ended"}
 
     return call
 
 
 def significant(value: float | None, unit: str = "", scale: float = 1) -> str:
-    return "-" if value is None else f"{value / scale:.4g}{unit}"
+    """Returns a value in three digits, or a dash for None."""
+    return "-" if value is None else f"{value / scale:.3g}{unit}"
 
 
 def row(name: str, ours: dict, theirs: dict, peak: float | None) -> list[str]:
     """Returns a line of the table."""
     if "failed" in ours:
-        cells = [name, "failed", *"-----"]
+        cells = [name, "failed", *"----"]
     else:
         speed = ours["flops_per_second"]
         known = speed and peak and ours["bfloat16"]
         cells = [
-            name,
+            ours["title"],
             significant(ours["seconds"] * 1e3, " ms"),
-            f"{ours['rate']:.4g} {ours['unit']}/s",
+            f"{ours['rate']:.3g} {ours['unit']}/s",
             significant(speed, "", 1e12),
             f"{speed / peak / 1e12:.1%}" if known else "-",
             significant(ours["program_bytes"], " GB", 1e9),
@@ -155,7 +160,7 @@ def row(name: str, ours: dict, theirs: dict, peak: float | None) -> list[str]:
     ratio = f"{rival / ours['seconds']:.2f}×" if rival and "seconds" in ours else "-"
     failed = "failed" if "failed" in theirs else "-"
     return [
-        *cells[:6],
+        *cells,
         significant(rival * 1e3, " ms") if rival else failed,
         significant(theirs.get("memory"), " GB", 1e9),
         ratio,
@@ -166,10 +171,11 @@ HEADER = [
     *("work", "time", "rate", "TFLOP/s", "of peak", "memory"),
     *("PyTorch", "its memory", "PyTorch / ours"),
 ]
-WIDTHS = (13, 11, 23, 9, 8, 10, 11, 11, 15)
+WIDTHS = (40, 11, 22, 8, 8, 11, 11, 11, 15)
 
 
 def line(cells: list[str]) -> str:
+    """Returns cells as wide as their columns, the first to the left."""
     first, *rest = [f"{c:>{width}}" for c, width in zip(cells, WIDTHS, strict=True)]
     return " ".join([f"{first.strip():{WIDTHS[0]}}", *rest])
 
@@ -192,17 +198,17 @@ def flags() -> argparse.ArgumentParser:
     return made
 
 
+def sizes_of(args: argparse.Namespace) -> Sizes:
+    """Returns the sizes that the flags ask for."""
+    names = ("steps", "batch", "images", "precision", "attention")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return (SMALL if args.tiny else Sizes())._replace(**given)
+
+
 def main(arguments: list[str] | None = None) -> int:
     args = flags().parse_args(arguments)
-    given = {
-        name: getattr(args, name) for name in ("steps", "batch", "images", "precision", "attention")
-    }
-    sizes = (SMALL if args.tiny else Sizes())._replace(
-        **{name: value for name, value in given.items() if value is not None}
-    )
+    sizes = sizes_of(args)
     names = [name for name in WORKS if name in args.only]  # the decoding last
-    if jax.config.jax_compilation_cache_dir is None:  # the decoding runs what others compiled
-        jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="dream-jax-"))
     kind = jax.local_devices()[0].device_kind
     peak = args.peak or peak_of(kind)
     found = "left out" if args.no_rivals else rivals(names, sizes, args.seconds)
@@ -220,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
         **environment(),
     }
     print(line(HEADER), flush=True)
-    failed = False
+    whole = True
     for name in names:
         ours = measure(name, sizes, args.seconds)
         ours["bfloat16"] = sizes.precision == "bfloat16" and name not in IN_FLOAT32
@@ -230,13 +236,18 @@ def main(arguments: list[str] | None = None) -> int:
             for what in ("failed", "not_analysed", "missing"):
                 if what in figures:
                     print(f"  {who}, {what}: {figures[what]}", flush=True)
-            failed = failed or "failed" in figures or "not_analysed" in figures
+            whole = whole and "failed" not in figures and "not_analysed" not in figures
         result["works"][name] = {"dream_jax": ours, "PyTorch": theirs}
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(result, indent=2) + "\n")
-    return 1 if failed else 0
+    print(f"most memory in use on the first device: {significant(peak_memory(), ' GB', 1e9)}")
+    return 0 if whole else 1
 
 
 if __name__ == "__main__":
     devices.use_cores()
-    sys.exit(main())
+    if jax.config.jax_compilation_cache_dir is not None:
+        sys.exit(main())
+    with tempfile.TemporaryDirectory() as cache:  # a program is looked at after it was measured
+        jax.config.update("jax_compilation_cache_dir", cache)
+        sys.exit(main())

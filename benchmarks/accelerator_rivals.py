@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accelerator_works import GUIDANCE, KNN_DIMENSION, ROUNDS, Sizes, cluster
+from benchmarks.accelerator_works import GUIDANCE, KNN_DIMENSION, ROUNDS, Sizes, cluster, pieces
 
 
 def _model(model: Any, sizes: Sizes, device: str) -> Any:
@@ -63,7 +63,7 @@ def vae(sizes: Sizes, device: str) -> Callable[[], Any]:
 def _training(net: Any, shape, classes: int, sizes: Sizes, device: str) -> Callable[[], Any]:
     import torch
 
-    batch, size, steps = shape
+    _, batch, size, steps = shape
     net = net.train().to(device, memory_format=torch.channels_last)
     images = torch.rand((batch, 3, size, size), device=device)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -85,8 +85,9 @@ def _training(net: Any, shape, classes: int, sizes: Sizes, device: str) -> Calla
 
 def resnet34(sizes: Sizes, device: str) -> Callable[[], Any]:
     from benchmarks.rivals import ResNet
+    from dream_jax.models.resnet import ARCHITECTURES
 
-    net = ResNet((3, 4, 6, 3), 64, 3, 1, 100)
+    net = ResNet(ARCHITECTURES[sizes.resnet34[0]].stages, 64, 3, 1, 100)
     return _training(net, sizes.resnet34, 100, sizes, device)
 
 
@@ -210,9 +211,9 @@ def in_turn(names: list[str], sizes: Sizes, device: str, seconds: float) -> Call
             return {"failed": reason(error)}
         memory = torch.cuda.max_memory_allocated() if device == "cuda" else None
         return {
-            "seconds": float(np.median(taken)),
+            "seconds": float(np.median(taken)) / pieces(name, sizes),
             "calls": len(taken),
-            "first_seconds": first,
+            "first_call_seconds": first,
             "memory": memory,
             "measuring": time.perf_counter() - begin,
         }

@@ -30,7 +30,7 @@ class Sizes(NamedTuple):
       batch: images that are decoded at once.
       steps: denoising steps.
       precision: of the generator and the classifiers.
-      resnet34, resnet50: images in a training step, their size and the steps in one call.
+      resnet34, resnet50: network, images in a training step, their size, steps in one call.
       features, dimension, k, boundary, candidates: of the sampler, for one class.
       points, queries, neighbour: of the KNN score.
       attention: form of the UNet's, see `dream_jax.generator.attention`.
@@ -41,8 +41,8 @@ class Sizes(NamedTuple):
     batch: int = 16
     steps: int = 50
     precision: str = "bfloat16"
-    resnet34: tuple[int, int, int] = (512, 32, 4)
-    resnet50: tuple[int, int, int] = (256, 224, 2)
+    resnet34: tuple[str, int, int, int] = ("resnet34", 512, 32, 4)
+    resnet50: tuple[str, int, int, int] = ("resnet50", 256, 224, 2)
     features: int = 500
     dimension: int = 768
     k: int = 300
@@ -55,7 +55,20 @@ class Sizes(NamedTuple):
 
 
 SMALL = Sizes(
-    TINY, 4, 2, 2, "float32", (8, 8, 2), (4, 32, 1), 40, 16, 10, 5, 20, points=1000, neighbour=50
+    TINY,
+    4,
+    2,
+    2,
+    "float32",
+    ("resnet8", 8, 8, 2),
+    ("resnet50", 4, 32, 1),
+    40,
+    16,
+    10,
+    5,
+    20,
+    points=1000,
+    neighbour=50,
 )
 
 
@@ -63,13 +76,15 @@ class Work(NamedTuple):
     """A work that is ready to run.
 
     Attributes:
-      call: does it; JAX arrays that it returns are waited for.
-      amount, unit: of what is done in a call.
+      title: says what one of its pieces is, see `pieces`.
+      call: does all pieces; JAX arrays that it returns are waited for.
+      amount, unit: of what is done in a piece.
       warm: does a part of the work that compiles all of it; the whole if None.
-      flops: counts those of a call on a device.
+      flops: counts those of a piece on a device.
       memory: of the compiled program on a device, in bytes: arguments, results and temporaries.
     """
 
+    title: str
     call: Callable[[], Any]
     amount: float
     unit: str
@@ -122,6 +137,7 @@ def text_encoder(sizes: Sizes) -> Work:
     batch = devices.shard({"ids": ids, "embeddings": embeddings})
     given = decoder._params["text_encoder"], *devices.put((batch["ids"], batch["embeddings"]))
     return Work(
+        f"text encoder, {sizes.batch} prompts",
         lambda: decoder._encode(*given),
         sizes.batch,
         "prompts",
@@ -151,10 +167,11 @@ def unet(sizes: Sizes) -> Work:
     both = jax.ShapeDtypeStruct((1, 2 * noise.shape[1], *noise.shape[2:]), noise.dtype)
     contexts = jax.ShapeDtypeStruct((1, 2 * shape[1], *shape[2:]), states.dtype)
     return Work(
+        f"UNet step, {sizes.batch} images, guided",
         lambda: decoder._denoise(*given),
-        sizes.batch * sizes.steps,
-        "image steps",
-        flops=lambda: _count(evaluate, given[0], both, contexts) * sizes.steps,
+        sizes.batch,
+        "images",
+        flops=lambda: _count(evaluate, given[0], both, contexts),
         memory=lambda: _needed(decoder._denoise, *given),
     )
 
@@ -168,6 +185,7 @@ def vae(sizes: Sizes) -> Work:
     vae = made.pipeline.vae
     plain = functools.partial(_decode_plainly, vae)
     return Work(
+        f"VAE decoder, {sizes.batch} images",
         lambda: decoder._decode_latents(*given),
         sizes.batch,
         "images",
@@ -180,7 +198,7 @@ def _decode_plainly(vae, params, latents):
     return vae.apply({"params": params}, latents, method=vae.decode).sample
 
 
-def _training(sizes: Sizes, arch: str, stem: str, classes: int, shape) -> Work:
+def _training(sizes: Sizes, stem: str, classes: int, shape: tuple[str, int, int, int]) -> Work:
     """Training steps as the project's loop makes them: cross-entropy, SGD with momentum."""
     import optax
 
@@ -188,7 +206,7 @@ def _training(sizes: Sizes, arch: str, stem: str, classes: int, shape) -> Work:
     from dream_jax.settings import ModelSettings
     from dream_jax.training.loop import Term, create_state, make_steps
 
-    batch, size, steps = shape
+    arch, batch, size, steps = shape
     model = build_model(ModelSettings(arch, 64, stem, sizes.precision), classes)
     variables = init_model(model, jax.random.key(0), (size, size, 3))
 
@@ -217,23 +235,24 @@ def _training(sizes: Sizes, arch: str, stem: str, classes: int, shape) -> Work:
         return metrics
 
     return Work(
+        f"{arch} training step, {batch} of {size}×{size}",
         call,
-        steps * batch,
+        batch,
         "images",
         # XLA counts the body of the loop over the steps once.
-        flops=lambda: steps * program.lower({}, state, given).cost_analysis()["flops"],
+        flops=lambda: program.lower({}, state, given).cost_analysis()["flops"],
         memory=lambda: _needed(program, {}, state, given),
     )
 
 
 def resnet34(sizes: Sizes) -> Work:
     """Training of the CIFAR networks: as many ID images as outliers."""
-    return _training(sizes, "resnet34", "small", 100, sizes.resnet34)
+    return _training(sizes, "small", 100, sizes.resnet34)
 
 
 def resnet50(sizes: Sizes) -> Work:
     """Training of ImageNet's network."""
-    return _training(sizes, "resnet50", "imagenet", 1000, sizes.resnet50)
+    return _training(sizes, "imagenet", 1000, sizes.resnet50)
 
 
 def sampler(sizes: Sizes) -> Work:
@@ -247,8 +266,13 @@ def sampler(sizes: Sizes) -> Work:
     )  # fmt: skip
     features = cluster(sizes.features, sizes.dimension)
     key = jax.random.key(0)
-    candidates = ROUNDS * sizes.boundary * sizes.candidates
-    return Work(lambda: sample_embeddings(features, key, settings), candidates, "candidates")
+    candidates = sizes.boundary * sizes.candidates
+    return Work(
+        f"sampler round, k = {sizes.k}",
+        lambda: sample_embeddings(features, key, settings),
+        candidates,
+        "candidates",
+    )
 
 
 def cluster(count: int, dimension: int) -> np.ndarray:
@@ -269,6 +293,7 @@ def knn(sizes: Sizes) -> Work:
     points = jax.jit(vectors, static_argnums=(0, 1))(0, sizes.points)
     queries = jax.jit(vectors, static_argnums=(0, 1))(1, sizes.queries)
     return Work(
+        f"KNN score among {sizes.points:,}, k = {sizes.neighbour}",
         lambda: knn_score(queries, points, sizes.neighbour),
         sizes.queries,
         "queries",
@@ -293,8 +318,13 @@ def decoding(sizes: Sizes) -> Work:
                     done += 1
         assert done == count
 
-    whole = functools.partial(decode, sizes.images)
-    return Work(whole, sizes.images, "images", warm=functools.partial(decode, sizes.batch))
+    return Work(
+        f"{sizes.images} images by {sizes.steps} steps, to files",
+        functools.partial(decode, sizes.images),
+        sizes.images,
+        "images",
+        warm=functools.partial(decode, sizes.batch),
+    )
 
 
 WORKS: dict[str, Callable[[Sizes], Work]] = {
@@ -307,4 +337,13 @@ WORKS: dict[str, Callable[[Sizes], Work]] = {
     "unet": unet,
     "decoding": decoding,
 }
+
+
+def pieces(name: str, sizes: Sizes) -> int:
+    """Returns how many equal pieces a call of a work has: steps or rounds."""
+    steps = {"unet": sizes.steps, "sampler": ROUNDS}
+    steps |= {"resnet34": sizes.resnet34[-1], "resnet50": sizes.resnet50[-1]}
+    return steps.get(name, 1)
+
+
 IN_FLOAT32 = ("knn", "sampler")

@@ -17,75 +17,21 @@ steps of DDIM at 64×64 latents. Prints and writes to `benchmarks/results/full_s
 import argparse
 import functools
 import json
-import os
 import resource
 import time
-
-os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from diffusers import FlaxAutoencoderKL, FlaxStableDiffusionPipeline, FlaxUNet2DConditionModel
-from transformers import CLIPTextConfig, FlaxCLIPTextModel
 
+from benchmarks.architectures import NOISE, V1_4, build
 from benchmarks.paired import RESULTS, environment
 from dream_jax.generator.load import PRECISIONS
 from dream_jax.generator.schedulers import make_scheduler
 from dream_jax.generator.stable_diffusion import decode_latents, denoise, draw_noise, encode_prompts
 from dream_jax.training import devices
 
-TOKENS, WIDTH, LATENTS, STEPS, GUIDANCE = 77, 768, 64, 2, 7.5
-CHANNELS = (320, 640, 1280, 1280)
-TEXT_ENCODER = {
-    "vocab_size": 49408,
-    "hidden_size": WIDTH,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "max_position_embeddings": TOKENS,
-    "hidden_act": "quick_gelu",
-}
-UNET = {
-    "sample_size": LATENTS,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": CHANNELS,
-    "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
-    "layers_per_block": 2,
-    "attention_head_dim": 8,
-    "cross_attention_dim": WIDTH,
-}
-VAE = {
-    "sample_size": 8 * LATENTS,
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "latent_channels": 4,
-    "norm_num_groups": 32,
-    "scaling_factor": 0.18215,
-}
-NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-
-
-def build(dtype: np.dtype) -> tuple[FlaxStableDiffusionPipeline, dict, dict]:
-    """(pipeline, parameter shapes per part, the scheduler's state), with nothing drawn yet."""
-    text_encoder = FlaxCLIPTextModel(CLIPTextConfig(**TEXT_ENCODER), dtype=dtype, _do_init=False)
-    unet = FlaxUNet2DConditionModel(**UNET, dtype=dtype)
-    vae = FlaxAutoencoderKL(**VAE, dtype=dtype)
-    scheduler, state = make_scheduler("ddim", NOISE)
-    shapes = {
-        "text_encoder": text_encoder.params_shape_tree,
-        "unet": jax.eval_shape(unet.init_weights, jax.random.key(0)),
-        "vae": jax.eval_shape(vae.init_weights, jax.random.key(0)),
-    }
-    pipeline = FlaxStableDiffusionPipeline(
-        vae, text_encoder, None, unet, scheduler, safety_checker=None, feature_extractor=None
-    )
-    return pipeline, shapes, state
+STEPS, GUIDANCE = 2, 7.5
 
 
 def draw(shapes: dict, dtype: np.dtype, rng: np.random.Generator) -> dict:
@@ -142,7 +88,8 @@ def main():
     dtype = jnp.dtype(flags.parse_args().precision)
     jax.config.update("jax_num_cpu_devices", 1)  # each device holds the whole model
     rng = np.random.default_rng(0)
-    pipeline, shapes, state = build(dtype)
+    pipeline, shapes = build(V1_4, dtype)
+    scheduler, state = make_scheduler("ddim", NOISE)
     state = devices.put(jax.tree.map(lambda a: np.asarray(a)[None], state))
     parts, begin = {}, time.perf_counter()
 
@@ -167,8 +114,10 @@ def main():
         return result
 
     print(f"{'':34}{'parameters':>11}{'one run':>16}{'time':>11}{'program':>12}{'peak':>12}")
-    ids = devices.put(rng.integers(0, TEXT_ENCODER["vocab_size"], (1, 2, TOKENS), np.int32))
-    own = devices.put(np.zeros((1, 2, WIDTH), np.float32))
+    ids = devices.put(
+        rng.integers(0, V1_4.text_encoder["vocab_size"], (1, 2, V1_4.tokens), np.int32)
+    )
+    own = devices.put(np.zeros((1, 2, V1_4.text_encoder["hidden_size"]), np.float32))
     encode = functools.partial(encode_prompts, pipeline)
     states = part(
         "text_encoder",
@@ -190,9 +139,7 @@ def main():
         ).sample
 
     both = jax.ShapeDtypeStruct((1, 2, *noise.shape[2:]), noise.dtype)
-    run = functools.partial(
-        denoise, pipeline, scheduler=pipeline.scheduler, steps=STEPS, guidance=GUIDANCE
-    )
+    run = functools.partial(denoise, pipeline, scheduler=scheduler, steps=STEPS, guidance=GUIDANCE)
     latents = part(
         "unet",
         f"UNet, {STEPS} steps with guidance",

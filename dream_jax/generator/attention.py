@@ -2,15 +2,17 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from dream_jax.generator import cpu_attention
 
 AUTO = "auto"
+SCORES_AT_ONCE = 2**31  # bytes of float32 scores; Stable Diffusion v1.4 has 512 MB an image
 # diffusers: its own layer; cpu: `cpu_attention`; xla and cudnn: `jax.nn.dot_product_attention`.
 FORMS = ("diffusers", "cpu", "xla", "cudnn")
 
@@ -36,6 +38,37 @@ def best_form(platform: str, capability: str, dtype: Any, head_width: int) -> st
     widest = 256 if version >= 9 else 128
     offered = version >= 8 and head_width <= widest and head_width % 8 == 0
     return "cudnn" if offered else "xla"
+
+
+def cudnn_attention(
+    queries: Float[Array, "n positions heads d"],
+    keys: Float[Array, "n others heads d"],
+    values: Float[Array, "n others heads d"],
+    scale: float,
+) -> Float[Array, "n positions heads d"]:
+    """Returns softmax(scale · q kᵀ) v by cuDNN's flash attention, which writes no scores."""
+    return jax.nn.dot_product_attention(queries, keys, values, scale=scale, implementation="cudnn")
+
+
+def xla_attention(
+    queries: Float[Array, "n positions heads d"],
+    keys: Float[Array, "n others heads d"],
+    values: Float[Array, "n others heads d"],
+    scale: float,
+) -> Float[Array, "n positions heads d"]:
+    """Returns softmax(scale · q kᵀ) v with a float32 softmax, some images at a time.
+
+    The scores of those images take `SCORES_AT_ONCE` bytes, unless one image alone has more.
+    """
+
+    def one(parts: tuple[Array, Array, Array]) -> Float[Array, "positions heads d"]:
+        return jax.nn.dot_product_attention(*parts, scale=scale, implementation="xla")
+
+    count, positions, heads, _ = queries.shape
+    at_once = max(1, SCORES_AT_ONCE // (4 * heads * positions * keys.shape[1]))
+    if at_once >= count:
+        return one((queries, keys, values))
+    return jax.lax.map(one, (queries, keys, values), batch_size=at_once)
 
 
 @contextlib.contextmanager
@@ -75,8 +108,7 @@ def _attend(
         out = layer.reshape_batch_dim_to_heads(made)
     else:
         queries, keys, values = (part.reshape(*part.shape[:2], layer.heads, -1) for part in parts)
-        made = jax.nn.dot_product_attention(
-            queries, keys, values, scale=layer.scale, implementation=cast(Any, form)
-        )
+        attend = cudnn_attention if form == "cudnn" else xla_attention
+        made = attend(queries, keys, values, layer.scale)
         out = made.reshape(hidden.shape[0], hidden.shape[1], -1)
     return layer.dropout_layer(layer.proj_attn(out), deterministic=deterministic)

@@ -1,10 +1,14 @@
 """Which form the UNet's attention takes, and that each is that of diffusers' own layer."""
 
+import math
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dream_jax.generator import attention as module
 from dream_jax.generator.attention import FORMS, attention_form, best_form
 
 
@@ -55,6 +59,22 @@ def test_diffusers_layer_is_reached_and_unchanged(form, context_width):
     assert ours.as_text() != theirs.as_text()
     given = variables, x, context
     np.testing.assert_allclose(ours.compile()(*given), theirs.compile()(*given), atol=1e-5)
+
+
+@pytest.mark.parametrize("images", [2, 3, 7])
+def test_scores_of_a_few_images_at_a_time(monkeypatch, images):
+    """Of seven images: the same results, and no larger array than the scores that are allowed."""
+    heads, positions, others = 2, 16, 64
+    rng = np.random.default_rng(0)
+    shapes = [(7, count, heads, 4) for count in (positions, others, others)]
+    parts = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    expected = jax.nn.dot_product_attention(*parts, scale=0.7, implementation="xla")
+    scores = images * heads * positions * others
+    monkeypatch.setattr(module, "SCORES_AT_ONCE", 4 * scores)
+    program = jax.jit(lambda *parts: module.xla_attention(*parts, 0.7))
+    np.testing.assert_allclose(program(*parts), expected, atol=1e-6)
+    arrays = re.findall(r"tensor<([0-9x]+)xf32>", program.lower(*parts).as_text())
+    assert max(math.prod(map(int, array.split("x"))) for array in arrays) == scores
 
 
 def test_norms_and_softmax_are_float32_in_bfloat16():
