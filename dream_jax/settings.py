@@ -35,7 +35,7 @@ NEUTRAL = "neutral"
 # were. Records do not hold them at these values, and a configuration without them has these.
 LATER: Mapping[str, Any] = {
     **{"data.near": (), "data.far": ()},
-    **{"data.train_list": "", "data.test_list": ""},
+    **{"data.train_list": "", "data.test_list": "", "data.full_spectrum": False},
 }
 
 Count = Annotated[int, whole(1)]
@@ -74,6 +74,7 @@ class DataSettings:
     shifted: Annotated[
         tuple[str, ...], sets("names of shifted test sets of the ID classes, or empty")
     ]
+    full_spectrum: bool
     tuning: Annotated[
         tuple[str, ...], sets("names of OOD sets to choose hyper-parameters by, or empty")
     ]
