@@ -32,7 +32,7 @@ from dream_jax.rules import (
 # or that says where something lies, of which records hold a fingerprint (see `origins`).
 NEUTRAL = "neutral"
 # Fields that were added when there were runs already, with the values that leave results as they
-# were. Records do not hold them at these values, and a configuration without them has these.
+# were. Records do not hold them at these values, and a run whose config.json lacks them has these.
 LATER: Mapping[str, Any] = {
     **{"data.near": (), "data.far": ()},
     **{"data.train_list": "", "data.test_list": "", "data.full_spectrum": False},

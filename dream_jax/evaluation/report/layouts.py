@@ -173,6 +173,8 @@ def openood_layout(metrics: Mapping, names: Mapping[str, str] | None = None) -> 
         for key, entry in entries.items()
         if entry.get("groups") and "fpr95_out" in entry["ood"]["mean"]
     ]
+    if not rows:
+        return Layout([], [], [])
     groups = [Group(title, _openood_columns(place)) for title, place in _places(metrics, names)]
     return Layout([*groups, Group("ID", [_ACCURACY])], rows, [LEGEND_OPENOOD])
 
@@ -180,6 +182,8 @@ def openood_layout(metrics: Mapping, names: Mapping[str, str] | None = None) -> 
 def spectrum_layout(metrics: Mapping, names: Mapping[str, str] | None = None) -> Layout:
     """Means without and with the shifted sets as ID images; no rows where that was not measured."""
     rows = [key for key, entry in metrics["methods"].items() if FULL in entry]
+    if not rows:
+        return Layout([], [], [])
     groups = []
     for title, place in _places(metrics, names):
         if place[0] == "groups" or place == ("ood", "mean"):
