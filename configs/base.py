@@ -63,6 +63,9 @@ def data() -> ConfigDict:
     data.near = ()
     data.far = ()
     data.shifted = ()  # the ID classes with another look: corruptions, TFDS sets, name=...
+    # Whether all is measured a second time with the shifted sets as ID images, as a detector should
+    # take them: OpenOOD's full spectrum.
+    data.full_spectrum = False
     # OOD sets by which launch/tune.py chooses settings, and launch/ablate.py compares variants;
     # never reported in the table of results.
     data.tuning = ()

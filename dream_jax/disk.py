@@ -130,6 +130,8 @@ def _evaluations(settings: Settings, rows: Sequence[Row], sizes: Sizes) -> dict[
     """Returns the bytes of each classifier's scores."""
     data = settings.data
     images = 2 * sizes.test + len(ood_names(data)) * data.ood_count + settings.decoding.by_name_test
+    if data.full_spectrum:  # corruptions have five strengths
+        images += 5 * sizes.test * len(data.shifted)
     found: dict[str, int] = {}
     for row in rows:
         for seed in settings.seeds or (settings.seed,):

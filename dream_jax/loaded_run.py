@@ -333,8 +333,11 @@ def _columns(entry: Mapping[str, Any]) -> list[tuple[tuple[str, str], float]]:
     """Returns the columns of a row's entry in metrics.json with their numbers."""
     found = []
     for name, number in flatten(entry).items():
+        if name.startswith("full_spectrum."):
+            continue
         group, *rest = name.split(".") if "." in name else name.split("_", 1)
         if group in ("ood", "groups"):  # a set's name may have dots
             group, rest = ".".join(rest[:-1]), rest[-1:]
         found.append(((group, ".".join(rest)), number))
-    return found
+    full = _columns(entry["full_spectrum"]) if "full_spectrum" in entry else []
+    return found + [((f"full spectrum: {of}", measure), number) for (of, measure), number in full]

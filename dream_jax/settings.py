@@ -32,10 +32,10 @@ from dream_jax.rules import (
 # or that says where something lies, of which records hold a fingerprint (see `origins`).
 NEUTRAL = "neutral"
 # Fields that were added when there were runs already, with the values that leave results as they
-# were. Records do not hold them at these values, and a configuration without them has these.
+# were. Records do not hold them at these values, and a run whose config.json lacks them has these.
 LATER: Mapping[str, Any] = {
     **{"data.near": (), "data.far": ()},
-    **{"data.train_list": "", "data.test_list": ""},
+    **{"data.train_list": "", "data.test_list": "", "data.full_spectrum": False},
 }
 
 Count = Annotated[int, whole(1)]
@@ -74,6 +74,7 @@ class DataSettings:
     shifted: Annotated[
         tuple[str, ...], sets("names of shifted test sets of the ID classes, or empty")
     ]
+    full_spectrum: bool
     tuning: Annotated[
         tuple[str, ...], sets("names of OOD sets to choose hyper-parameters by, or empty")
     ]

@@ -87,7 +87,14 @@ def candidate_run(
         settings,
         methods=(row.key,),
         seeds=(seed,),
-        data=replace(settings.data, ood=settings.data.tuning, near=(), far=(), shifted=()),
+        data=replace(
+            settings.data,
+            ood=settings.data.tuning,
+            near=(),
+            far=(),
+            shifted=(),
+            full_spectrum=False,
+        ),
         method_options=with_options(settings.method_options, row.key, options),
     )
     name = ",".join(f"{setting}={value}" for setting, value in options.items())

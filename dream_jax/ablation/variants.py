@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import config_path
 
 from dream_jax.checks import check
+from dream_jax.data.groups import on_tuning_sets
 from dream_jax.errors import UserError
 from dream_jax.origins import ORIGINS
 from dream_jax.rows import ALL, pair
@@ -22,8 +23,8 @@ FIELD = "config.ablation.variants"
 # What all variants have in common, for otherwise their numbers could not be compared.
 COMMON = (
     *("name", "seeds", "methods", "data.id", "data.folder", "data.class_names"),
-    *("data.ood", "data.near", "data.far", "data.ood_count", "data.shifted", "data.tuning"),
-    *("tuning", "ablation.seeds", "ablation.variants"),
+    *("data.ood", "data.near", "data.far", "data.ood_count", "data.shifted"),
+    *("data.full_spectrum", "data.tuning", "tuning", "ablation.seeds", "ablation.variants"),
 )
 # What does not count for a variant's folder: seeds can be added, and others say what is compared.
 _OUTSIDE = ("name", "seeds", "tuning", "ablation")
@@ -176,5 +177,4 @@ def _settings(config: ConfigDict, of_all: Settings) -> Settings:
         own.methods = (row,)
         own.seeds = of_all.ablation.seeds or of_all.seeds or (of_all.seed,)
     found = check(own)
-    measured = replace(found.data, ood=found.data.tuning, near=(), far=(), shifted=())
-    return replace(found, data=measured)
+    return replace(found, data=on_tuning_sets(found.data))

@@ -4,6 +4,7 @@ Benchmarks such as OpenOOD report the means of near and of far sets, for the two
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from dream_jax.data.registry import set_title
 from dream_jax.settings import DataSettings
@@ -14,6 +15,11 @@ GROUPS = ("ood", "near", "far")  # fields of `data`, in the order of tables
 def ood_names(data: DataSettings) -> tuple[str, ...]:
     """Returns the names of all OOD sets to test on, group after group."""
     return tuple(name for group in GROUPS for name in getattr(data, group))
+
+
+def on_tuning_sets(data: DataSettings) -> DataSettings:
+    """Returns the settings of a run that is measured on the sets to tune on, and on no others."""
+    return replace(data, ood=data.tuning, near=(), far=(), shifted=(), full_spectrum=False)
 
 
 def groups_of(data: DataSettings, measured: Collection[str]) -> dict[str, list[str]]:

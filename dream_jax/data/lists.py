@@ -28,7 +28,7 @@ LARGEST = 2**31 - 1  # of the labels
 LINE = re.compile(r"(.*\S)\s+(-?[0-9]{1,10})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageList:
     """The lines of a list.
 
@@ -143,14 +143,18 @@ def fingerprint(file: str, folder: str) -> dict[str, Any]:
     return of_files(root, there) | {key: own[key] for key in ("list contents",)}
 
 
-def files(file: str, folder: str) -> set[str]:
+def files(file: str, folder: str) -> frozenset[str]:
     """Returns where the images of a list are; none if it is not on this machine."""
     try:
-        names = read_list(file).names
+        found = read_list(file)
     except DataUnavailable:
-        return set()
-    root = os.path.realpath(os.path.expanduser(folder))
-    return {os.path.normpath(os.path.join(root, name)) for name in names}
+        return frozenset()
+    return _files(found, os.path.realpath(os.path.expanduser(folder)))
+
+
+@lru_cache(maxsize=16)  # each list of a configuration is compared with all others
+def _files(found: ImageList, root: str) -> frozenset[str]:
+    return frozenset(os.path.normpath(os.path.join(root, name)) for name in found.names)
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,11 @@ def check_sets(data: DataSettings) -> None:
     for field in (*USES, "shifted"):
         _check_titles(field, getattr(data, field), reserved)
     _check_groups(data)
+    if data.full_spectrum and not data.shifted:
+        raise UserError(
+            "config.data.shifted is (); with config.data.full_spectrum = True it must name sets "
+            "that join the ID images"
+        )
 
 
 def _check_places(data: DataSettings) -> None:

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from configs import quickstart
 from dream_jax.checks import check
-from dream_jax.data.groups import groups_of, ood_names
+from dream_jax.data.groups import groups_of, on_tuning_sets, ood_names
 from dream_jax.errors import UserError
 from dream_jax.evaluation.evaluators.ood import use_of
 
@@ -38,7 +38,9 @@ def test_one_group_is_none():
 def test_sets_to_tune_on_are_told_from_no_ood_sets():
     settings = check(config(ood=(), near=("letters",), tuning=()))
     assert use_of(settings) == "OOD"
-    data = dataclasses.replace(settings.data, ood=("noise",), near=(), tuning=("noise",))
+    tuned = dataclasses.replace(settings.data, tuning=("noise",))
+    data = on_tuning_sets(tuned)
+    assert (data.ood, data.near) == (("noise",), ())
     assert use_of(dataclasses.replace(settings, data=data)) == "tuning"
 
 
@@ -56,6 +58,7 @@ def test_sets_to_tune_on_are_told_from_no_ood_sets():
         ({"ood": (), "near": ("near=x",)}, ["data.near", "'near'"]),
         ({"ood": ("far=x",), "near": ("letters",)}, ["data.ood", "'far'"]),
         ({"ood": (), "near": (1,)}, ["data.near", "(1,)"]),
+        ({"full_spectrum": True}, ["data.shifted is ()", "full_spectrum"]),
     ],
 )
 def test_refused_in_one_line(data, said):

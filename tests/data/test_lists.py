@@ -12,6 +12,7 @@ from dream_jax.checks import check
 from dream_jax.data import lists, registry, shifted
 from dream_jax.data.image_sets import DataOptions
 from dream_jax.errors import DataUnavailable, UserError
+from dream_jax.rules import place_parts
 
 # Name → (grey value, label); folders of classes, in an order that is not that of the names.
 TRAIN = {"cat/1.png": (10, 0), "bird of prey/2.png": (20, 1), "cat/3.png": (30, 0)}
@@ -213,3 +214,17 @@ def test_home_folder_in_both_parts(monkeypatch, data, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     config = configured(data, tmp_path, near=("tin=~/others.txt@~/images",))
     assert check(config).data.near == (f"tin={tmp_path}/others.txt@{tmp_path}/images",)
+
+
+@pytest.mark.parametrize(
+    ("place", "parts"),
+    [
+        ("a/list.txt@b", ("a/list.txt", "b")),
+        ("a/list.txt", ("", "a/list.txt")),
+        ("a@b", ("", "a@b")),
+        ("list.txt@", ("", "list.txt@")),
+        (".txt@b", ("", ".txt@b")),
+    ],
+)
+def test_places_are_folders_or_lists(place, parts):
+    assert place_parts(place) == parts

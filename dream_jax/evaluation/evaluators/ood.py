@@ -4,7 +4,7 @@ Decoded images of the ID classes are scored too. A detector that has not learned
 traces scores them like real ones.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,7 @@ from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.images import Images
 from dream_jax.data.registry import check_available, load_for, set_title
 from dream_jax.errors import UserError
+from dream_jax.evaluation.full_spectrum import NAME, Scorer, score_shifted
 from dream_jax.evaluation.metrics import METRICS
 from dream_jax.files import write_json, write_npz
 from dream_jax.results import Row, place, stage_of
@@ -25,7 +26,11 @@ from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
 
-READS = (*ID_FIELDS, *(f"data.{group}" for group in GROUPS), "data.ood_count")
+READS = (
+    *ID_FIELDS,
+    *(f"data.{group}" for group in GROUPS),
+    *("data.ood_count", "data.full_spectrum"),
+)
 # Decoded images of the ID classes: their name in results → the stage that made them.
 KEPT = {"round_trips": "round trips test", "sampled_by_name": "decode by_name_test"}
 
@@ -47,7 +52,7 @@ def _stage(settings: Settings, rows: tuple[Row, ...], training: str, seed: int) 
         stage_of("evaluate", training, seed, settings.seed),
         "evaluate",
         f"evaluation/{place(training, seed, settings.seed)}",
-        READS,
+        (*READS, *(["data.shifted"] if settings.data.full_spectrum else [])),
         partial(make, rows=own, seed=seed, use=use),
         (stage_of("train", training, seed, settings.seed), *KEPT.values()),
         options | {"rows": [row.key for row in own], "seed": seed},
@@ -95,12 +100,15 @@ def ood_sets(work: Work, use: str) -> dict[str, Images]:
 def make(work: Work, rows: Sequence[Row], seed: int, use: str) -> None:
     """Writes the scores of every row on every set, and their measures as results.json.
 
-    predictions.npz has the class of every image, by sets, and labels.npz those of ID images.
+    predictions.npz has the class of every image, by sets, and labels.npz those of ID images. With
+    the full spectrum, all is measured with the shifted sets too, and they have the same files.
     """
     sets = test_sets(work, use)
     classifier = work.run.classifier(rows[0].training, seed)
     scorer = classifier.fit({row.key: (row.detector, row.options) for row in rows}, work.train)
     by_row, predictions = score_sets(scorer, sets)
+    full = work.settings.data.full_spectrum
+    shifted = score_shifted(work, scorer, [row.key for row in rows]) if full else None
     if not hosts.is_main():
         return
     wrong = predictions["id"] != work.test.labels
@@ -109,8 +117,16 @@ def make(work: Work, rows: Sequence[Row], seed: int, use: str) -> None:
     titles, results = [*available(work, use)], {}
     groups = groups_of(work.settings.data, titles)
     for row in rows:
-        write_npz(work.folder / f"scores_{row.detector}.npz", **by_row[row.key])
-        results[row.key] = measure(by_row[row.key], wrong, titles, [*KEPT], groups)
+        own = by_row[row.key]
+        write_npz(work.folder / f"scores_{row.detector}.npz", **own)
+        results[row.key] = measure(own, wrong, titles, [*KEPT], groups)
+        if shifted:
+            write_npz(work.folder / NAME / f"scores_{row.detector}.npz", **shifted.by_row[row.key])
+            joined, misread = shifted.joined(row.key, own["id"], wrong)
+            results[row.key][NAME] = measure(own | {"id": joined}, misread, titles, [], groups)
+    if shifted:
+        write_npz(work.folder / NAME / "predictions.npz", **shifted.predictions)
+        write_npz(work.folder / NAME / "labels.npz", **shifted.labels)
     write_json(work.folder / "results.json", results)
 
 
@@ -122,9 +138,6 @@ def test_sets(work: Work, use: str) -> dict[str, Images]:
         "round_trips": work.run.round_trips("test"),
         "sampled_by_name": work.run.decoded("by_name_test")[0],
     }
-
-
-Scorer = Callable[[Images], tuple[Float[np.ndarray, "n classes"], dict[str, np.ndarray]]]
 
 
 def score_sets(
@@ -178,7 +191,10 @@ def measure(
     entry: dict[str, Any] = {
         "id_accuracy": float(np.mean(~wrong)),
         "id_aurc": risk_coverage_area(scores["id"], wrong),
-        "kept": {name: fraction_kept(scores["id"], scores[name]) for name in kept},
+    }
+    if kept:
+        entry["kept"] = {name: fraction_kept(scores["id"], scores[name]) for name in kept}
+    entry |= {
         "ood": per_set | {"mean": mean_over_sets(per_set)},
     }
     if groups:

@@ -16,6 +16,7 @@ LEGEND_OPENOOD = (
     "lower is better; all others: higher is better. AUPR-in and AUPR-out: areas by trapezoids, "
     "with ID and with OOD as the positive class."
 )
+LEGEND_SPECTRUM = "Full: the shifted test sets of the ID classes count as ID images."
 LEGEND_KEPT = (
     "Kept: decoded ID images (autoencoder round trips; images sampled by plain class name) that "
     "pass the threshold keeping 95 % of real ones."
@@ -28,6 +29,7 @@ LEGEND_SHIFTED = (
 
 # What an entry of metrics.json has of OOD sets and their mean, and of groups of them.
 OOD = ("ood", "groups")
+FULL = "full_spectrum"  # all of it, with shifted sets as ID images
 GROUP_MEANS = {"ood": "mean of others", "near": "near mean", "far": "far mean"}
 GROUP_TITLES = {"ood": "other OOD sets", "near": "near OOD sets", "far": "far OOD sets"}
 
@@ -152,9 +154,12 @@ def csv_layout(metrics: Mapping) -> Layout:
     layout = full_layout(metrics)
     places = [place for _, place in _places(metrics, None)]
     more = [Column(name, (*place, name)) for place in places for name in OTHER_MEASURES]
+    more.append(Column("AURC", ("id_aurc",)))
+    columns = [column for group in layout.groups for column in group.columns]
+    full = [column._replace(path=(FULL, *column.path)) for column in (*columns, *more)]
     measured = [
         column
-        for column in (*more, Column("AURC", ("id_aurc",)))
+        for column in (*more, *full)
         if any(column.value(entry) is not None for entry in metrics["methods"].values())
     ]
     return layout._replace(groups=[*layout.groups, *(Group("", [column]) for column in measured)])
@@ -168,8 +173,25 @@ def openood_layout(metrics: Mapping, names: Mapping[str, str] | None = None) -> 
         for key, entry in entries.items()
         if entry.get("groups") and "fpr95_out" in entry["ood"]["mean"]
     ]
+    if not rows:
+        return Layout([], [], [])
     groups = [Group(title, _openood_columns(place)) for title, place in _places(metrics, names)]
     return Layout([*groups, Group("ID", [_ACCURACY])], rows, [LEGEND_OPENOOD])
+
+
+def spectrum_layout(metrics: Mapping, names: Mapping[str, str] | None = None) -> Layout:
+    """Means without and with the shifted sets as ID images; no rows where that was not measured."""
+    rows = [key for key, entry in metrics["methods"].items() if FULL in entry]
+    if not rows:
+        return Layout([], [], [])
+    groups = []
+    for title, place in _places(metrics, names):
+        if place[0] == "groups" or place == ("ood", "mean"):
+            groups.append(Group(title, _measures(place, aupr=False)))
+            groups.append(Group(f"{title}, full", _measures((FULL, *place), aupr=False)))
+    accuracy = Column("acc.", (FULL, "id_accuracy"))
+    groups += [Group("ID", [_ACCURACY]), Group("ID, full", [accuracy])]
+    return Layout(groups, rows, [LEGEND, LEGEND_SPECTRUM])
 
 
 def _openood_columns(place: tuple[str, ...]) -> list[Column]:
@@ -234,7 +256,7 @@ def _places(metrics, names) -> list[tuple[str, tuple[str, str]]]:
     return found + [(readable(name, names), ("ood", name)) for name in rest]
 
 
-def _measures(place: tuple[str, str], aupr: bool) -> list[Column]:
+def _measures(place: tuple[str, ...], aupr: bool) -> list[Column]:
     columns = [
         Column("FPR95", (*place, "fpr95"), higher_is_better=False),
         Column("AUROC", (*place, "auroc")),

@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from dream_jax.evaluation.report.layouts import (
+    FULL,
     OOD,
     Cell,
     Group,
@@ -220,8 +221,10 @@ def csv_table(metrics: Mapping, layout: Layout | None = None) -> str:
     columns = [column for group in layout.groups for column in group.columns]
     headings = [layout.subject.lower()]
     for column in columns:
-        within = column.path[0] in (*OOD, "shifted")
-        name = _csv_text(".".join(column.path[within:]))
+        parts = list(column.path)
+        if (place := parts[0] == FULL) < len(parts) and parts[place] in (*OOD, "shifted"):
+            del parts[place]
+        name = _csv_text(".".join(parts))
         headings += [name, f"{name}.std"] if "std" in metrics else [name]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

@@ -63,8 +63,9 @@ def write_report(folder: Path, page: Page) -> Path:
     """Writes index.html, the tables and their text forms into `folder`; returns the page's path.
 
     The texts are table.md, .csv and .tex, shifted.csv and .tex where accuracies on shifted test
-    sets were measured, and openood.tex where OOD sets are in groups. The page has no scripts and
-    loads nothing: figures are embedded, so it can be sent as one file.
+    sets were measured, openood.tex where OOD sets are in groups, and spectrum.tex where the full
+    spectrum was measured. The page has no scripts and loads nothing: figures are embedded, so it
+    can be sent as one file.
     """
     import jinja2  # slow to import, and a finished run only prints its table
 
@@ -95,6 +96,9 @@ def _content(page: Page) -> dict[str, Any]:
     openood = layouts.openood_layout(metrics, names)
     if openood.rows:
         shown.append(("openood", "By OpenOOD's measures", openood))
+    spectrum = layouts.spectrum_layout(metrics, names)
+    if spectrum.rows:
+        shown.append(("spectrum", "Full spectrum", spectrum))
     tuned = "tuning" in metrics
     return {
         "title": page.title,
@@ -177,11 +181,15 @@ def table_texts(page: Page) -> dict[str, str]:
         texts["table.md"] += f"\n## Generalisation\n\n{table}"
         texts["shifted.csv"] = tables.shifted_table(metrics, form="csv")
         texts["shifted.tex"] = tables.shifted_table(metrics, names, sections, form="latex")
-    if (openood := layouts.openood_layout(metrics, names)).rows:
-        table = tables.markdown_table(metrics, names, sections, openood)
-        texts["table.md"] += f"\n## By OpenOOD's measures\n\n{table}"
-        label = "tab:openood"
-        texts["openood.tex"] = tables.latex_table(metrics, names, sections, openood, label)
+    for name, title, layout in (
+        ("openood", "By OpenOOD's measures", layouts.openood_layout(metrics, names)),
+        ("spectrum", "Full spectrum", layouts.spectrum_layout(metrics, names)),
+    ):
+        if layout.rows:
+            table = tables.markdown_table(metrics, names, sections, layout)
+            texts["table.md"] += f"\n## {title}\n\n{table}"
+            label = f"tab:{name}"
+            texts[f"{name}.tex"] = tables.latex_table(metrics, names, sections, layout, label)
     if "tuning" in metrics:
         texts["table.md"] += f"\n## Tuning\n\n{tables.tuning_table(metrics, names)}"
     for title, headings, rows in page.lists:
