@@ -5,11 +5,12 @@
 
 Its world: CIFAR-10's training images and those of Tiny-ImageNet at 32×32 (`tiny_imagenet32`,
 prepared as a TFDS set with the 200 classes' names), so that the words near an ID class mean
-something else. Writes `runs/generator_photos/pipeline`, a `FlaxStableDiffusionPipeline` folder of 22 MB.
+something else. Writes `runs/generator_photos/pipeline`, a `FlaxStableDiffusionPipeline` folder of
+22 MB.
 
-The first is what the weights in the package were trained by, in 8 minutes on an NVIDIA H200, of which
-3 were compilation; see the model card, `dream_jax/miniature/weights/photos/README.md`. `cpu` is a
-smaller one for two cores (about 200 images a second, so some hours), of which no weights exist.
+The first is what the package's weights were trained by, in 8 minutes on an NVIDIA H200, of which 3
+were compilation; see the model card, `dream_jax/miniature/weights/photos/README.md`. `cpu` is
+smaller, for some hours on two cores; no weights of it exist.
 """
 
 from ml_collections import ConfigDict
