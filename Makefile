@@ -29,16 +29,23 @@ NO_PYTHON = Python 3.11 or newer is needed (tried: $(CANDIDATES)); \
     name one with PYTHON=/path/to/python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart score table tune ablation generator test soak benchmark lint clean
+.PHONY: help quickstart quickstart-photos score photos table tune ablation generator test soak benchmark lint clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 quickstart: $(INSTALLED) ## install, then run the whole pipeline on data that packages carry
 	$(RUN) launch/main.py --config=configs/quickstart.py $(ARGS)
 
+quickstart-photos: $(INSTALLED) ## the same on CIFAR-10, with the generator of photographs
+	$(RUN) launch/main.py --config=configs/cifar10.py:quickstart $(ARGS)
+
 score: $(INSTALLED) ## score your images: ARGS="--run=runs/quickstart --images=FOLDER --page=scores.html"
 	$(RUN) launch/score.py $(ARGS)
+
+photos: $(INSTALLED) ## every row on CIFAR-10, three seeds; needs prepared sets, see configs/cifar10.py
+	$(RUN) launch/main.py --config=configs/cifar10.py:small --config.methods=$(METHODS) \
+	    --config.seeds=$(SEEDS) $(ARGS)
 
 table: $(INSTALLED) ## every row of the paper's table, three seeds, on the quickstart's data
 	$(RUN) launch/main.py --config=configs/quickstart.py --config.methods=$(METHODS) \
