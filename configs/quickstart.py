@@ -96,7 +96,7 @@ def get_config() -> ConfigDict:
     config.latent_space.update(epochs=8, batch_size=64, augment="affine", features_per_class=400)
     config.latent_space.optimizer.warmup = 0.05
     config.sampling.update(k=100, boundary=40, per_round=40, candidates=500, scale=0.2, rounds=5)
-    config.bood.step = 0.04  # in 96 dimensions as long a step as BOOD's 0.015 in 768
+    config.bood.step = 0.04  # in 96 dimensions about as long a step as BOOD's 0.015 in 768
     config.inliers.update(k=100, candidates=500, scale=0.05, rounds=2, images=1000, confirmed=True)
     config.generator.update(
         path="dream_jax/miniature/weights/glyphs",
