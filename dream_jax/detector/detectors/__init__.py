@@ -15,6 +15,7 @@ from dream_jax.detector.detectors import (
     odin,
     phi,
     react,
+    residual,
     she,
     vim,
 )
@@ -38,6 +39,9 @@ DETECTORS: dict[str, Detector] = {
         kl_matching.KL_MATCHING,
         gaussian.RMD,
         nnguide.NNGUIDE,
+        residual.RESIDUAL,
+        ash.ASH_P,
+        ash.ASH_B,
         deconf.DECONF,
         phi.PHI,
     )
