@@ -16,8 +16,10 @@ from dream_jax.detector.detectors import (
     phi,
     react,
     residual,
+    scale,
     she,
     vim,
+    vra,
 )
 from dream_jax.detector.detectors.base import Detector, FitData
 
@@ -42,6 +44,8 @@ DETECTORS: dict[str, Detector] = {
         residual.RESIDUAL,
         ash.ASH_P,
         ash.ASH_B,
+        vra.VRA,
+        scale.SCALE,
         deconf.DECONF,
         phi.PHI,
     )
