@@ -9,6 +9,7 @@ from dream_jax.detector.detectors import (
     dice,
     fdbd,
     gaussian,
+    gmm,
     gradnorm,
     kl_matching,
     knn,
@@ -24,6 +25,7 @@ from dream_jax.detector.detectors import (
     temp_scale,
     vim,
     vra,
+    weiper,
 )
 from dream_jax.detector.detectors.base import Detector, FitData
 
@@ -48,11 +50,13 @@ DETECTORS: dict[str, Detector] = {
         temp_scale.TEMP_SCALE,
         gradnorm.GRADNORM,
         residual.RESIDUAL,
+        gmm.GMM,
         ash.ASH_P,
         ash.ASH_B,
         vra.VRA,
         scale.SCALE,
         fdbd.FDBD,
+        weiper.WEIPER,
         nci.NCI,
         deconf.DECONF,
         phi.PHI,
