@@ -26,6 +26,9 @@ def test_layers_are_what_the_network_computes(network):
     assert set(variables) == {"params", "batch_stats"}  # which checkpoints hold
     assert model.maps == ("stage1", "stage2", "stage3")
     plain = jax.jit(model.apply)(variables, IMAGES)
+    unused = jax.jit(lambda v, x: layers.run(model, v, x, model.maps)[0])(variables, IMAGES)
+    for one, other in zip(plain, unused, strict=True):
+        np.testing.assert_array_equal(one, other)  # to the last bit
     names = ("stage3", "stage1", "features")
     (logits, features), shown = jax.jit(lambda v, x: layers.run(model, v, x, names))(
         variables, IMAGES
