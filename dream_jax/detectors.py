@@ -137,9 +137,9 @@ class PostHoc:
           UserError: the detector is not fitted, something is missing that it needs, shapes are not
             those of the fitting data, or a number is not finite.
         """
+        needs = self._needs - {"labels", "head"}
         if self.state is None and self.detector.fit is not nothing_to_fit:
             raise UserError(f"{self.detector.name}: is not fitted; call fit first")
-        needs = self._needs - {"labels", "head"}
         if "certainty" in needs or "numerators" in needs:
             needs |= {"logits"}
         place = f"{self.detector.name}: score"

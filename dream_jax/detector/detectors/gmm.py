@@ -8,15 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from dream_jax import rules
 from dream_jax.detector.detectors.base import Detector, FitData
 from dream_jax.detector.detectors.statistics import SMALLEST_VARIANCE, mean_feature
 from dream_jax.detector.inputs import Inputs
 from dream_jax.detector.options import Options, whole
 from dream_jax.errors import UserError
+from dream_jax.rules import Option
 
 ROUNDS, CLOSE = 100, 1e-3  # of expectation-maximisation; gain in mean log-likelihood that ends it
 RIDGE = 1e-6  # added to the covariance, as a share of the mean variance
 SAMPLE = 10_000  # rows by which the components start
+TINY = 10 * np.finfo(np.float64).eps  # of a row, in a component that has none
 
 
 class Mixture(NamedTuple):
@@ -84,10 +87,10 @@ def start(data: FitData, space: Subspace, components: int) -> Mixture:
     rows = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.int64))
     x = space(np.asarray(data.features[rows], np.float64))
     found = KMeans(components, n_init=1, random_state=0).fit(x)
-    counts = np.bincount(found.labels_, minlength=components)
+    counts = np.bincount(found.labels_, minlength=components) + TINY
     rest = x - found.cluster_centers_[found.labels_]
     covariance = rest.T @ rest / len(x)
-    return Mixture(counts / len(x), found.cluster_centers_, _with_ridge(covariance, space))
+    return Mixture(counts / counts.sum(), found.cluster_centers_, _with_ridge(covariance, space))
 
 
 def _with_ridge(covariance: np.ndarray, space: Subspace) -> np.ndarray:
@@ -111,7 +114,7 @@ def improve(data: FitData, space: Subspace, mixture: Mixture) -> tuple[Mixture, 
     from scipy.special import logsumexp  # slow to import
 
     k, m = mixture.means.shape
-    counts, sums, total = np.full(k, 10 * np.finfo(np.float64).eps), np.zeros((k, m)), 0.0
+    counts, sums, total = np.full(k, TINY), np.zeros((k, m)), 0.0
     for part in data.parts():
         x = space(part.features)
         terms = log_terms(x, mixture)
@@ -169,6 +172,6 @@ GMM = Detector(
     fit=fit_gmm,
     score=gmm_score,
     # OpenOOD's for CIFAR. `dimension`: principal directions at most; 0 all in which features vary.
-    options={"components": whole(50, 1), "dimension": whole(50, 0)},
+    options={"components": Option(50, rules.whole(1, 1000)), "dimension": whole(50, 0)},
     check=check_components,
 )

@@ -66,9 +66,11 @@ def ranges(data: FitData, powers: int, kept: np.ndarray) -> dict[str, dict[str, 
             shape = (data.classes, *values.shape[1:])
             if name not in found:
                 found[name] = {"low": np.full(shape, np.inf), "high": np.full(shape, -np.inf)}
-            labels, own = data.labels[rows][kept[rows]], values[kept[rows]]
-            np.minimum.at(found[name]["low"], labels, own)
-            np.maximum.at(found[name]["high"], labels, own)
+            labels, low, high = data.labels[rows], found[name]["low"], found[name]["high"]
+            for c in np.unique(labels[kept[rows]]):
+                own = values[kept[rows] & (labels == c)]
+                low[c] = np.minimum(low[c], own.min(axis=0))
+                high[c] = np.maximum(high[c], own.max(axis=0))
         done = rows.stop
     return found
 

@@ -5,6 +5,7 @@ its features and of all its perturbed logits, and compared with the mean histogr
 images.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from dream_jax.detector.inputs import Head, Inputs
 from dream_jax.detector.options import Options, number
 from dream_jax.rules import Option, whole
 
+NUMBERS = 2**25  # at once, in fitting
 # Added to densities before their logarithms: of features, of perturbed logits (published code).
 FLOORS = {"features": 0.01, "perturbed": 0.025}
 
@@ -65,6 +67,14 @@ def _described(features: jax.Array, head: Head) -> dict[str, jax.Array]:
     return {"features": features, "perturbed": head(features)}
 
 
+def _rows(data: FitData, width: int) -> Iterator[Float[np.ndarray, "m d"]]:
+    """Yields the features, of so many images at a time that their descriptions fit in memory."""
+    size = max(1, NUMBERS // width)
+    for part in data.parts():
+        for start in range(0, len(part.labels), size):
+            yield np.asarray(part.features[start : start + size], np.float32)
+
+
 def fit_weiper(data: FitData, options: Options) -> dict[str, Any]:
     """Returns the perturbed head, and range and mean density of each description.
 
@@ -75,7 +85,7 @@ def fit_weiper(data: FitData, options: Options) -> dict[str, Any]:
     extent = jax.jit(
         lambda x: {key: (jnp.min(v), jnp.max(v)) for key, v in _described(x, head).items()}
     )
-    ends = [extent(np.asarray(part.features, np.float32)) for part in data.parts()]
+    ends = [extent(features) for features in _rows(data, len(head.bias))]
     state: dict[str, Any] = {"head": head}
     for key in FLOORS:
         low, high = (np.array([float(end[key][side]) for end in ends]) for side in (0, 1))
@@ -90,8 +100,8 @@ def fit_weiper(data: FitData, options: Options) -> dict[str, Any]:
         }
 
     sums = dict.fromkeys(FLOORS, 0.0)
-    for part in data.parts():
-        for key, found in each(np.asarray(part.features, np.float32)).items():
+    for features in _rows(data, len(head.bias)):
+        for key, found in each(features).items():
             sums[key] = sums[key] + np.sum(np.asarray(found, np.float64), axis=0)
     for key, total in sums.items():
         state[key] = state[key] | {"density": total / len(data.labels)}
