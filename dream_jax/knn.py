@@ -175,7 +175,7 @@ def knn_score(
     def one(query):
         return kth_smallest(-_candidates(query, points, k), k)
 
-    kth = _mapped(one, queries, points)
+    kth = map_queries(one, queries, points)
     return -jnp.sqrt(jnp.maximum(2.0 + 2.0 * kth, 0.0))
 
 
@@ -203,7 +203,7 @@ def mean_of_largest(
     def one(query):
         return jnp.mean(jax.lax.top_k(_candidates(query, points, k), k)[0])
 
-    return _mapped(one, queries, points)
+    return map_queries(one, queries, points)
 
 
 def _check_rank(k: int, points: Float[Array, "n d"]) -> None:
@@ -227,7 +227,7 @@ def _candidates(
     return similarity.at[members].get(mode="fill", fill_value=-jnp.inf)
 
 
-def _mapped(
+def map_queries(
     function: Callable[[jax.Array], jax.Array], queries: Float[Array, "q d"], points: jax.Array
 ) -> Float[Array, " q"]:
     """Maps a function over queries, some at once.

@@ -80,7 +80,7 @@ def on_devices(tmp_path_factory):
             [*command, str(out), str(count), *map(str, args)],
             env=os.environ
             | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
-            | {"PYTHONPATH": str(ROOT)},
+            | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))},
             capture_output=True,
             text=True,
             timeout=300,

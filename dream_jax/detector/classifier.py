@@ -1,6 +1,7 @@
 """A trained classifier: its logits of images, and the scores of detectors fitted to it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,14 +10,15 @@ from jaxtyping import Array, Float
 
 from dream_jax.data.image_sets import ImageSet
 from dream_jax.data.images import Images
-from dream_jax.detector.detectors import DETECTORS, FitData
-from dream_jax.detector.detectors.base import nothing_to_fit
+from dream_jax.detector.detectors import DETECTORS, FitData, base
+from dream_jax.detector.detectors.base import Evaluate, nothing_to_fit
 from dream_jax.detector.inputs import Head, Inputs, Outputs, make_inputs
 from dream_jax.detector.last_layer import feature_dimension
 from dream_jax.detector.methods import Training
 from dream_jax.detector.methods.base import NOTHING, Own
 from dream_jax.detector.options import Options
 from dream_jax.detector.scoring import Fitted, Scorer, fit_detectors, fit_head, scorer
+from dream_jax.models import layers
 from dream_jax.models.resnet import INPUT_SCALE, build_model
 from dream_jax.settings import ModelSettings
 from dream_jax.training.devices import MappedFunction
@@ -54,9 +56,14 @@ class Classifier:
         self.training, self.variables, self.batch_size = training, variables, batch_size
         network = build_model(model, classes, feature_dimension(options))
 
-        def forward(variables: Variables, images: Float[Array, "n H W C"]) -> Outputs:
-            outputs = Outputs(*network.apply(variables.network, images))
-            return training.outputs(variables.own, outputs, options)
+        def forward(
+            variables: Variables,
+            images: Float[Array, "n H W C"],
+            added: Mapping[str, jax.Array] | None = None,
+        ) -> Outputs:
+            made, maps = layers.run(network, variables.network, images, network.maps, added)
+            logits, features = made
+            return training.outputs(variables.own, Outputs(logits, features, layers=maps), options)
 
         self.forward = forward
         self.origin = Origin(f"classifier {training.name}", "model.precision", model.precision)
@@ -95,7 +102,8 @@ class Classifier:
         used = [DETECTORS[name] for name, _ in detectors.values()]
         data = None
         if any(detector.fit is not nothing_to_fit for detector in used):
-            data = self.fit_data(train, any("head" in detector.needs for detector in used))
+            needed = (DETECTORS[name].needed(own) for name, own in detectors.values())
+            data = self.fit_data(train, any("head" in needs for needs in needed))
         return fit_detectors(detectors, data)
 
     def fit_data(self, train: ImageSet, head: bool = True) -> FitData:
@@ -126,11 +134,16 @@ class Classifier:
         """The network's last layer."""
         return Head(**self.variables.network["params"]["head"])
 
-    def _evaluate(self, train: ImageSet) -> Callable[[Callable[[Inputs], Any]], Any]:
-        def evaluate(function: Callable[[Inputs], Any]) -> Any:
-            def program(variables: Variables, batch: dict) -> Any:
-                return function(make_inputs(self.forward, variables, batch["images"], INPUT_SCALE))
+    def _evaluate(self, train: ImageSet) -> Evaluate:
+        def program(function: Callable[[Inputs], Any], variables: Variables, batch: dict) -> Any:
+            return function(make_inputs(self.forward, variables, batch["images"], INPUT_SCALE))
 
-            return self._mapped(program)({"images": train.images}, "fitting")
+        def evaluate(
+            function: Callable[[Inputs], Any], rows: np.ndarray | None = None
+        ) -> Iterator[Any]:
+            run = self._mapped(partial(program, function))
+            images = train.images if rows is None else train.images.take(rows)
+            for start in range(0, len(images), base.ROWS_AT_ONCE):
+                yield run({"images": images.take(slice(start, start + base.ROWS_AT_ONCE))})
 
         return evaluate

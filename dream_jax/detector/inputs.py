@@ -1,23 +1,24 @@
 """What a network makes of a batch of images, and what of it a detector is given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# What a detector may need, and the fields of `Inputs` in which its score finds it; the head, the
-# labels and `FitData.evaluate` are there when it is fitted.
+# What a detector may need, and the fields of `Inputs` in which its score finds it; the head and the
+# labels are there when it is fitted.
 NEEDS: dict[str, tuple[str, ...]] = {
     "logits": ("logits",),
     "features": ("features",),
     "numerators": ("numerators",),
     "certainty": ("certainty",),
+    "layers": ("layers",),
+    "rerun": ("rerun",),
     "gradients": ("images", "forward"),
     "head": (),
     "labels": (),
-    "evaluate": (),
 }
 
 
@@ -45,16 +46,19 @@ class Outputs(NamedTuple):
       features: (n, d), the penultimate ones.
       numerators: (n, classes), where logits are quotients of them; see `methods/godin.py`.
       certainty: (n,), where the training has a logit of its own for ID against outliers.
+      layers: activations (n, H, W, C) of inner layers by their names, from the first to the last.
     """
 
     logits: jax.Array
     features: jax.Array
     numerators: jax.Array | None = None
     certainty: jax.Array | None = None
+    layers: Mapping[str, jax.Array] | None = None
 
 
-# (variables, images (n, ...)) → outputs, in evaluation mode: each row of its own.
-Forward = Callable[[Any, jax.Array], Outputs]
+# (variables, images (n, ...)) → outputs, in evaluation mode: each row of its own. A network whose
+# layers are asked for takes a third argument, what is added to them; see `models/layers.py`.
+Forward = Callable[..., Outputs]
 
 
 class Inputs(NamedTuple):
@@ -70,6 +74,8 @@ class Inputs(NamedTuple):
       images: (n, ...) what the network takes.
       forward: images → outputs, row by row independent; for gradients.
       image_scale: how many units of the network's normalised input one unit of `images` is.
+      layers: {name: (n, H, W, C)}, from the first to the last.
+      rerun: {name: what is added to the layer, or to "features"} → outputs.
     """
 
     logits: Any
@@ -79,6 +85,8 @@ class Inputs(NamedTuple):
     images: Any
     forward: Any
     image_scale: float = 1.0
+    layers: Any = None
+    rerun: Any = None
 
 
 def make_inputs(
@@ -95,6 +103,8 @@ def make_inputs(
         images,
         lambda x: forward(variables, x),
         image_scale,
+        outputs.layers,
+        lambda added: forward(variables, images, added),
     )
 
 

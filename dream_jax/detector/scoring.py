@@ -100,7 +100,7 @@ def scoring_program(
     def program(variables: Any, states: Mapping[str, Any], images: jax.Array) -> dict[str, Any]:
         inputs = make_inputs(forward, variables, images, image_scale)
         scores = {
-            key: detector.score(states[key], visible(inputs, detector.needs), options)
+            key: detector.score(states[key], visible(inputs, detector.needed(options)), options)
             for key, (detector, options, _) in fitted.items()
         }
         return {"logits": inputs.logits, "scores of": scores}

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from dream_jax.models.layers import show
 from dream_jax.models.norm import BatchNorm
 from dream_jax.settings import ModelSettings
 
@@ -92,6 +93,9 @@ ARCHITECTURES = {
 class ResNet(nn.Module):
     """A network from images to outputs that also returns the pooled features before its last layer.
 
+    It shows the outputs of its stages as "stage1", "stage2", ..., maps (n, H, W, C), and what its
+    last layer gets as "features"; see `layers.run`.
+
     Attributes:
       stages: blocks of each stage.
       width: channels of the first stage.
@@ -110,6 +114,11 @@ class ResNet(nn.Module):
     block: type[BasicBlock] | type[BottleneckBlock] = BasicBlock
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
     reduced: int = 0
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the stages, whose outputs are maps."""
+        return tuple(f"stage{stage + 1}" for stage in range(len(self.stages)))
 
     @nn.compact
     def __call__(
@@ -137,10 +146,12 @@ class ResNet(nn.Module):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 x = self.block(self.width * 2**stage, stride, self.dtype)(x, train, mask)
+            x = show(self, self.maps[stage], x)
         pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         features = pooled
         if self.reduced:
             features = nn.relu(nn.Dense(self.reduced, name="reduction")(pooled))
+        features = show(self, "features", features)
         return nn.Dense(self.outputs, name="head")(features), features
 
 

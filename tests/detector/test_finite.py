@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from shown import evaluate_on, with_layers
 
 from dream_jax.data.image_sets import ImageSet
 from dream_jax.data.images import Images
@@ -67,22 +68,18 @@ def test_features_and_logits_name_the_first_image():
         score(images())
 
 
-def forward(size, rows) -> Outputs:
+def forward(size, rows, added=None) -> Outputs:
     """Features and logits that are as large as asked for, and finite."""
-    features = jax.nn.relu(rows) * size
-    return Outputs(features[:, :3], features)
+    features, layers = with_layers(jax.nn.relu(rows) * size, added)
+    return Outputs(features[:, :3], features, layers=layers)
 
 
 def fit_data(size: float) -> FitData:
     features = np.abs(np.random.default_rng(0).normal(size=(60, 6))).astype(np.float32)
+    run = evaluate_on(forward, np.float32(size), features)
     head = Head(np.eye(6, 3, dtype=np.float32), np.zeros(3, np.float32))
     labels = features[:, :3].argmax(1)
-    return FitData(
-        features * np.float32(size),
-        labels,
-        head,
-        evaluate=lambda function: np.zeros((60, 6), np.float32),
-    )
+    return FitData(features * np.float32(size), labels, head, evaluate=run)
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -90,7 +87,8 @@ def fit_data(size: float) -> FitData:
 def test_extreme_features_give_finite_scores_or_one_line(name, size):
     """And a detector is not refused for features of the usual size."""
     detector = DETECTORS[name]
-    given = {"k": 3} if "k" in detector.options else {}
+    small = {"k": 3, "components": 3, "dimension": 2}
+    given = {key: value for key, value in small.items() if key in detector.options}
     rows = np.abs(np.random.default_rng(1).normal(size=(9, 6))).astype(np.float32)
     try:
         fitted = fit_detectors({"row": (name, given)}, fit_data(size))

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from shown import evaluate_on, with_layers
 from toy import REPOSITORY
 
 import dream_jax
 from dream_jax.detector.detectors import DETECTORS, FitData
-from dream_jax.detector.inputs import Head, Outputs, make_inputs
+from dream_jax.detector.inputs import Head, Outputs
 from dream_jax.detector.scoring import fit_detectors, scoring_program
 from dream_jax.detector_folder import folder as detector_folder
 from dream_jax.detector_folder.folder import export_program, open_folder
@@ -151,21 +152,20 @@ def test_every_detector_can_be_exported_for_all_platforms(name):
     kernel = rng.normal(size=(6, 3)).astype(np.float32)
     to_features = rng.random((8, 6), np.float32)
 
-    def forward(head, images):
+    def forward(head, images, added=None):
         features = images.reshape(images.shape[0], 8) @ to_features
-        return Outputs(features @ head.kernel + head.bias, features)
+        features, layers = with_layers(features, added)
+        return Outputs(features @ head.kernel + head.bias, features, layers=layers)
 
     head = Head(kernel, -(to_features.sum(0) / 2) @ kernel)
     made = forward(head, images)
     labels = np.asarray(made.logits).argmax(-1)
     assert set(labels) == {0, 1, 2}
 
-    def evaluate(function):
-        run = jax.jit(lambda images: function(make_inputs(forward, head, images)))
-        return jax.tree.map(np.asarray, run(images))
-
+    evaluate = evaluate_on(forward, head, images)
     data = FitData(np.asarray(made.features), labels, head, None, evaluate)
-    options = {"knn": {"k": 3}, "nnguide": {"k": 3}, "vim": {"dimension": 2}}.get(name, {})
+    small = {"k": 3, "dimension": 2, "components": 3}
+    options = {key: value for key, value in small.items() if key in DETECTORS[name].options}
     fitted = fit_detectors({"score": (name, options)}, data)
     program = scoring_program(forward, fitted, 1.0)
     states = {"score": jax.tree.map(jnp.asarray, fitted["score"].state)}
@@ -179,4 +179,6 @@ def test_every_detector_can_be_exported_for_all_platforms(name):
     expected = jax.jit(score)({}, images)["score"]
     for count in (1, 11):
         scores = found.call({}, images[:count])["score"]
-        np.testing.assert_allclose(scores, expected[:count], rtol=1e-4, atol=1e-5)
+        # The nearest of an image that was fitted to is itself: a distance is the root of rounding.
+        atol = 1e-3 if name == "knn_chosen" else 1e-5
+        np.testing.assert_allclose(scores, expected[:count], rtol=1e-4, atol=atol)

@@ -13,11 +13,12 @@ from dream_jax.detector.options import Options
 from dream_jax.rules import Option
 
 ROWS_AT_ONCE = 4096  # of the fitting data, in float64
-# Runs a traced function of a batch's inputs over the ID training images: arrays (n, ...).
-Evaluate = Callable[[Callable[[Inputs], Any]], Any]
+# (function, rows=None) → iterator: runs a traced function of a batch's inputs over the ID training
+# images, or over some rows of them, and yields its arrays for `ROWS_AT_ONCE` images at a time.
+Evaluate = Callable[..., Iterator[Any]]
 
 
-def _no_images(function: Callable[[Inputs], Any]) -> Any:
+def _no_images(function: Callable[[Inputs], Any], rows: Any = None) -> Iterator[Any]:
     raise ValueError("this detector is fitted on images, and there are only their features")
 
 
@@ -31,7 +32,8 @@ class FitData:
       head: the linear layer from features to logits; without it, no detector with the need "head"
         can be fitted.
       given_logits: the network's logits, where they are not the head's of the features.
-      evaluate: runs a traced function of the inputs over the images, where there are images.
+      evaluate: runs a traced function of the inputs over the images, where there are images; see
+        `Evaluate`.
 
     Raises:
       ValueError: there are neither a head nor logits, the shapes do not fit together, or a label is
@@ -107,6 +109,10 @@ def _any_size(options: Options, images: int) -> None:
     """Accepts any number of training images."""
 
 
+def _no_more(options: Options) -> frozenset[str]:
+    return frozenset()
+
+
 @dataclass(frozen=True)
 class Detector:
     """A score of images by a trained classifier, made by any training.
@@ -119,6 +125,7 @@ class Detector:
       score: (state, inputs, options) → (n,), higher is more ID; traced, state being arrays.
       fit: (data, options) → state, a pytree of arrays; reads the data in parts.
       options: its settings, with the paper's defaults.
+      more: (options) → what it needs by its settings, in addition to `needs`.
       check: (options, number of training images) → None, or a `UserError` before any work.
       made_for: the training whose networks it was made for; it fits others too.
     """
@@ -130,5 +137,11 @@ class Detector:
     score: Callable[[Any, Inputs, Options], jax.Array]
     fit: Callable[[FitData, Options], Any] = nothing_to_fit
     options: Mapping[str, Option] = field(default_factory=dict)
+    more: Callable[[Options], frozenset[str]] = _no_more
     check: Callable[[Options, int], None] = _any_size
     made_for: str = ""
+
+    def needed(self, options: Options) -> frozenset[str]:
+        """Returns what it needs with these settings, which may leave some at their defaults."""
+        every = {key: option.default for key, option in self.options.items()} | dict(options)
+        return self.needs | self.more(every)

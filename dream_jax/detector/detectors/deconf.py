@@ -37,8 +37,8 @@ def perturbed_scores(inputs: Inputs, epsilons: Float[Array, " k"]) -> Float[Arra
 
 def fit_deconf(data: FitData, options: Options) -> dict[str, np.ndarray]:
     """Returns the ε with the largest mean score of ID training images."""
-    scores = data.evaluate(lambda inputs: perturbed_scores(inputs, jnp.array(EPSILONS)))
-    best = int(np.argmax(np.mean(scores, axis=0, dtype=np.float64)))
+    parts = data.evaluate(lambda inputs: perturbed_scores(inputs, jnp.array(EPSILONS)))
+    best = int(np.argmax(sum(np.sum(part, axis=0, dtype=np.float64) for part in parts)))
     return {"epsilon": np.array(EPSILONS[best : best + 1])}
 
 
@@ -50,7 +50,7 @@ DECONF = Detector(
     name="deconf",
     title="DeConf",
     paper="Hsu et al., Generalized ODIN, CVPR 2020",
-    needs=frozenset({"gradients", "evaluate"}),
+    needs=frozenset({"gradients"}),
     fit=fit_deconf,
     score=_score,
     made_for="godin",

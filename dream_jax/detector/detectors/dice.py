@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from dream_jax.detector.detectors.base import Detector, FitData
+from dream_jax.detector.detectors.statistics import mean_feature
 from dream_jax.detector.inputs import Head, Inputs
 from dream_jax.detector.options import Options, number
 from dream_jax.detector.scores import energy_score
@@ -14,7 +15,7 @@ def fit_dice(data: FitData, options: Options) -> Head:
 
     The contribution of a weight is itself times its feature's mean over the fitting data.
     """
-    mean = sum(np.sum(part.features, axis=0) for part in data.parts()) / len(data.labels)
+    mean = mean_feature(data)
     kernel = np.asarray(data.linear_head.kernel, np.float64)
     contributions = mean[:, None] * kernel
     threshold = np.quantile(contributions, options["sparsity"])

@@ -14,7 +14,8 @@ from dream_jax.vectors import unit
 
 
 def fit_knn(data: FitData, options: Options) -> np.ndarray:
-    return bank(data, options, "knn")
+    check_neighbours(options, len(data.labels), "knn")
+    return bank(data)
 
 
 def _score(state: jax.Array, inputs: Inputs, options: Options) -> jax.Array:

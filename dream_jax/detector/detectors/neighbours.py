@@ -1,4 +1,4 @@
-"""Stored training features, with which KNN and NNGuide compare exactly."""
+"""Stored training features, with which KNN, NNGuide and Relation compare exactly."""
 
 import numpy as np
 from jaxtyping import Float
@@ -20,17 +20,10 @@ def check_neighbours(options: Options, images: int, detector: str) -> None:
         )
 
 
-def bank(
-    data: FitData, options: Options, detector: str, energies: bool = False
-) -> Float[np.ndarray, "n d"]:
-    """Returns the features as unit vectors in float32, times their energies if asked for.
-
-    Raises:
-      UserError: see `check_neighbours`.
-    """
+def bank(data: FitData, energies: bool = False) -> Float[np.ndarray, "n d"]:
+    """Returns the features as unit vectors in float32, times their energies if asked for."""
     from scipy.special import logsumexp  # slow to import, and configurations name these detectors
 
-    check_neighbours(options, len(data.labels), detector)
     stored = np.empty(data.features.shape, np.float32)
     done = 0
     for part in data.parts():

@@ -15,7 +15,8 @@ from dream_jax.vectors import unit
 
 
 def fit_nnguide(data: FitData, options: Options) -> np.ndarray:
-    return bank(data, options, "nnguide", energies=True)
+    check_neighbours(options, len(data.labels), "nnguide")
+    return bank(data, energies=True)
 
 
 def nnguide_score(state: jax.Array, inputs: Inputs, options: Options) -> jax.Array:

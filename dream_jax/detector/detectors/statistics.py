@@ -1,6 +1,6 @@
 """Statistics of fitting data that is read in parts: class means, covariances, exact quantiles."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from dream_jax.errors import UserError
 
 # A variance that is a smaller share of the largest is the rounding of float32 features.
 SMALLEST_VARIANCE = 1e-12
+COLUMN_BYTES = 2**27
 
 
 class Scatter(NamedTuple):
@@ -52,6 +53,11 @@ def class_means(
     return sums / counts[:, None], counts
 
 
+def mean_feature(data: FitData) -> np.ndarray:
+    """The mean of all rows of the features, in float64: (d,)."""
+    return sum(np.sum(part.features, axis=0) for part in data.parts()) / len(data.labels)
+
+
 def scatter(data: FitData, detector: str) -> Scatter:
     """Two passes over the data: means, then the centred products, which do not cancel."""
     means, counts = class_means(_rows(data), data.classes, detector)
@@ -67,13 +73,31 @@ def _rows(data: FitData) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def whitening(covariance: np.ndarray) -> np.ndarray:
-    """W (d, r) with W Wᵀ the pseudo-inverse: |vW|² is v's squared Mahalanobis length.
+    """W (d, d) with W Wᵀ the inverse: |vW|² is v's squared Mahalanobis length.
 
-    Directions in which the data does not vary count nothing.
+    A unit that never fired in training and fires now is evidence, though nobody knows how far it
+    would usually go. Directions in which the data do not vary get the variance of that in which
+    they vary least. Where all vary, this is the inverse; data that vary nowhere have lengths of 0.
     """
     values, vectors = np.linalg.eigh(covariance)
-    kept = values > SMALLEST_VARIANCE * values[-1]
-    return vectors[:, kept] / np.sqrt(values[kept])
+    varies = values > SMALLEST_VARIANCE * values[-1]
+    if not varies.any():
+        return np.zeros_like(vectors)
+    return vectors / np.sqrt(np.where(varies, values, values[varies][0]))
+
+
+def column_quantiles(features: np.ndarray, q: Sequence[float]) -> np.ndarray:
+    """The exact q-quantiles of each column: (len(q), d).
+
+    Reads `COLUMN_BYTES` of columns at a time, in float64, or one column if that has more.
+    """
+    n, d = features.shape
+    width = max(1, COLUMN_BYTES // (8 * n))
+    blocks = [
+        np.quantile(np.asarray(features[:, start : start + width], np.float64), q, axis=0)
+        for start in range(0, d, width)
+    ]
+    return np.concatenate(blocks, axis=1)
 
 
 def quantile(parts: Callable[[], Iterable[np.ndarray]], q: float) -> float:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from dream_jax.detector.detectors.base import Detector, FitData
 from dream_jax.detector.detectors.statistics import SMALLEST_VARIANCE
@@ -12,11 +13,14 @@ from dream_jax.detector.scores import energy_score
 from dream_jax.errors import UserError
 
 
-def fit_vim(data: FitData, options: Options) -> dict[str, np.ndarray]:
-    """The origin, the residual subspace and the scale α.
+def residual_space(
+    data: FitData, options: Options, detector: str
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d r"]]:
+    """Returns the origin, whose logits are 0, and the basis of the residual subspace.
 
-    Two passes: the second moments around the origin, whose smallest eigenvectors span the residual
-    subspace; then α, by which mean residual and mean largest logit agree on the fitting data.
+    The second moments of the features around the origin have the smallest eigenvectors there.
+    Directions in which the fitting data do not vary are among them: a unit that never fired in
+    training and fires now makes a residual longer.
 
     Raises:
       UserError: no residual subspace is left, or the features do not vary in it.
@@ -25,7 +29,8 @@ def fit_vim(data: FitData, options: Options) -> dict[str, np.ndarray]:
     dimension = options["dimension"] or d // 2
     if not dimension < d:
         raise UserError(
-            f"detector vim: dimension is {dimension}; it must be below {d}, the number of features"
+            f"detector {detector}: dimension is {dimension}; it must be below {d}, the number of "
+            f"features"
         )
     kernel = np.asarray(data.linear_head.kernel, np.float64)
     origin = -np.linalg.pinv(kernel.T) @ np.asarray(data.linear_head.bias, np.float64)
@@ -33,10 +38,23 @@ def fit_vim(data: FitData, options: Options) -> dict[str, np.ndarray]:
     values, vectors = np.linalg.eigh(moments)  # in ascending order
     if values[d - dimension - 1] <= SMALLEST_VARIANCE * values[-1]:
         raise UserError(
-            f"detector vim: dimension is {dimension}; it must be lower, for the training images' "
-            f"features vary in only {np.sum(values > SMALLEST_VARIANCE * values[-1])} directions"
+            f"detector {detector}: dimension is {dimension}; it must be lower, for the training "
+            f"images' features vary in only {np.sum(values > SMALLEST_VARIANCE * values[-1])} "
+            f"directions"
         )
-    residual = vectors[:, : d - dimension]
+    return origin, vectors[:, : d - dimension]
+
+
+def fit_vim(data: FitData, options: Options) -> dict[str, np.ndarray]:
+    """The origin, the residual subspace and the scale α.
+
+    Two passes: that of `residual_space`, then α, by which mean residual and mean largest logit
+    agree on the fitting data.
+
+    Raises:
+      UserError: see `residual_space`.
+    """
+    origin, residual = residual_space(data, options, "vim")
     largest, lengths = 0.0, 0.0
     for part in data.parts():
         largest += np.sum(np.max(part.logits, axis=-1))
