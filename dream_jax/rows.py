@@ -15,12 +15,14 @@ from dream_jax.results import Row
 from dream_jax.rules import is_list
 from dream_jax.settings import Settings
 
-# The rows of `methods = "all"`: every detector of the plain classifier, then every other training.
-# Detectors that only fit one training's network say so and stand in its row.
-ALL = (
+# Every detector of the plain classifier, then every other training. Detectors that only fit one
+# training's network say so and stand in its row.
+NAMES = (
     *(name for name, detector in DETECTORS.items() if not detector.made_for),
     *(name for name in TRAININGS if name != PLAIN),
 )
+# The rows of `methods = "all"`: without trainings that would make its table take too long.
+ALL = tuple(name for name in NAMES if name in DETECTORS or TRAININGS[name].in_all)
 MOST_CANDIDATES = 10_000  # of a row
 SECTIONS = {
     "": "Trained on the ID images alone",
@@ -66,7 +68,7 @@ def names_of(settings: Settings) -> dict[str, tuple[str, str]]:
             fault = "is no row" if found is None else "is there twice"
             raise UserError(
                 f"config.methods is {settings.methods!r}; {name!r} {fault}; allowed: all, or some "
-                f"of {', '.join(ALL)} and pairs training/detector, each once"
+                f"of {', '.join(NAMES)} and pairs training/detector, each once"
             )
         pairs[key_of(*found)] = found
     return pairs
@@ -190,7 +192,7 @@ def candidates(settings: Settings, name: str) -> list[dict[str, Any]]:
     if not pair(name) or not lists or not are_lists:
         raise UserError(
             f"{field} is {lists!r}; it must be a list of values for each of some settings of one "
-            f"of {', '.join(ALL)}; no list may be empty"
+            f"of {', '.join(NAMES)}; no list may be empty"
         )
     if (key := key_of(*pair(name))) != name:  # type: ignore[misc]
         raise UserError(f"config.tuning.candidates has {name!r}; the name of its row is {key!r}")

@@ -261,7 +261,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "method_options.npos.boundary": 10,
     },
     "fine-tuned, without additions, by BOOD": {
-        "methods": ("dream_ood", "bood"),
+        "methods": ("dream_ood", "bood", "energy_fine_tuning"),
         "sampling.method": "bood",
         "init_from": "cross_entropy",
         "decoding.by_name": 0,

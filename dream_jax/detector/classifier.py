@@ -14,7 +14,7 @@ from dream_jax.detector.detectors.base import nothing_to_fit
 from dream_jax.detector.inputs import Head, Inputs, Outputs, make_inputs
 from dream_jax.detector.last_layer import feature_dimension
 from dream_jax.detector.methods import Training
-from dream_jax.detector.methods.base import NOTHING, Own
+from dream_jax.detector.methods.base import NOTHING, Own, network_of
 from dream_jax.detector.options import Options
 from dream_jax.detector.scoring import Fitted, Scorer, fit_detectors, fit_head, scorer
 from dream_jax.models.resnet import INPUT_SCALE, build_model
@@ -55,8 +55,8 @@ class Classifier:
         network = build_model(model, classes, feature_dimension(options))
 
         def forward(variables: Variables, images: Float[Array, "n H W C"]) -> Outputs:
-            outputs = Outputs(*network.apply(variables.network, images))
-            return training.outputs(variables.own, outputs, options)
+            trained = network_of(network, variables.network)
+            return training.evaluate(trained, variables.own, images, options)
 
         self.forward = forward
         self.origin = Origin(f"classifier {training.name}", "model.precision", model.precision)
