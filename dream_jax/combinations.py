@@ -31,7 +31,7 @@ def _check_start(settings: Settings) -> None:
     """Checks that a training that starts from the plain classifier has a network of its shape."""
     start = _dimension(settings, PLAIN)
     for name, training in TRAININGS.items():
-        asked = {"all", name} & {row.partition("/")[0] for row in settings.methods}
+        asked = name in {row.partition("/")[0] for row in settings.methods}
         always = training.fine_tunes and asked
         if not (always or (settings.init_from and training.extra == "outliers")):
             continue

@@ -53,6 +53,7 @@ class Trained:
 
 def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
     """Returns a stage for every training that a row needs and every seed."""
+    rows = tuple(row for row in rows if row.training in TRAININGS)  # without those by CLIP
     options: dict[str, Mapping[str, Any]] = {row.training: row.training_options for row in rows}
     if any(row.extra in IMAGINED or TRAININGS[row.training].fine_tunes for row in rows):
         # It judges what was imagined, and is what a training goes on from.

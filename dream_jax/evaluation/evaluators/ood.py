@@ -20,6 +20,7 @@ from dream_jax.run import ID_FIELDS, Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
+from dream_jax.zero_shot.rows import CLIP
 
 READS = (*ID_FIELDS, "data.ood", "data.ood_count")
 # Decoded images of the ID classes: their name in results → the stage that made them.
@@ -29,7 +30,7 @@ KEPT = {"round_trips": "round trips test", "sampled_by_name": "decode by_name_te
 def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
     """Returns a stage for every classifier; it measures all rows of that classifier in one pass."""
     seeds = settings.seeds or (settings.seed,)
-    trainings = dict.fromkeys(row.training for row in rows)
+    trainings = dict.fromkeys(row.training for row in rows if row.training != CLIP)
     return [_stage(settings, rows, training, seed) for seed in seeds for training in trainings]
 
 
@@ -166,6 +167,6 @@ def measure(
 def results(run: Run, seed: int) -> dict[str, dict]:
     """Returns row → its entry, of one seed."""
     found: dict[str, dict] = {}
-    for training in dict.fromkeys(row.training for row in run.rows):
+    for training in dict.fromkeys(row.training for row in run.rows if row.training != CLIP):
         found |= run.results(stage_of("evaluate", training, seed, run.settings.seed))
     return found
