@@ -45,6 +45,7 @@ def get_config() -> ConfigDict:
     config.decoding = decoding()
     config.classifier = classifier()
     config.fine_tune = fine_tune()
+    config.zero_shot = zero_shot()
     config.tuning = tuning()
     config.ablation = ablation()
     config.report = report()
@@ -234,6 +235,16 @@ def fine_tune() -> ConfigDict:
     return ConfigDict(
         {"epochs": 20, "batch_size": 256, "outlier_batch_size": 256, "learning_rate": 0.001}
     )
+
+
+def zero_shot() -> ConfigDict:
+    """The rows "mcm", "gl_mcm" and "neg_label", of photographs by CLIP; nothing is downloaded."""
+    zero_shot = ConfigDict()
+    zero_shot.path = "openai/clip-vit-base-patch16"  # a folder, or in the hub's cache
+    zero_shot.revision = ""  # in the hub's cache: a commit, tag or branch; "" main
+    zero_shot.prompt = "a photo of a {name}"
+    zero_shot.words = ""  # a file of words, one a line, of which neg_label takes negative labels
+    return zero_shot
 
 
 def tuning() -> ConfigDict:

@@ -24,19 +24,22 @@ def check_combinations(settings: Settings) -> None:
             f"config.decoding.image_size is {files}; with classifier.outlier_view = 'patches' it "
             f"must be at least data.image_size = {size}, the size of a patch"
         )
-    if settings.init_from:
-        _check_start(settings)
+    _check_start(settings)
 
 
 def _check_start(settings: Settings) -> None:
     """Checks that a training that starts from the plain classifier has a network of its shape."""
     start = _dimension(settings, PLAIN)
     for name, training in TRAININGS.items():
-        if training.extra == "outliers" and (value := _dimension(settings, name)) != start:
+        asked = name in {row.partition("/")[0] for row in settings.methods}
+        always = training.fine_tunes and asked
+        if not (always or (settings.init_from and training.extra == "outliers")):
+            continue
+        if (value := _dimension(settings, name)) != start:
+            why = "" if always else f"with init_from = {settings.init_from!r} "
             raise UserError(
-                f"config.method_options.{name}.{DIMENSION} is {value}; with init_from = "
-                f"{settings.init_from!r} it must be that of the plain classifier, "
-                f"method_options.{PLAIN}.{DIMENSION} = {start}"
+                f"config.method_options.{name}.{DIMENSION} is {value}; {why}it must be that of the "
+                f"plain classifier, method_options.{PLAIN}.{DIMENSION} = {start}"
             )
 
 

@@ -94,7 +94,8 @@ def _trainings(
         return {}
     found: dict[str, int] = {}
     plain: dict[str, Any] = {PLAIN: settings.method_options.get(PLAIN, {})}
-    for training, options in (plain | {row.training: row.training_options for row in rows}).items():
+    trained = {row.training: row.training_options for row in rows if row.training in TRAININGS}
+    for training, options in (plain | trained).items():
         reduced = feature_dimension(options)
         network, features = _network(settings, sizes.image, sizes.classes, reduced)
         shape = Shape(sizes.image, features, sizes.classes)

@@ -32,9 +32,11 @@ from dream_jax.evaluation.report.stage import curves
 from dream_jax.files import read_json
 from dream_jax.record import RECORD
 from dream_jax.results import Features, Row, decode_stage, stage_of
+from dream_jax.rows import make_rows
 from dream_jax.run import Run
 from dream_jax.run_config import FILE, read_config
 from dream_jax.settings import Settings, flatten
+from dream_jax.zero_shot.rows import CLIP
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +63,17 @@ def load_run(folder: str | os.PathLike[str]) -> LoadedRun:
             f"{root}: is no folder of a run: it has no {FILE}; `make quickstart` makes one in "
             f"runs/quickstart"
         )
-    return LoadedRun(pipeline.make_run(typed(Settings, read_config(root), ""), root))
+    settings = typed(Settings, read_config(root), "")
+    return LoadedRun(pipeline.make_run(settings, root, _measured(make_rows(settings), root)))
+
+
+def _measured(rows: tuple[Row, ...], root: Path) -> tuple[Row, ...]:
+    """Returns the rows without those by CLIP that a finished run has left out."""
+    file = root / "metrics.json"
+    if all(row.training != CLIP for row in rows) or not file.is_file():
+        return rows
+    measured = read_json(file)["methods"]
+    return tuple(row for row in rows if row.training != CLIP or row.key in measured)
 
 
 class LoadedRun:

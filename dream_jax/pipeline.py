@@ -26,6 +26,7 @@ from dream_jax.run_config import FILE, read_config, write_config
 from dream_jax.settings import Settings, as_dict
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
+from dream_jax.zero_shot.rows import with_weights
 
 # The steps of the method, in order: each lists its stages for some settings and rows.
 STEPS: dict[str, Callable[[Settings, tuple[Row, ...]], list[Stage]]] = {
@@ -98,13 +99,16 @@ def check_folder(settings: Settings, workdir: Path) -> None:
 
 
 def possible_run(settings: Settings, workdir: Path, steps: Sequence[str], overwrite: bool) -> Run:
-    """Returns the run; one of `methods = "all"` without the rows that its data do not allow.
+    """Returns the run; of `methods = "all"` without the rows that its data do not allow, and
+    otherwise without those by CLIP where it is not here.
 
     Says in one line which rows are left out and why. While all stages are done, no data are loaded.
     """
     run = make_run(settings, workdir)
     if settings.methods != ("all",):
-        return run
+        missing = (name for name in chosen_stages(run, steps) if overwrite or not run.done(name))
+        rows = with_weights(settings, run.rows, missing)
+        return run if rows == run.rows else make_run(settings, workdir, rows, run.cache)
     left_out = lacking(settings)
     if overwrite or not all(run.done(name) for name in chosen_stages(run, steps)):
         train = run.work("learn").train

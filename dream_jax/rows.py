@@ -12,14 +12,22 @@ from dream_jax.detector.methods import PLAIN, TRAININGS
 from dream_jax.detector.options import resolve
 from dream_jax.errors import UserError
 from dream_jax.results import Row
-from dream_jax.rules import is_list
+from dream_jax.rules import Option, is_list
 from dream_jax.settings import Settings
+from dream_jax.zero_shot.rows import CLIP
+from dream_jax.zero_shot.rows import ROWS as ZERO_SHOT
 
-# The rows of `methods = "all"`: every detector of the plain classifier, then every other training.
-# Detectors that only fit one training's network say so and stand in its row.
-ALL = (
+# Every detector of the plain classifier, then every other training. Detectors that only fit one
+# training's network say so and stand in its row.
+NAMES = (
     *(name for name, detector in DETECTORS.items() if not detector.made_for),
     *(name for name in TRAININGS if name != PLAIN),
+    *ZERO_SHOT,
+)
+# The rows of `methods = "all"`: without trainings that would make its table take too long, and
+# without those by CLIP, whose weights are not of the run.
+ALL = tuple(
+    name for name in NAMES if name in DETECTORS or (name in TRAININGS and TRAININGS[name].in_all)
 )
 MOST_CANDIDATES = 10_000  # of a row
 SECTIONS = {
@@ -37,6 +45,8 @@ def pair(name: str) -> tuple[str, str] | None:
     A training alone means the detector that its paper uses, a detector alone the plain classifier.
     """
     training, _, detector = name.partition("/")
+    if name in ZERO_SHOT:
+        return CLIP, name
     if "/" not in name:
         if name in DETECTORS:
             return PLAIN, name
@@ -46,7 +56,7 @@ def pair(name: str) -> tuple[str, str] | None:
 
 def key_of(training: str, detector: str) -> str:
     """Returns the shortest name of a row, by which results call it."""
-    if training == PLAIN:
+    if training in (PLAIN, CLIP):
         return detector
     return training if TRAININGS[training].detector == detector else f"{training}/{detector}"
 
@@ -66,7 +76,7 @@ def names_of(settings: Settings) -> dict[str, tuple[str, str]]:
             fault = "is no row" if found is None else "is there twice"
             raise UserError(
                 f"config.methods is {settings.methods!r}; {name!r} {fault}; allowed: all, or some "
-                f"of {', '.join(ALL)} and pairs training/detector, each once"
+                f"of {', '.join(NAMES)} and pairs training/detector, each once"
             )
         pairs[key_of(*found)] = found
     return pairs
@@ -92,12 +102,15 @@ def lacking(settings: Settings) -> dict[str, str]:
     """Returns the rows of `config.methods` that lack images by the settings, with the reason."""
     reason = "config.data.auxiliary is (); it must name sets of real outliers for some rows"
     pairs = {} if settings.data.auxiliary else names_of(settings)
-    return {key: reason for key, (name, _) in pairs.items() if TRAININGS[name].extra == "auxiliary"}
+    real = [name for name, training in TRAININGS.items() if training.extra == "auxiliary"]
+    return {key: reason for key, (name, _) in pairs.items() if name in real}
 
 
 def make_row(settings: Settings, training: str, detector: str) -> Row:
     """Returns the row of a pair; see `make_rows`."""
     key = key_of(training, detector)
+    if training == CLIP:
+        return _zero_shot(settings, key)
     trained, scored = TRAININGS[training], DETECTORS[detector]
     given = settings.method_options
     paper = dict(trained.detector_options) if trained.detector == detector else {}
@@ -117,6 +130,13 @@ def make_row(settings: Settings, training: str, detector: str) -> Row:
     )
 
 
+def _zero_shot(settings: Settings, key: str) -> Row:
+    """Returns a row by CLIP, which no training of the run has made."""
+    own = ZERO_SHOT[key]
+    options = _resolved(key, own.options, settings.method_options.get(key, {}))
+    return Row(key, own.title, "Zero-shot", CLIP, key, options, {}, "", True)
+
+
 def _resolved(name: str, known: Mapping, given: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return resolve(name, known, given)
@@ -130,10 +150,16 @@ def _check_option_names(settings: Settings) -> None:
         if found is None:
             raise UserError(
                 f"config.method_options.{name} is {given!r}; allowed: settings of one of "
-                f"{', '.join((*DETECTORS, *TRAININGS))}, or of a pair training/detector"
+                f"{', '.join((*DETECTORS, *TRAININGS, *ZERO_SHOT))}, or of a pair training/detector"
             )
-        known = DETECTORS[found[1]] if "/" in name or name in DETECTORS else TRAININGS[name]
-        _resolved(name, known.options, given)
+        by_detector = "/" in name or name in DETECTORS
+        known = DETECTORS[found[1]].options if by_detector else _own_options(name)
+        _resolved(name, known, given)
+
+
+def _own_options(name: str) -> Mapping[str, Option]:
+    """Returns the settings of a training, or of a zero-shot row."""
+    return ZERO_SHOT[name].options if name in ZERO_SHOT else TRAININGS[name].options
 
 
 def impossible(settings: Settings, row: Row, train: ImageSet) -> str:
@@ -147,6 +173,8 @@ def impossible(settings: Settings, row: Row, train: ImageSet) -> str:
 
 def check_row(settings: Settings, row: Row, train: ImageSet) -> None:
     """Raises UserError if the settings of a row do not go with the ID training images."""
+    if row.training == CLIP:
+        return
     shape, labels = train.images.shape[1:], train.labels
     TRAININGS[row.training].check(row.training_options, shape, labels, settings.classifier.epochs)
     DETECTORS[row.detector].check(row.options, len(labels))
@@ -175,6 +203,8 @@ def _options_of(name: str) -> dict[str, Any]:
     if found is None:
         return {}
     training, detector = found
+    if training == CLIP:
+        return {}  # tuning trains classifiers, and this row has none
     own = {} if name in DETECTORS else TRAININGS[training].options
     return {**DETECTORS[detector].options, **own}
 
@@ -190,7 +220,7 @@ def candidates(settings: Settings, name: str) -> list[dict[str, Any]]:
     if not pair(name) or not lists or not are_lists:
         raise UserError(
             f"{field} is {lists!r}; it must be a list of values for each of some settings of one "
-            f"of {', '.join(ALL)}; no list may be empty"
+            f"of {', '.join(NAMES)}; no list may be empty"
         )
     if (key := key_of(*pair(name))) != name:  # type: ignore[misc]
         raise UserError(f"config.tuning.candidates has {name!r}; the name of its row is {key!r}")

@@ -222,6 +222,14 @@ class FineTuneSettings:
 
 
 @dataclass(frozen=True)
+class ZeroShotSettings:
+    path: Annotated[str, path("a folder, or owner/name", empty=False)]
+    revision: Annotated[str, text("a commit, tag or branch, or empty")]
+    prompt: Annotated[str, template()]
+    words: Annotated[str, path("a file of words, or empty")]
+
+
+@dataclass(frozen=True)
 class TuningSettings:
     seed: Seed
     candidates: Annotated[
@@ -285,6 +293,7 @@ class Settings:
     decoding: DecodingSettings
     classifier: ClassifierSettings
     fine_tune: FineTuneSettings
+    zero_shot: ZeroShotSettings
     tuning: TuningSettings
     ablation: AblationSettings
     report: ReportSettings

@@ -446,6 +446,13 @@ def test_a_training_starts_from_a_network_of_its_shape(toy):
     ):
         with_dimensions(config, start, **dimensions)
         check(config)
+    with_dimensions(config, "", cross_entropy=12)
+    check(config)
+    config.methods = ("energy_fine_tuning",)  # which always starts from the plain classifier
+    expected = "config.method_options.energy_fine_tuning.feature_dimension is 0; it must be that of"
+    assert expected in refusal(config)
+    with_dimensions(config, "", cross_entropy=12, energy_fine_tuning=12)
+    check(config)
 
 
 def test_no_images_by_name_are_needed_where_no_share_is(toy):

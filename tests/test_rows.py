@@ -33,6 +33,9 @@ def of_step(run: Run, step: str) -> list[str]:
     return [name.removeprefix(prefix) for name in run.stages if name.startswith(prefix)]
 
 
+REAL = ["energy_fine_tuning", "mcd"]
+
+
 @pytest.mark.parametrize(
     ("methods", "init_from", "trained", "scored"),
     [
@@ -42,6 +45,7 @@ def of_step(run: Run, step: str) -> list[str]:
         (("dream_ood",), "", ["cross_entropy", "dream_ood"], ["dream_ood"]),
         (("bood",), "", ["cross_entropy", "bood"], ["bood"]),
         (("dream_id", "vos"), "", ["cross_entropy", "vos", "dream_id"], ["dream_id", "vos"]),
+        (("energy_fine_tuning", "mcd"), "", ["cross_entropy", *REAL], REAL),
         (("vos/knn", "vos", "gan/vim"), "", ["gan", "vos"], ["vos", "gan"]),
         (("knn", "dream_ood"), "other", ["cross_entropy", "dream_ood"], None),
     ],
@@ -75,12 +79,18 @@ def test_names_of_rows(made):
     assert sections(run.rows)["npos"] == "Trained on the ID images alone"
 
 
-def test_all_is_every_detector_of_the_plain_classifier_and_every_other_training(made):
+def test_all_is_every_detector_of_the_plain_classifier_and_the_other_trainings(made):
     keys = [row.key for row in made(methods=("all",)).rows]
     assert tuple(keys) == ALL
-    assert set(TRAININGS) - {"cross_entropy"} <= set(keys) and {"knn", "energy"} <= set(keys)
+    in_all = {name for name, training in TRAININGS.items() if training.in_all}
+    assert in_all - {"cross_entropy"} <= set(keys) and {"knn", "energy"} <= set(keys)
+    by_name = tuple(name for name in TRAININGS if name not in in_all)
+    assert [row.key for row in made(methods=by_name).rows] == list(by_name)
+    assert not set(by_name) & set(keys)
     without = made(**{"methods": ("all",), "data.auxiliary": ()})
-    assert [row.key for row in without.rows] == [key for key in ALL if key != "outlier_exposure"]
+    real = {name for name, training in TRAININGS.items() if training.extra == "auxiliary"}
+    assert real == {"outlier_exposure", "energy_fine_tuning", "mcd", "mixoe"}
+    assert [row.key for row in without.rows] == [key for key in ALL if key not in real]
 
 
 def test_no_name_means_a_training_and_a_detector():

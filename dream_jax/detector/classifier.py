@@ -15,10 +15,9 @@ from dream_jax.detector.detectors.base import Evaluate, nothing_to_fit
 from dream_jax.detector.inputs import Head, Inputs, Outputs, make_inputs
 from dream_jax.detector.last_layer import feature_dimension
 from dream_jax.detector.methods import Training
-from dream_jax.detector.methods.base import NOTHING, Own
+from dream_jax.detector.methods.base import NOTHING, Own, network_of
 from dream_jax.detector.options import Options
 from dream_jax.detector.scoring import Fitted, Scorer, fit_detectors, fit_head, scorer
-from dream_jax.models import layers
 from dream_jax.models.resnet import INPUT_SCALE, build_model
 from dream_jax.settings import ModelSettings
 from dream_jax.training.devices import MappedFunction
@@ -61,9 +60,8 @@ class Classifier:
             images: Float[Array, "n H W C"],
             added: Mapping[str, jax.Array] | None = None,
         ) -> Outputs:
-            made, maps = layers.run(network, variables.network, images, network.maps, added)
-            logits, features = made
-            return training.outputs(variables.own, Outputs(logits, features, layers=maps), options)
+            trained = network_of(network, variables.network, network.maps, added)
+            return training.evaluate(trained, variables.own, images, options)
 
         self.forward = forward
         self.origin = Origin(f"classifier {training.name}", "model.precision", model.precision)

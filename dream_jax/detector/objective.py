@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from dream_jax.data.augment import augment, augment_patch, degrade, zoom
 from dream_jax.detector.inputs import Head
 from dream_jax.detector.last_layer import regularised
-from dream_jax.detector.methods.base import Examples, Own, Training
+from dream_jax.detector.methods.base import Batch, Examples, Own, Training
 from dream_jax.detector.options import Options
 from dream_jax.detector.recipe import Recipe
 from dream_jax.models.resnet import ResNet
@@ -38,7 +38,11 @@ def make_objective(
     def objective(params, model_state, batch, keys):
         own = Own(params["method"], model_state.get("method", {}))
         labels, is_id, mask = batch["labels"], batch["is_id"], batch["mask"]
-        images = jax.vmap(prepare)(keys, batch["images"], is_id)
+        images, aside = jax.vmap(prepare)(keys, batch["images"], is_id), None
+        if training.show is not None:
+            seen = Batch(images, labels, is_id, mask, keys, batch["key"], batch["position"])
+            seen, aside = training.show(seen, options)
+            images, labels, is_id, mask, keys, *_ = seen
         if training.generate is not None:
             made, state = training.generate(own, images, mask, keys, options)
             own = own._replace(state=state)
@@ -63,6 +67,7 @@ def make_objective(
             progress=batch["step"] / steps,
             head=Head(**params["network"]["head"]),
             held=held,
+            aside=aside,
         )
         terms, state = training.terms(own, shown, options)
         terms = regularised(terms, shown.head, options)

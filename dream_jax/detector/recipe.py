@@ -67,7 +67,12 @@ class Recipe:
 
 def fine_tunes(training: Training, init_from: str) -> bool:
     """Returns whether a training starts from a trained network."""
-    return bool(init_from) and training.extra in OUTLIERS
+    return training.fine_tunes or (training.extra in OUTLIERS and bool(init_from))
+
+
+def starts_trained(training: Training, settings: Settings) -> bool:
+    """Does what `fine_tunes` does; reads `init_from` only for the trainings that depend on it."""
+    return fine_tunes(training, settings.init_from if training.extra in OUTLIERS else "")
 
 
 def fields(training: Training, init_from: str) -> tuple[str, ...]:
@@ -89,9 +94,9 @@ def recipe(settings: Settings, training: Training, seed: int) -> Recipe:
     own, optimizer = settings.classifier, settings.classifier.optimizer
     sizes, rates = settings.classifier, settings.classifier.optimizer
     more: dict[str, Any] = {}
+    if starts_trained(training, settings):
+        sizes = rates = settings.fine_tune  # type: ignore[assignment]
     if training.extra in OUTLIERS:
-        if settings.init_from:
-            sizes = rates = settings.fine_tune  # type: ignore[assignment]
         more = {
             "round_trip_share": own.round_trip_share,
             "by_name_share": own.by_name_share,

@@ -16,7 +16,7 @@ from dream_jax.data.registry import load_for
 from dream_jax.detector.extra_images import ExtraImages
 from dream_jax.detector.methods import PLAIN, TRAININGS, Training
 from dream_jax.detector.options import resolve
-from dream_jax.detector.recipe import Recipe, fields, recipe
+from dream_jax.detector.recipe import Recipe, fields, recipe, starts_trained
 from dream_jax.errors import UserError
 from dream_jax.files import write_json
 from dream_jax.results import IMAGINED, OUTLIERS, Row, decode_stage, kind_shown, place, stage_of
@@ -53,9 +53,11 @@ class Trained:
 
 def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
     """Returns a stage for every training that a row needs and every seed."""
+    rows = tuple(row for row in rows if row.training in TRAININGS)  # without those by CLIP
     options: dict[str, Mapping[str, Any]] = {row.training: row.training_options for row in rows}
-    if any(row.extra in IMAGINED for row in rows):
-        plain = settings.method_options.get(PLAIN, {})  # which judges what was imagined
+    if any(row.extra in IMAGINED or TRAININGS[row.training].fine_tunes for row in rows):
+        # It judges what was imagined, and is what a training goes on from.
+        plain = settings.method_options.get(PLAIN, {})
         options.setdefault(PLAIN, resolve(PLAIN, TRAININGS[PLAIN].options, plain))
     found = []
     for seed in settings.seeds or (settings.seed,):
@@ -99,7 +101,7 @@ def _inputs(settings: Settings, trained: Trained) -> tuple[str, ...]:
     if trained.training.extra == "inliers":
         return "decode inliers", trained.judge
     if trained.training.extra not in OUTLIERS:
-        return ()
+        return (trained.judge,) if trained.training.fine_tunes else ()
     by_name = ["decode by_name"] if settings.classifier.by_name_share else []
     trips = ["round trips train"] if settings.classifier.round_trip_share else []
     return (decode_stage(trained.kind), *by_name, *trips, trained.judge)
@@ -123,7 +125,7 @@ def make(work: Work, trained: Trained) -> None:
     gather = {"inliers": _inliers, "auxiliary": _auxiliary} | dict.fromkeys(OUTLIERS, _outliers)
     extra = gather[training.extra](work, trained, own) if training.extra else None
     start = None
-    if training.extra in OUTLIERS and work.settings.init_from:
+    if starts_trained(training, work.settings):
         start = work.run.classifier(PLAIN, trained.seed).variables.network
     model, options = work.settings.model, trained.options
     sets = work.train, work.test

@@ -10,10 +10,9 @@ from dream_jax.data.image_sets import ImageSet
 from dream_jax.detector.batches import make_batches
 from dream_jax.detector.classifier import Variables
 from dream_jax.detector.extra_images import ExtraImages
-from dream_jax.detector.inputs import Outputs
 from dream_jax.detector.last_layer import feature_dimension
 from dream_jax.detector.methods import Training
-from dream_jax.detector.methods.base import Own, Shape
+from dream_jax.detector.methods.base import Own, Shape, network_of
 from dream_jax.detector.objective import make_objective
 from dream_jax.detector.options import Options
 from dream_jax.detector.recipe import Recipe
@@ -147,8 +146,8 @@ def _curves(
     def predict(params: Any, model_state: Any, images: jax.Array) -> jax.Array:
         own = Own(params["method"], model_state.get("method", {}))
         statistics = {name: v for name, v in model_state.items() if name != "method"}
-        outputs = Outputs(*network.apply({"params": params["network"], **statistics}, images))
-        return training.outputs(own, outputs, options).logits
+        trained = network_of(network, {"params": params["network"], **statistics})
+        return training.evaluate(trained, own, images, options).logits
 
     epoch = count / recipe.batch_size
     every = round(recipe.test_every * epoch)

@@ -128,7 +128,7 @@ def read_weights(
     wanted = {path: leaf.shape for path, leaf in flatten_dict(shapes).items()}
     params = {}
     for file in _files(folder, part):
-        for name, path, array in _leaves(file, wanted):
+        for name, path, array in leaves_of(file, wanted):
             if path is None:
                 raise UserError(f"generator.path: {file}: the model has no {name!r}")
             if array.shape != wanted[path]:
@@ -172,7 +172,7 @@ def in_precision(array: Shaped[np.ndarray, "..."], dtype: np.dtype, name: str) -
     return made
 
 
-def _leaves(
+def leaves_of(
     file: Path, wanted: Mapping[LeafPath, tuple[int, ...]]
 ) -> Iterator[tuple[str, LeafPath | None, Shaped[np.ndarray, "..."]]]:
     """Yields (name in the file, path in the model or None, array in Flax's layout) of each leaf."""

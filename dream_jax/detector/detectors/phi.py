@@ -2,7 +2,8 @@
 
 For VOS (Du et al., ICLR 2022, section 3.3) it is that of the weighted energy; its published code
 tests classifiers by the energy instead. A weight that has fallen below 0 stays there and hides its
-class from φ, but not from the energy. A network without a φ is scored by its energy.
+class from φ, but not from the energy. A network without a φ is scored by its energy. RotPred and
+MCD have a score of their own in its place.
 """
 
 import jax

@@ -25,6 +25,7 @@ from dream_jax.run import ID_FIELDS, Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
+from dream_jax.zero_shot.rows import CLIP
 
 READS = (
     *ID_FIELDS,
@@ -38,7 +39,7 @@ KEPT = {"round_trips": "round trips test", "sampled_by_name": "decode by_name_te
 def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
     """Returns a stage for every classifier; it measures all rows of that classifier in one pass."""
     seeds = settings.seeds or (settings.seed,)
-    trainings = dict.fromkeys(row.training for row in rows)
+    trainings = dict.fromkeys(row.training for row in rows if row.training != CLIP)
     return [_stage(settings, rows, training, seed) for seed in seeds for training in trainings]
 
 
@@ -98,15 +99,20 @@ def ood_sets(work: Work, use: str) -> dict[str, Images]:
 
 
 def make(work: Work, rows: Sequence[Row], seed: int, use: str) -> None:
-    """Writes the scores of every row on every set, and their measures as results.json.
+    """Fits the detectors of a classifier's rows and writes their scores and measures.
 
+    scores_<detector>.npz has those of every set, results.json the measures of the rows,
     predictions.npz has the class of every image, by sets, and labels.npz those of ID images. With
     the full spectrum, all is measured with the shifted sets too, and they have the same files.
     """
-    sets = test_sets(work, use)
     classifier = work.run.classifier(rows[0].training, seed)
     scorer = classifier.fit({row.key: (row.detector, row.options) for row in rows}, work.train)
-    by_row, predictions = score_sets(scorer, sets)
+    score(work, scorer, rows, use)
+
+
+def score(work: Work, scorer: Scorer, rows: Sequence[Row], use: str) -> None:
+    """Scores all sets by the rows of one scorer and writes what `make` says."""
+    by_row, predictions = score_sets(scorer, test_sets(work, use))
     full = work.settings.data.full_spectrum
     shifted = score_shifted(work, scorer, [row.key for row in rows]) if full else None
     if not hosts.is_main():
@@ -208,6 +214,6 @@ def measure(
 def results(run: Run, seed: int) -> dict[str, dict]:
     """Returns row → its entry, of one seed."""
     found: dict[str, dict] = {}
-    for training in dict.fromkeys(row.training for row in run.rows):
+    for training in dict.fromkeys(row.training for row in run.rows if row.training != CLIP):
         found |= run.results(stage_of("evaluate", training, seed, run.settings.seed))
     return found

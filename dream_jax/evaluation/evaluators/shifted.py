@@ -17,6 +17,7 @@ from dream_jax.run import ID_FIELDS, Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
+from dream_jax.zero_shot.rows import CLIP
 
 NAME = "evaluate shifted"
 
@@ -26,9 +27,8 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
     if not settings.data.shifted:
         return []
     seeds = settings.seeds or (settings.seed,)
-    classifiers = [
-        (training, seed) for seed in seeds for training in dict.fromkeys(r.training for r in rows)
-    ]
+    trainings = dict.fromkeys(row.training for row in rows if row.training != CLIP)
+    classifiers = [(training, seed) for seed in seeds for training in trainings]
     return [
         Stage(
             NAME,
