@@ -10,7 +10,7 @@ STAGES = ("latent_space", "sampling", "decoding", "detector", "evaluation")
 # What orchestration is made of: no file below it imports one of these.
 ABOVE = (
     *("cli", "loaded_run", "pipeline", "checks", "rows", "tuning", "ablation"),
-    *("generator_training", "scoring_files", "detector_folder"),
+    *("generator_training", "scoring_files", "detector_folder", "openood_files"),
 )
 
 
