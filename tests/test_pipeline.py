@@ -349,13 +349,8 @@ def test_more_rows_and_seeds_train_only_what_is_new(toy, toy_run, copied_run, ca
     np.testing.assert_allclose(after["methods"]["dream_ood"]["ood"]["mean"]["auroc"], both)
 
 
-@pytest.mark.parametrize(
-    "augment",
-    [
-        "affine",
-        pytest.param("random_resized_crop", marks=takes_a_minute),
-    ],
-)
+@takes_a_minute
+@pytest.mark.parametrize("augment", ["affine", "random_resized_crop"])
 def test_a_set_that_streams_gives_the_bits_of_one_that_is_held(toy, tmp_path, augment):
     """Digits as an image folder, with another as an OOD set; every stage, with a worker process."""
     folder = tmp_path / "digits"

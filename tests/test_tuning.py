@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
+from slow import takes_a_minute
 
 from configs import quickstart
 from dream_jax import tuning
@@ -52,6 +53,7 @@ def config(toy) -> ConfigDict:
     return config.lock()  # as flags leave it
 
 
+@takes_a_minute
 def test_tuning_beside_a_finished_run(config, copied_run, capsys):
     workdir = copied_run()
     before = {p: p.read_bytes() for p in workdir.rglob("*.json")}
