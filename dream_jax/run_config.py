@@ -33,5 +33,5 @@ def read_config(workdir: Path) -> dict[str, Any]:
     del found["seal"]
     for name, value in LATER.items():
         section, _, field = name.rpartition(".")
-        (found[section] if section else found).setdefault(field, value)
+        (found.setdefault(section, {}) if section else found).setdefault(field, value)
     return found

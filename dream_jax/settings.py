@@ -36,6 +36,8 @@ NEUTRAL = "neutral"
 LATER: Mapping[str, Any] = {
     **{"data.near": (), "data.far": ()},
     **{"data.train_list": "", "data.test_list": "", "data.full_spectrum": False},
+    "zero_shot.path": "openai/clip-vit-base-patch16",
+    **{"zero_shot.revision": "", "zero_shot.prompt": "a photo of a {name}", "zero_shot.words": ""},
 }
 
 Count = Annotated[int, whole(1)]

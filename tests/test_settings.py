@@ -59,6 +59,26 @@ def test_every_field_has_a_rule_and_is_in_the_base_configuration():
             section = section[part]
 
 
+def test_a_configuration_from_before_a_field_gets_its_neutral_value(settings, tmp_path):
+    """Those of the base configuration, so that a run goes on as it began."""
+    from configs import base
+    from dream_jax.files import write_json
+    from dream_jax.record import FORMAT, seal
+    from dream_jax.run_config import read_config
+
+    old = as_dict(settings)
+    for name in module.LATER:
+        section, _, field = name.rpartition(".")
+        del old[section][field]
+    old = {name: section for name, section in old.items() if section != {}}
+    assert "zero_shot" not in old
+    write_json(tmp_path / "config.json", seal({"format": FORMAT} | old))
+    found, given = read_config(tmp_path), base.get_config().to_dict()
+    for name, value in module.LATER.items():
+        section, _, field = name.rpartition(".")
+        assert found[section][field] == value == given[section][field], name
+
+
 def test_a_view_shows_declared_fields_and_notes_what_is_read(settings):
     read: set[str] = set()
     shown = view(settings, ("sampling", "seed", "latent_space.optimizer.momentum"), read)
