@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax, logsumexp, softmax
+from slow import takes_a_minute
 
 from dream_jax.data.image_sets import ImageSet
 from dream_jax.data.images import Images
@@ -425,6 +426,7 @@ def first_steps() -> dict[str, np.ndarray]:
     return {name + key: leaf for name, own in made.items() for key, leaf in own.items()}
 
 
+@takes_a_minute
 def test_the_number_of_devices_does_not_matter(on_devices):
     """31 and 15 rows do not divide by 2 devices."""
     two, one = on_devices(2, first_steps), first_steps()
