@@ -10,7 +10,8 @@ There is no published number for this set. Time and memory of the first are CIFA
 project, for two CPU cores. It reads CIFAR-10, CIFAR-100, Fashion-MNIST and Tiny-ImageNet at 32×32
 (`tiny_imagenet32`, for Outlier Exposure) as prepared TFDS sets, and four kinds of photographs from
 `data/ood32/<kind>`. Dream-OOD and BOOD fine-tune the plain classifier, as the paper does for
-ImageNet-100. Its recipe has not been chosen on tuning sets yet, and its table not been measured.
+ImageNet-100. Its recipe has not been chosen on tuning sets yet, and of its table only two rows were
+measured, of a shorter training: docs/results.md.
 
 `quickstart` needs CIFAR-10 alone: its OOD sets come inside of packages.
 """
