@@ -33,7 +33,7 @@ PROMPTS = ("a {", "a }", "{}", "{colour} {name}", "{name!r:>10}", "{name:>5}", "
 GENERATOR_FLAGS = (
     *("autoencoder.batch_size=0", "autoencoder.layers=-1", "autoencoder.norm_groups=7"),
     *("save_every=0", "world.image_size=33", "unet.heads=5", "text_encoder.heads=7"),
-    *("unet.attention=(True,)", "world.digit_prompt=a digit", "diffusion.steps=0"),
+    *("unet.attention=(True,)", "world.id_prompts=a digit", "diffusion.steps=0"),
     *("autoencoder.steps=-3", "diffusion.batch_size=abc", "seed=-1", "world.image_size=0"),
     *("diffusion.average_decay=2.0", "diffusion.optimizer.warmup=-1", "nonsense=3"),
 )
