@@ -57,7 +57,8 @@ def feature_maps(network: ResNet, variables: Mapping[str, Any]) -> FeatureMaps:
             capture_intermediates=lambda module, _: isinstance(module, network.block),
             mutable=["intermediates"],
         )
-        return [block["__call__"][0] for block in state["intermediates"].values()]
+        kept = state["intermediates"].values()  # also single layers, which are no mappings
+        return [block["__call__"][0] for block in kept if isinstance(block, Mapping)]
 
     return maps
 
