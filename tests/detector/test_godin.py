@@ -159,7 +159,7 @@ def fit_deconf(forward, classifier, images, batch_size, image_scale=1.0):
         def program(variables, batch):
             return function(make_inputs(forward, variables, batch["images"], image_scale))
 
-        return MappedFunction(program, classifier, batch_size)({"images": images})
+        return [MappedFunction(program, classifier, batch_size)({"images": images})]
 
     head = Head(np.zeros((1, 1)), np.zeros(1))
     data = FitData(np.zeros((1, 1)), np.zeros(1, int), head, evaluate=evaluate)

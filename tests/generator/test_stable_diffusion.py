@@ -253,6 +253,6 @@ def test_schedulers_keep_the_folders_noise(toy, name):
 
 
 def test_loaded_generator(toy):
-    assert toy.latent_shape == (4, 4, 4)
+    assert toy.latent_shape == (5, 4, 4)
     assert toy.table.shape == (len(toy.tokenizer), 16)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(toy.params["unet"]))

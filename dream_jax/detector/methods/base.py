@@ -204,6 +204,8 @@ def network_of(
     """
 
     def apply(images: jax.Array) -> Outputs:
+        if not (maps or added):
+            return Outputs(*model.apply(variables, images))
         (logits, features), shown = layers.run(model, variables, images, maps, added)
         return Outputs(logits, features, layers=shown)
 
