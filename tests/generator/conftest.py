@@ -8,28 +8,26 @@ from ml_collections import ConfigDict
 POSITIONS = 12
 
 
-@pytest.fixture(scope="session")
-def toy_folder(tokenizer, tmp_path_factory):
-    """A pipeline folder with random weights: 16×16 grey images, text width 16.
-
-    Its latents have 4×4 places and 5 channels: diffusers takes latents whose width is the number of
-    their channels for channels-last, whatever they are.
-    """
+def build_folder(folder, tokenizer, latent_channels):
+    """Writes a pipeline folder with random weights: 16×16 grey images, text width 16."""
     from dream_jax.miniature import networks as miniature
 
-    size = {"channels": (8, 8, 8), "latent_channels": 5, "layers": 1, "norm_groups": 4}
+    size = {"channels": (8, 8, 8), "layers": 1, "norm_groups": 4}
+    size["latent_channels"] = latent_channels
     vae = miniature.build_autoencoder(ConfigDict(size), image_size=16)
     size = {"width": 16, "layers": 1, "heads": 2, "positions": POSITIONS}
     text_encoder = miniature.build_text_encoder(ConfigDict(size), tokenizer, seed=0)
     size = {"channels": (32, 32), "attention": (False, True), "layers": 1, "heads": 2}
-    unet = miniature.build_unet(ConfigDict(size), text_width=16, latent_size=4, latent_channels=5)
+    unet = miniature.build_unet(
+        ConfigDict(size), text_width=16, latent_size=4, latent_channels=latent_channels
+    )
     rng = np.random.default_rng(0)
 
     def weights(path, shape):
         """Larger than usual, so that the text tells on the images."""
         if path[-1].key == "scale":
             return np.ones(shape.shape, np.float32)
-        gain = 5 if any(getattr(p, "key", "") == "attn2" for p in path) else 1.2
+        gain = 5 if any(getattr(p, "key", "") == "attn2" for p in path) else 1.3
         return rng.normal(0, gain * np.prod(shape.shape[:-1]) ** -0.5, shape.shape)
 
     shapes = {
@@ -42,9 +40,23 @@ def toy_folder(tokenizer, tmp_path_factory):
     for name in ("token_embedding", "position_embedding"):
         table = embeddings[name]["embedding"]
         embeddings[name]["embedding"] = rng.normal(0, 0.5, table.shape)
-    folder = tmp_path_factory.mktemp("toy") / "pipeline"
     miniature.save_pipeline(folder, vae, text_encoder, tokenizer, unet, params)
     return folder
+
+
+@pytest.fixture(scope="session")
+def toy_folder(tokenizer, tmp_path_factory):
+    return build_folder(tmp_path_factory.mktemp("toy") / "pipeline", tokenizer, 4)
+
+
+@pytest.fixture(scope="session")
+def stock_folder(tokenizer, tmp_path_factory):
+    """One that the stock pipeline decodes rightly.
+
+    diffusers takes latents whose width is the number of their channels, such as the 4×4×4 ones of
+    the other, for channels-last, whatever they are.
+    """
+    return build_folder(tmp_path_factory.mktemp("stock") / "pipeline", tokenizer, 5)
 
 
 @pytest.fixture(scope="session")
