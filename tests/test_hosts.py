@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from slow import takes_a_minute
 
 from dream_jax import pipeline
 from dream_jax.data.parts import read_decoded, written_images
@@ -187,6 +188,7 @@ def runs(toy, tmp_path_factory) -> Runs:
     return Runs(folder / "one", folder / "two", texts)
 
 
+@takes_a_minute
 def test_two_processes_get_the_metrics_of_one(runs):
     one, two = (read_json(folder / "metrics.json") for folder in (runs.one, runs.two))
     assert one["methods"].keys() == two["methods"].keys()
@@ -208,6 +210,7 @@ def test_two_processes_get_the_metrics_of_one(runs):
         assert flat_two[name] == pytest.approx(value, abs=METRICS), name
 
 
+@takes_a_minute
 def test_two_processes_get_the_features_embeddings_and_scores_of_one(runs):
     for path, tolerance in {
         "latent_space/features.npz": FEATURES,
@@ -224,6 +227,7 @@ def test_two_processes_get_the_features_embeddings_and_scores_of_one(runs):
                 assert np.array_equal(two[name], expected), name
 
 
+@takes_a_minute
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_process_decodes_its_half_of_the_images(runs, kind):
     one, two = (folder / "images" / kind for folder in (runs.one, runs.two))
@@ -238,6 +242,7 @@ def test_each_process_decodes_its_half_of_the_images(runs, kind):
     assert np.abs(np.asarray(found) - np.asarray(expected)).max() <= 1 / 255 + 1e-6
 
 
+@takes_a_minute
 def test_process_0_speaks_and_writes(runs):
     stages = [line for line in runs.outputs[0].splitlines() if line.startswith("── ")]
     assert len(stages) == 16  # four kinds of images and round trips, two classifiers, metrics ...
@@ -247,6 +252,7 @@ def test_process_0_speaks_and_writes(runs):
     assert names[0] == names[1]
 
 
+@takes_a_minute
 def test_two_processes_that_find_a_finished_run_show_it_and_end(toy, runs, tmp_path):
     workdir = tmp_path / "finished"
     shutil.copytree(runs.two, workdir)
@@ -258,6 +264,7 @@ def test_two_processes_that_find_a_finished_run_show_it_and_end(toy, runs, tmp_p
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@takes_a_minute
 def test_killed_decode_is_continued_by_fewer_processes_with_the_missing_images(toy, runs, tmp_path):
     """Two processes are killed; one with four devices decodes what they did not."""
     workdir, folder = tmp_path / "killed", tmp_path / "killed" / "images" / "outliers"

@@ -126,6 +126,7 @@ def test_interrupted_training_goes_on_and_writes_a_pipeline(tmp_path, in_small, 
     assert weights.read_bytes() == content
 
 
+@takes_a_minute
 def test_settings_of_a_part_that_was_not_begun_may_change(tmp_path, in_small, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
