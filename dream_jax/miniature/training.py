@@ -46,7 +46,7 @@ from dream_jax.training import devices
 from dream_jax.training.batches import Batches
 from dream_jax.training.checkpoints import Checkpoints
 from dream_jax.training.curves import Curves
-from dream_jax.training.loop import Objective, create_state, fit
+from dream_jax.training.loop import Objective, TrainState, create_state, fit
 from dream_jax.training.optimizers import adamw, adamw_rate
 
 
@@ -87,9 +87,7 @@ def train_generator(settings: TrainingSettings, workdir: Path) -> Path:
     objective = diffusion_objective(
         unet, text_encoder, np.stack(ids), empty, settings.diffusion.unconditional
     )
-    average = _train_diffusion(
-        settings, world, latents, text_encoder, unet, objective, workdir / "diffusion"
-    )
+    average = _train_diffusion(settings, world, latents, text_encoder, unet, objective, workdir)
 
     partial = workdir / "pipeline.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -171,54 +169,57 @@ def _batches(
     return Batches(table, lambda step: batch_indices(first, others, batch_size, step, seed))
 
 
-def _train_perceptual(config: TrainingSettings, world: World, folder: Path) -> FeatureMaps:
-    """Returns the feature maps of a classifier of the world's names."""
-    settings = config.perceptual
-    kind = ARCHITECTURES[settings.arch]
-    dtype = jnp.dtype(config.precision)
-    network = ResNet(kind.stages, settings.width, "small", len(world.captions), kind.block, dtype)
+def _fit(
+    config: TrainingSettings,
+    part: str,
+    world: World,
+    workdir: Path,
+    objective: Objective,
+    variables: dict[str, Any],
+    table: Mapping[str, np.ndarray],
+    average_decay: float | None = None,
+) -> TrainState:
+    """Trains a part, by its name in the settings, to the end; its folder has the same name."""
+    settings, folder = getattr(config, part), workdir / part
     optimizer = adamw(settings.optimizer, settings.steps)
-    key = stage_key(config.seed, "perceptual")
-    variables = init_model(network, key, world.images.shape[1:])
-    table = {"images": world.images, "labels": world.labels}
+    key, averaged = stage_key(config.seed, part), average_decay is not None
     with Checkpoints(folder) as checkpoints:
-        state = fit(
-            classification_objective(network),
-            create_state(variables, optimizer, key),
+        return fit(
+            objective,
+            create_state(variables, optimizer, key, average=averaged),
             _batches(config, world, table, settings.batch_size),
             optimizer,
             steps=settings.steps,
             checkpoints=checkpoints,
             save_every=config.save_every,
-            progress="perceptual network",
+            progress=part,
             curves=_curves(config, settings, folder),
+            average_decay=average_decay,
         )
+
+
+def _train_perceptual(config: TrainingSettings, world: World, workdir: Path) -> FeatureMaps:
+    """Returns the feature maps of a classifier of the world's names."""
+    settings = config.perceptual
+    kind = ARCHITECTURES[settings.arch]
+    dtype = jnp.dtype(config.precision)
+    network = ResNet(kind.stages, settings.width, "small", len(world.captions), kind.block, dtype)
+    variables = init_model(network, stage_key(config.seed, "perceptual"), world.images.shape[1:])
+    table = {"images": world.images, "labels": world.labels}
+    objective = classification_objective(network)
+    state = _fit(config, "perceptual", world, workdir, objective, variables, table)
     return feature_maps(network, {"params": state.params, **state.model_state})
 
 
 def _train_autoencoder(config: TrainingSettings, world: World, workdir: Path) -> dict[str, Any]:
     """Returns the parameters of the autoencoder."""
-    settings, folder = config.autoencoder, workdir / "autoencoder"
+    settings = config.autoencoder
     vae = _autoencoder(config, precision=config.precision)
-    maps = None
-    if settings.perceptual_weight:
-        maps = _train_perceptual(config, world, workdir / "perceptual")
-    optimizer = adamw(settings.optimizer, settings.steps)
-    key = stage_key(config.seed, "autoencoder")
-    params = initial_parameters(vae, key)
-    state = create_state({"params": params}, optimizer, key)
-    with Checkpoints(folder) as checkpoints:
-        return fit(
-            autoencoder_objective(vae, settings.kl_weight, maps, settings.perceptual_weight),
-            state,
-            _batches(config, world, {"images": world.images}, settings.batch_size),
-            optimizer,
-            steps=settings.steps,
-            checkpoints=checkpoints,
-            save_every=config.save_every,
-            progress="autoencoder",
-            curves=_curves(config, settings, folder),
-        ).params
+    maps = _train_perceptual(config, world, workdir) if settings.perceptual_weight else None
+    objective = autoencoder_objective(vae, settings.kl_weight, maps, settings.perceptual_weight)
+    params = initial_parameters(vae, stage_key(config.seed, "autoencoder"))
+    table = {"images": world.images}
+    return _fit(config, "autoencoder", world, workdir, objective, {"params": params}, table).params
 
 
 def _curves(
@@ -260,24 +261,11 @@ def _train_diffusion(
     text_encoder: FlaxCLIPTextModel,
     unet: FlaxUNet2DConditionModel,
     objective: Objective,
-    folder: Path,
+    workdir: Path,
 ) -> dict[str, Any]:
     """Returns the averaged parameters of text encoder and UNet, which learn together."""
-    settings = config.diffusion
     key = stage_key(config.seed, "diffusion")
     params = {"text_encoder": text_encoder.params, "unet": initial_parameters(unet, key)}
-    optimizer = adamw(settings.optimizer, settings.steps)
     table = {"latents": latents, "labels": world.labels}
-    with Checkpoints(folder) as checkpoints:
-        return fit(
-            objective,
-            create_state({"params": params}, optimizer, key, average=True),
-            _batches(config, world, table, settings.batch_size),
-            optimizer,
-            steps=settings.steps,
-            checkpoints=checkpoints,
-            save_every=config.save_every,
-            progress="diffusion",
-            curves=_curves(config, settings, folder),
-            average_decay=settings.average_decay,
-        ).average
+    own = objective, {"params": params}, table, config.diffusion.average_decay
+    return _fit(config, "diffusion", world, workdir, *own).average
