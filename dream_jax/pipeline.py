@@ -18,6 +18,7 @@ import dream_jax.sampling.stage
 from dream_jax.checks import check
 from dream_jax.disk import check_space
 from dream_jax.errors import UserError
+from dream_jax.programs import drop_programs
 from dream_jax.repair import find_damage, repair
 from dream_jax.results import Row
 from dream_jax.rows import check_row, impossible, lacking, make_rows
@@ -183,3 +184,4 @@ def make(run: Run, name: str) -> None:
         record.clear()
     with record.running():
         record.stage.make(run.work(name))
+    drop_programs()
