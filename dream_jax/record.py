@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from dream_jax.errors import UserError
@@ -57,26 +57,22 @@ class Record:
         self.origins: dict[str, dict[str, Any]] = json.loads(json.dumps(origins))
         self.upstream = upstream
         self._path = self.folder / RECORD
+        self._known: tuple[tuple[int, ...], dict[str, Any]] | None = None
 
     @property
     def exists(self) -> bool:
         return self._path.exists()
 
     def read(self) -> dict[str, Any]:
-        """Reads the record.
+        """Returns the record, read again where its file is another than the one read last.
 
         Raises:
           UserError: it is damaged, or an earlier version of the program wrote it.
         """
-        record = read_json(self._path, f"delete the folder {self.folder} to make it again")
-        if record.get("format") in range(FORMAT) or (record and "format" not in record):
-            raise old_format(self.root)
-        if record != seal(record):
-            raise UserError(
-                f"{self._path}: is damaged, so nothing says what stage {self.stage.name} was made "
-                f"with; delete the folder {self.folder} to make it again"
-            )
-        return record
+        state = _state(self._path)
+        if self._known is None or self._known[0] != state:
+            self._known = state, _read(self._path, self.stage.name, self.root)
+        return self._known[1]
 
     def _content(self) -> dict[str, Any] | None:
         """Returns the record; None where there is none, or a damaged one of a derived stage."""
@@ -237,6 +233,29 @@ class Record:
         hosts.barrier(f"recorded {name}, done")
 
 
+def _read(path: Path, stage: str, root: Path) -> dict[str, Any]:
+    """Reads a record; see `Record.read`."""
+    folder = path.parent
+    record = read_json(path, f"delete the folder {folder} to make it again")
+    if record.get("format") in range(FORMAT) or (record and "format" not in record):
+        raise old_format(root)
+    if record != seal(record):
+        raise UserError(
+            f"{path}: is damaged, so nothing says what stage {stage} was made with; delete the "
+            f"folder {folder} to make it again"
+        )
+    return record
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Returns what tells a file from the one that was there before; () where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()  # reading it says why
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def seal(record: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a record with a digest of its content, by which damage to it is found."""
     content = {key: value for key, value in record.items() if key != "seal"}
@@ -285,7 +304,7 @@ def of_checkpoint(name: str) -> bool:
 
 
 def _first(name: str) -> str:
-    return PurePosixPath(name).parts[0]
+    return name.partition("/")[0]
 
 
 def old_format(root: Path) -> UserError:
