@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dream_jax import memory
 from dream_jax.errors import UserError
 from dream_jax.files import PARTIAL, checksum, checksums, delete, read_json, write_json
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
 from dream_jax.training.curves import MEASURED, METRICS
-from dream_jax.training.devices import peak_memory_mb
 
 RECORD = "stage.json"
 # Of a run's folder. 1 did not name itself and kept settings by prefix; 2 kept paths where 3 keeps
@@ -32,8 +32,10 @@ class Record:
 
     It holds `settings` (the declared fields that results depend on, and the parameters), `origins`
     (fingerprints of what some of these fields name: see `origins`), `inputs` (both for every stage
-    upstream, with a digest of its files), `files` with sizes and checksums, `done`, `seconds` and
-    `peak_memory_mb`. Of several processes, process 0 writes it.
+    upstream, with a digest of its files), `files` with sizes and checksums, `done`, `seconds`,
+    `peak_memory_mb`, what was resident at most since it was last begun, and `start_memory_mb`,
+    what was when it began (null where only the peak of the whole process is known; records of
+    earlier versions lack it). Of several processes, process 0 writes it, about itself.
 
     Args:
       stage: the declaration.
@@ -212,7 +214,7 @@ class Record:
         name = self.stage.name
         made = self._content()
         spent = made["seconds"] if made is not None and not self.done else 0.0
-        begin = time.perf_counter()
+        begin, resident = time.perf_counter(), memory.forget_peak()
         hosts.barrier(f"begin {name}")
         self._write(False, spent)
         hosts.barrier(f"recorded {name}")  # no file of the stage lies there without its record
@@ -227,8 +229,11 @@ class Record:
         files = self._files() if hosts.is_main() else {}
         used = {name: file for name, file in files.items() if _first(name) not in UNREAD}
         digest = hashlib.sha256(json.dumps(used).encode()).hexdigest()
-        memory = round(peak_memory_mb())
-        self._write(True, seconds, peak_memory_mb=memory, files=files, digest=digest)
+        taken = {
+            "peak_memory_mb": round(memory.peak_mb()),
+            "start_memory_mb": None if resident is None else round(resident),
+        }
+        self._write(True, seconds, **taken, files=files, digest=digest)
         print(f"   done in {seconds:.0f} s", flush=True)
         hosts.barrier(f"recorded {name}, done")
 
