@@ -37,7 +37,8 @@ import jax
 import numpy as np
 
 from benchmarks.accelerator_works import IN_FLOAT32, SMALL, WORKS, Sizes, pieces
-from benchmarks.paired import RESULTS, InOwnProcess, environment
+from benchmarks.paired import RESULTS, environment
+from benchmarks.processes import InOwnProcess
 from dream_jax.generator.attention import FORMS
 from dream_jax.training import devices
 
@@ -122,10 +123,8 @@ def rivals(names: list[str], sizes: Sizes, seconds: float) -> Callable[[], dict]
         return "not installed"
     if backend not in ("gpu", "cpu"):
         return f"not measured on {backend}"
-    from benchmarks.accelerator_rivals import in_turn
-
     device = "cuda" if backend == "gpu" else "cpu"
-    run = InOwnProcess(in_turn, names, sizes, device, seconds)
+    run = InOwnProcess("benchmarks.accelerator_rivals:in_turn", names, sizes, device, seconds)
 
     def call() -> dict:
         try:

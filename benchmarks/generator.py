@@ -16,7 +16,8 @@ os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 import jax
 import numpy as np
 
-from benchmarks.paired import InOwnProcess, compare, parser, require
+from benchmarks.paired import compare, parser
+from benchmarks.processes import InOwnProcess, check_installed
 from dream_jax.generator.attention import attention_form
 from dream_jax.training import devices
 
@@ -46,38 +47,6 @@ VAE = {
 }
 
 
-def torch_unet(parameters: int, latents: np.ndarray, states: np.ndarray):
-    """PyTorch's call of one denoising step."""
-    torch = require("torch")
-    from diffusers import UNet2DConditionModel
-
-    model = UNet2DConditionModel(**UNET).eval()
-    assert parameters == sum(p.numel() for p in model.parameters())
-    inputs = torch.tensor(latents), 10, torch.tensor(states)
-
-    @torch.no_grad()
-    def call():
-        model(*inputs)
-
-    return call
-
-
-def torch_vae(parameters: int, latents: np.ndarray):
-    """PyTorch's call of one decoding."""
-    torch = require("torch")
-    from diffusers import AutoencoderKL
-
-    model = AutoencoderKL(**VAE).eval()
-    assert parameters == sum(p.numel() for p in model.parameters())
-    inputs = torch.tensor(latents)
-
-    @torch.no_grad()
-    def call():
-        model.decode(inputs)
-
-    return call
-
-
 def unet(rng):
     """(ours, PyTorch's) calls of one denoising step."""
     from diffusers import FlaxUNet2DConditionModel
@@ -95,7 +64,7 @@ def unet(rng):
 
     batch = devices.put(devices.shard({"x": latents, "states": states}))
     run = functools.partial(devices.pmap(step), devices.replicate(params), batch)
-    return run, InOwnProcess(torch_unet, size(params), latents, states)
+    return run, InOwnProcess("benchmarks.rivals:unet", UNET, size(params), latents, states)
 
 
 def vae(rng):
@@ -111,12 +80,12 @@ def vae(rng):
 
     batch = devices.put(devices.shard({"x": latents}))
     run = functools.partial(devices.pmap(decode), devices.replicate(params), batch)
-    return run, InOwnProcess(torch_vae, size(params), latents)
+    return run, InOwnProcess("benchmarks.rivals:vae", VAE, size(params), latents)
 
 
 def main():
     args = parser(__doc__).parse_args()
-    require("torch")
+    check_installed("torch")
     devices.use_cores()
     rng = np.random.default_rng(0)
     sizes = {"channels": CHANNELS, "latents": (4, SIZE, SIZE), "batch": BATCH}

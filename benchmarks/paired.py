@@ -6,29 +6,35 @@ A benchmark program hands `compare` one callable per contender, ours first. Afte
 each, which compiles, every round calls each of them once in turn, and the ratio is the median over
 rounds of rival's seconds / ours: a machine that is busy for a while slows both sides of a ratio
 alike. The result is printed and written to `benchmarks/results/<name>.json`.
+
+Memory is measured apart from time: the program is started once more for each contender, which it
+then calls twice, alone in its process, and the result is the largest resident size of that process:
+libraries, compilation, inputs and the work. `--no-memory` leaves that out.
 """
 
 import argparse
-import contextlib
-import importlib
 import importlib.metadata
 import json
-import multiprocessing
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from multiprocessing.connection import Connection
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
 import numpy as np
 
+from benchmarks.processes import InOwnProcess
+from dream_jax import memory
+
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("jax", "torch", "faiss-cpu")  # whose versions a result states
+# Of a process whose memory is measured: the comparison and the contender.
+ALONE = "DREAM_JAX_BENCHMARK_ALONE"
+NO_MEMORY = "--no-memory"
 
 
 def parser(doc: str, rounds: int = 5) -> argparse.ArgumentParser:
@@ -37,44 +43,8 @@ def parser(doc: str, rounds: int = 5) -> argparse.ArgumentParser:
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     flags.add_argument("--rounds", type=int, default=rounds, help="timed rounds (%(default)s)")
+    flags.add_argument(NO_MEMORY, action="store_true", help="measure time alone")
     return flags
-
-
-def require(package: str) -> ModuleType:
-    """A rival's package; where it is missing, says how to install it and exits with status 2."""
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError:
-        print(f"{package} is missing: pip install -r benchmarks/requirements.txt", file=sys.stderr)
-        sys.exit(2)
-
-
-class InOwnProcess:
-    """A contender that runs in a process of its own, as its users run it.
-
-    Two libraries in one process share memory allocator and cores, and the threads of one wait
-    actively where the other is to run.
-
-    Args:
-      make: a function of a module, called there with `arguments`; it returns the contender.
-    """
-
-    def __init__(self, make: Callable[..., Callable[[], Any]], *arguments: Any):
-        context = multiprocessing.get_context("spawn")
-        self._here, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(there, make, arguments), daemon=True)
-        self._process.start()
-
-    def __call__(self) -> Any:
-        self._here.send("run")
-        return self._here.recv()
-
-
-def _serve(pipe: Connection, make: Callable, arguments: tuple) -> None:
-    call = make(*arguments)
-    with contextlib.suppress(EOFError):  # the benchmark has ended
-        while pipe.recv():
-            pipe.send(call())
 
 
 def compare(
@@ -84,8 +54,11 @@ def compare(
     rounds: int,
     sizes: Mapping[str, Any],
     work: tuple[float, str] | None = None,
+    agree: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Times the contenders against the first of them, prints a table and writes the result.
+
+    In a process that measures memory (see above) it calls one contender and ends the process.
 
     Args:
       name: of the result's file.
@@ -95,18 +68,24 @@ def compare(
       rounds: number of timed rounds, at least 1.
       sizes: the problem's sizes and settings, kept with the result.
       work: amount of work in one call and its unit, such as (64, "images"), to state a rate.
+      agree: raises AssertionError where what the contenders returned first, by name, differs.
 
     Returns:
       What is written: `seconds` (median of each contender), `ratios` (of each rival; above 1, ours
-      is faster), `rates` (if `work` is given), and where and how they were measured.
+      is faster), `rates` (if `work` is given), `peak_mb` (of each contender's process), and where
+      and how they were measured.
 
     Raises:
       ValueError: if there is no round or no rival.
     """
     if rounds < 1 or len(contenders) < 2:
         raise ValueError("a comparison needs at least one round and one rival")
-    for call in contenders.values():
-        jax.block_until_ready(call())
+    if ALONE in os.environ:
+        return _say_peak(name, contenders)
+    first = {who: jax.block_until_ready(call()) for who, call in contenders.items()}
+    if agree is not None:
+        agree(first)
+    del first
     times = np.empty((rounds, len(contenders)))
     for row in times:
         for column, call in enumerate(contenders.values()):
@@ -129,10 +108,41 @@ def compare(
         amount, unit = work
         result["rates"] = {who: amount / median for who, median in seconds.items()}
         result["unit"] = f"{unit}/s"
+    if NO_MEMORY not in sys.argv:
+        result["peak_mb"] = {who: _peak_alone(name, who, call) for who, call in contenders.items()}
     _print(result)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
+
+
+def _peak_alone(name: str, who: str, call: Callable[[], Any]) -> float:
+    """Returns the largest resident size of a process in which a contender alone works, in MB."""
+    if isinstance(call, InOwnProcess):
+        return call.peak_mb()
+    program = sys.modules["__main__"].__spec__.name.removesuffix(".__main__")
+    done = subprocess.run(
+        [sys.executable, "-m", program, *sys.argv[1:]],
+        env=os.environ | {ALONE: json.dumps([name, who])},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout.splitlines()[-1])
+
+
+def _say_peak(name: str, contenders: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """Calls the contender that is asked for twice, prints the peak, and ends the process.
+
+    Returns an empty result if another comparison of this program is asked for.
+    """
+    wanted, who = json.loads(os.environ[ALONE])
+    if wanted != name:
+        return {}
+    for _ in range(2):
+        jax.block_until_ready(contenders[who]())
+    print(memory.peak_mb(), flush=True)
+    sys.exit(0)
 
 
 def environment() -> dict[str, Any]:
@@ -168,25 +178,39 @@ def _print(result: Mapping[str, Any]) -> None:
     print(f"median of {result['rounds']} paired rounds; ratio above 1: ours is faster")
     width = max(map(len, result["seconds"]))
     rate_title = f"{result['unit']:>16}" if rates else ""
-    print(f"{'':{width}}{'seconds':>12}{rate_title}{'rival / ours':>15}")
+    peaks = result.get("peak_mb")
+    peak_title = f"{'peak MB':>10}" if peaks else ""
+    print(f"{'':{width}}{'seconds':>12}{rate_title}{peak_title}{'rival / ours':>15}")
     for who, seconds in result["seconds"].items():
         rate = f"{rates[who]:16.4g}" if rates else ""
         ratio = f"{result['ratios'][who]:14.2f}×" if who in result["ratios"] else ""
-        print(f"{who:{width}}{seconds:12.4g}{rate}{ratio}")
+        peak = f"{peaks[who]:10,.0f}" if peaks else ""
+        print(f"{who:{width}}{seconds:12.4g}{rate}{peak}{ratio}")
     print(flush=True)
 
 
 def table(results: list[Mapping[str, Any]]) -> str:
-    """A Markdown table of results of `compare`, a row for each rival."""
-    rows = ["| Work | Rival | Rival's time | Ours | Ratio |", "|---|---|--:|--:|--:|"]
+    """A Markdown table of results of `compare`, a row for each rival.
+
+    "–" stands for memory that was not measured.
+    """
+    rows = [
+        "| Work | Rival | Rival's time | Ours | Ratio | Rival's memory | Ours |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
     for result in results:
-        ours = next(iter(result["seconds"].values()))
+        us, ours = next(iter(result["seconds"].items()))
+        peaks = result.get("peak_mb", {})
         rows += [
             f"| {result['title']} | {rival} | {_time(result['seconds'][rival])} | {_time(ours)} "
-            f"| {_significant(ratio)}× |"
+            f"| {_significant(ratio)}× | {_memory(peaks.get(rival))} | {_memory(peaks.get(us))} |"
             for rival, ratio in result["ratios"].items()
         ]
     return "\n".join(rows)
+
+
+def _memory(megabytes: float | None) -> str:
+    return "–" if megabytes is None else f"{megabytes:,.0f} MB"
 
 
 def _time(seconds: float) -> str:

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 import optax
 
-from benchmarks import rivals
-from benchmarks.paired import InOwnProcess, compare, parser
+from benchmarks.paired import compare, parser
+from benchmarks.processes import InOwnProcess, check_installed
 from dream_jax.models.resnet import build_model, init_model
 from dream_jax.settings import ModelSettings
 from dream_jax.training import devices
@@ -25,6 +25,7 @@ NETWORKS = {  # architecture, width, stem, (H, W, C) of the images, classes, bat
     "ResNet-34": ("resnet34", 64, "small", (32, 32, 3), 100, 64),
     "the quickstart's ResNet": ("resnet8", 24, "stride2", (28, 28, 1), 10, 96),
 }
+LAYOUTS = ("PyTorch", "PyTorch, channels last")  # of `rivals.LAYOUTS`
 STEPS = 4  # in a timed call; one alone would pay for all its memory afresh, in training none does
 
 
@@ -81,20 +82,25 @@ def benchmark(title, rounds):
     on_devices = devices.replicate(variables), devices.put(devices.shard({"x": images})["x"])
     ours = functools.partial(forward, *on_devices)
     forwards = {"dream_jax": ours} | {
-        name: InOwnProcess(rivals.forward, *theirs, name, images, batch) for name in rivals.LAYOUTS
+        name: InOwnProcess("benchmarks.rivals:forward", *theirs, name, images, batch)
+        for name in LAYOUTS
     }
-    expected = devices.unshard(ours(), batch)
-    for name in rivals.LAYOUTS:
-        np.testing.assert_allclose(forwards[name](), expected, atol=2e-3, err_msg=name)
+
+    def agree(logits):
+        expected = devices.unshard(logits["dream_jax"], batch)
+        for name in LAYOUTS:
+            np.testing.assert_allclose(logits[name], expected, atol=2e-3, err_msg=name)
+
     sizes = {"arch": arch, "width": width, "stem": stem, "image": shape, "batch": batch}
     sizes["devices"] = jax.local_device_count()
     what = f"{title}, batch {batch}, {shape[0]}×{shape[1]}"
     work = (batch, "images")
-    compare(f"{arch}_forward", f"Forward pass of {what}", forwards, rounds, sizes, work)
+    title = f"Forward pass of {what}"
+    compare(f"{arch}_forward", title, forwards, rounds, sizes, work, agree)
 
     trainings = {"dream_jax": our_training(model, variables, images, labels)} | {
-        name: InOwnProcess(rivals.training, *theirs, name, images, labels, STEPS)
-        for name in rivals.LAYOUTS
+        name: InOwnProcess("benchmarks.rivals:training", *theirs, name, images, labels, STEPS)
+        for name in LAYOUTS
     }
     work = (STEPS * batch, "images")
     compare(f"{arch}_training", f"{STEPS} training steps of {what}", trainings, rounds, sizes, work)
@@ -102,6 +108,7 @@ def benchmark(title, rounds):
 
 def main():
     args = parser(__doc__).parse_args()
+    check_installed("torch")
     devices.use_cores()
     for title in NETWORKS:
         benchmark(title, args.rounds)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.paired import require
+from benchmarks.processes import require
 
 torch = require("torch")
 nn = torch.nn
@@ -130,5 +130,35 @@ def training(shape, variables, layout: str, images: np.ndarray, labels: np.ndarr
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(net(images), labels).backward()
             optimizer.step()
+
+    return call
+
+
+def unet(config: Mapping[str, Any], parameters: int, latents: np.ndarray, states: np.ndarray):
+    """A call of one denoising step of diffusers' UNet with as many parameters."""
+    from diffusers import UNet2DConditionModel
+
+    model = UNet2DConditionModel(**config).eval()
+    assert parameters == sum(p.numel() for p in model.parameters())
+    inputs = torch.tensor(latents), 10, torch.tensor(states)
+
+    @torch.no_grad()
+    def call():
+        model(*inputs)
+
+    return call
+
+
+def vae(config: Mapping[str, Any], parameters: int, latents: np.ndarray):
+    """A call of one decoding by diffusers' VAE with as many parameters."""
+    from diffusers import AutoencoderKL
+
+    model = AutoencoderKL(**config).eval()
+    assert parameters == sum(p.numel() for p in model.parameters())
+    inputs = torch.tensor(latents)
+
+    @torch.no_grad()
+    def call():
+        model.decode(inputs)
 
     return call

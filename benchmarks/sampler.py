@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.paired import compare, parser, require
+from benchmarks.paired import compare, parser
+from benchmarks.processes import check_installed, require
 from dream_jax.knn import kth_sq_distance
 from dream_jax.sampling.boundary import boundary_set
 from dream_jax.sampling.own_noise import describe, own_round
@@ -87,9 +88,7 @@ def main():
     flags.add_argument("--scale", type=float, default=0.07)
     flags.add_argument("--keep", type=int, default=2)
     args = flags.parse_args()
-    for package in ("torch", "faiss"):
-        require(package)
-
+    check_installed("torch", "faiss")
     devices.use_cores()
     features = cluster(args.features, args.dimension, np.random.default_rng(0))
     chosen = np.asarray(boundary_set(features, args.k, args.boundary))
@@ -105,13 +104,15 @@ def main():
         f"{rounds} sampler rounds, {number:,} candidates × {args.features} features, k = {args.k}"
     )
     for noise, make in (("own", own_noise), ("shared", shared_noise)):
+        contenders, agree = make(known, settings, rounds)
         compare(
             "sampler" if noise == "own" else "sampler_shared",
             f"{title}, k = {args.k}, {noise} noise",
-            make(known, settings, rounds),
+            contenders,
             args.rounds,
             sizes,
             (rounds * number, "candidates"),
+            agree,
         )
 
 
@@ -123,7 +124,6 @@ def kept_distances(points, features, k):
 
 def own_noise(known, settings, rounds):
     """Contenders that draw the noise themselves; what they keep is as far out on average."""
-    torch = require("torch")
     features = known[0]
     keys = jax.random.split(jax.random.key(0), rounds)
 
@@ -136,20 +136,23 @@ def own_noise(known, settings, rounds):
         **{"k": settings.k, "scale": settings.scale, "keep": settings.keep},
         "candidates": settings.candidates,
     }
-    generator = torch.Generator().manual_seed(0)
+    generator = functools.cache(lambda: require("torch").Generator().manual_seed(0))
     contenders = {
         "dream_jax": functools.partial(mapped, devices.put(jax.random.key_data(keys))),
         "torch + faiss": lambda: np.stack(
-            [torch_faiss_own(*known, generator, **rival) for _ in range(rounds)]
+            [torch_faiss_own(*known, generator(), **rival) for _ in range(rounds)]
         ),
         "jnp.sort": lambda: np.stack([jax_sort_own(*known, key, **rival) for key in keys]),
     }
-    expected = kept_distances(contenders["dream_jax"](), features, settings.k)
-    for who, call in contenders.items():
-        found = kept_distances(call(), features, settings.k)
-        error = np.hypot(found.std(), expected.std()) / np.sqrt(len(found))
-        np.testing.assert_allclose(found.mean(), expected.mean(), atol=4 * error, err_msg=who)
-    return contenders
+
+    def agree(points):
+        expected = kept_distances(points["dream_jax"], features, settings.k)
+        for who, kept in points.items():
+            found = kept_distances(kept, features, settings.k)
+            error = np.hypot(found.std(), expected.std()) / np.sqrt(len(found))
+            np.testing.assert_allclose(found.mean(), expected.mean(), atol=4 * error, err_msg=who)
+
+    return contenders, agree
 
 
 def shared_noise(known, settings, rounds):
@@ -168,12 +171,15 @@ def shared_noise(known, settings, rounds):
         "torch + faiss": functools.partial(one_by_one, torch_faiss, known, noise),
         "jnp.sort": functools.partial(one_by_one, jax_sort, *jax.device_put((known, noise))),
     }
-    # Another candidate may be kept only if its d_k ties but for rounding.
-    expected = kept_distances(contenders["dream_jax"](), features, settings.k)
-    for who, call in contenders.items():
-        found = kept_distances(call(), features, settings.k)
-        np.testing.assert_allclose(found, expected, atol=5e-6, err_msg=who)
-    return contenders
+
+    def agree(points):
+        # Another candidate may be kept only if its d_k ties but for rounding.
+        expected = kept_distances(points["dream_jax"], features, settings.k)
+        for who, kept in points.items():
+            found = kept_distances(kept, features, settings.k)
+            np.testing.assert_allclose(found, expected, atol=5e-6, err_msg=who)
+
+    return contenders, agree
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from scipy.special import logsumexp
 
-from benchmarks import rivals
-from benchmarks.paired import InOwnProcess, compare, parser
+from benchmarks.paired import compare, parser
+from benchmarks.processes import InOwnProcess, check_installed
 from benchmarks.resnet import NETWORKS, rival_shape
 from dream_jax.detector.scores import energy_score
 from dream_jax.models.resnet import build_model, init_model
@@ -28,20 +28,26 @@ def benchmark(title, count, rounds):
     variables = jax.tree.map(np.asarray, init_model(model, jax.random.key(0), shape))
     mapped = devices.MappedFunction(lambda v, b: model.apply(v, b["images"])[0], variables, BATCH)
     bare_forward = InOwnProcess(
-        rivals.forward, rival_shape(model, shape[-1]), variables, "PyTorch", images, BATCH
+        "benchmarks.rivals:forward",
+        *(rival_shape(model, shape[-1]), variables, "PyTorch", images, BATCH),
     )
 
     def ours():
         return np.asarray(energy_score(mapped({"images": images})))
 
-    np.testing.assert_allclose(ours(), logsumexp(bare_forward(), -1), atol=2e-3)
+    rival = "PyTorch, bare forward pass"
+
+    def agree(found):
+        np.testing.assert_allclose(found["dream_jax"], logsumexp(found[rival], -1), atol=2e-3)
+
     compare(
         f"scoring_{arch}",
         f"Energy scores of {count} images by {title}",
-        {"dream_jax": ours, "PyTorch, bare forward pass": bare_forward},
+        {"dream_jax": ours, rival: bare_forward},
         rounds,
         {"arch": arch, "image": shape, "images": count, "batch": BATCH},
         (count, "images"),
+        agree,
     )
 
 
@@ -49,6 +55,7 @@ def main():
     flags = parser(__doc__)
     flags.add_argument("--images", type=int, default=512)
     args = flags.parse_args()
+    check_installed("torch")
     devices.use_cores()
     for title in NETWORKS:
         benchmark(title, args.images, args.rounds)

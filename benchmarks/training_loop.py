@@ -95,26 +95,22 @@ def main():
         "streamed": ahead({}),
         "single_steps": ahead(table),
     }
-    first = {}  # losses of the first call, which compiles and is not timed
 
-    def noted(name, call):
-        def noting():
-            loss = call()
-            return first.setdefault(name, loss)
-
-        return noting
+    def agree(losses):
+        for one, other in itertools.combinations(losses, 2):
+            err = f"{one}, {other}"
+            np.testing.assert_allclose(losses[one], losses[other], rtol=1e-3, err_msg=err)
 
     size = own.batch_size
     compare(
         "training_loop",
         f"{args.steps} training steps of quickstart's classifier, batch {size}",
-        {name: noted(name, call) for name, call in contenders.items()},
+        contenders,
         args.rounds,
         {"steps": args.steps, "batch_size": size, "devices": jax.local_device_count()},
         work=(args.steps * size, "images"),
+        agree=agree,
     )
-    for one, other in itertools.combinations(first, 2):
-        np.testing.assert_allclose(first[one], first[other], rtol=1e-3, err_msg=f"{one}, {other}")
 
 
 if __name__ == "__main__":

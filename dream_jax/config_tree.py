@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from dream_jax.errors import UserError
@@ -45,6 +44,8 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return type(value)(map(_plain, value)) if type(value) in (tuple, list) else tuple(value)
+    import numpy as np  # not needed for --help
+
     return value.item() if isinstance(value, np.generic) else value
 
 

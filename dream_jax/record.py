@@ -8,15 +8,15 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from dream_jax import memory
 from dream_jax.errors import UserError
 from dream_jax.files import PARTIAL, checksum, checksums, delete, read_json, write_json
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
 from dream_jax.training.curves import MEASURED, METRICS
-from dream_jax.training.devices import peak_memory_mb
 
 RECORD = "stage.json"
 # Of a run's folder. 1 did not name itself and kept settings by prefix; 2 kept paths where 3 keeps
@@ -32,8 +32,10 @@ class Record:
 
     It holds `settings` (the declared fields that results depend on, and the parameters), `origins`
     (fingerprints of what some of these fields name: see `origins`), `inputs` (both for every stage
-    upstream, with a digest of its files), `files` with sizes and checksums, `done`, `seconds` and
-    `peak_memory_mb`. Of several processes, process 0 writes it.
+    upstream, with a digest of its files), `files` with sizes and checksums, `done`, `seconds`,
+    `peak_memory_mb`, what was resident at most since it was last begun, and `start_memory_mb`,
+    what was when it began (null where only the peak of the whole process is known; records of
+    earlier versions lack it). Of several processes, process 0 writes it, about itself.
 
     Args:
       stage: the declaration.
@@ -57,26 +59,22 @@ class Record:
         self.origins: dict[str, dict[str, Any]] = json.loads(json.dumps(origins))
         self.upstream = upstream
         self._path = self.folder / RECORD
+        self._known: tuple[tuple[int, ...], dict[str, Any]] | None = None
 
     @property
     def exists(self) -> bool:
         return self._path.exists()
 
     def read(self) -> dict[str, Any]:
-        """Reads the record.
+        """Returns the record, read again where its file is another than the one read last.
 
         Raises:
           UserError: it is damaged, or an earlier version of the program wrote it.
         """
-        record = read_json(self._path, f"delete the folder {self.folder} to make it again")
-        if record.get("format") in range(FORMAT) or (record and "format" not in record):
-            raise old_format(self.root)
-        if record != seal(record):
-            raise UserError(
-                f"{self._path}: is damaged, so nothing says what stage {self.stage.name} was made "
-                f"with; delete the folder {self.folder} to make it again"
-            )
-        return record
+        state = _state(self._path)
+        if self._known is None or self._known[0] != state:
+            self._known = state, _read(self._path, self.stage.name, self.root)
+        return self._known[1]
 
     def _content(self) -> dict[str, Any] | None:
         """Returns the record; None where there is none, or a damaged one of a derived stage."""
@@ -216,7 +214,7 @@ class Record:
         name = self.stage.name
         made = self._content()
         spent = made["seconds"] if made is not None and not self.done else 0.0
-        begin = time.perf_counter()
+        begin, resident = time.perf_counter(), memory.forget_peak()
         hosts.barrier(f"begin {name}")
         self._write(False, spent)
         hosts.barrier(f"recorded {name}")  # no file of the stage lies there without its record
@@ -231,10 +229,36 @@ class Record:
         files = self._files() if hosts.is_main() else {}
         used = {name: file for name, file in files.items() if _first(name) not in UNREAD}
         digest = hashlib.sha256(json.dumps(used).encode()).hexdigest()
-        memory = round(peak_memory_mb())
-        self._write(True, seconds, peak_memory_mb=memory, files=files, digest=digest)
+        taken = {
+            "peak_memory_mb": round(memory.peak_mb()),
+            "start_memory_mb": None if resident is None else round(resident),
+        }
+        self._write(True, seconds, **taken, files=files, digest=digest)
         print(f"   done in {seconds:.0f} s", flush=True)
         hosts.barrier(f"recorded {name}, done")
+
+
+def _read(path: Path, stage: str, root: Path) -> dict[str, Any]:
+    """Reads a record; see `Record.read`."""
+    folder = path.parent
+    record = read_json(path, f"delete the folder {folder} to make it again")
+    if record.get("format") in range(FORMAT) or (record and "format" not in record):
+        raise old_format(root)
+    if record != seal(record):
+        raise UserError(
+            f"{path}: is damaged, so nothing says what stage {stage} was made with; delete the "
+            f"folder {folder} to make it again"
+        )
+    return record
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Returns what tells a file from the one that was there before; () where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()  # reading it says why
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def seal(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -285,7 +309,7 @@ def of_checkpoint(name: str) -> bool:
 
 
 def _first(name: str) -> str:
-    return PurePosixPath(name).parts[0]
+    return name.partition("/")[0]
 
 
 def old_format(root: Path) -> UserError:

@@ -1,5 +1,7 @@
 """Finding finished stages whose files are missing or damaged, where these files are needed."""
 
+import os
+import stat
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -55,11 +57,20 @@ def damaged_files(record: Record, thorough: bool) -> list[str]:
         if of_checkpoint(name) and (not thorough or record.stage.open is None):
             continue
         path = record.path(name)
-        whole = path.is_file() and path.stat().st_size == recorded["size"]
+        whole = _size(path) == recorded["size"]
         # The report reads the curves of all trainings; they are small.
         if not whole or ((thorough or name == METRICS) and checksum(path) != recorded):
             found.append(name)
     return found
+
+
+def _size(path: Path) -> int | None:
+    """Returns the size of a file in bytes; None where there is none. A run has many of them."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def repair(record: Record, damaged: Iterable[str]) -> None:

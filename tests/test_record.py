@@ -3,10 +3,12 @@
 import hashlib
 import json
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dream_jax.errors import UserError
@@ -49,6 +51,19 @@ def test_a_stage_is_done_only_after_it_ran_through(tmp_path):
     }
     again.clear()
     assert not again.done and not any((tmp_path / "sample").iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only the peak of the process is known")
+def test_the_peak_of_memory_is_that_of_the_stage_alone(tmp_path):
+    large, small = record(tmp_path, {}, "large"), record(tmp_path, {}, "small")
+    with large.running():
+        np.ones(2**25)  # 256 MiB
+    with small.running():
+        pass
+    first, second = large.read(), small.read()
+    assert first["peak_memory_mb"] - first["start_memory_mb"] > 200
+    assert second["peak_memory_mb"] - second["start_memory_mb"] < 50
+    assert second["peak_memory_mb"] < first["peak_memory_mb"] - 200
 
 
 def test_clearing_leaves_the_stages_in_the_folder(tmp_path):

@@ -27,7 +27,7 @@ from dream_jax import rules
 from dream_jax.detector.inputs import Head
 from dream_jax.detector.options import Options, choice, number
 from dream_jax.rules import Option
-from dream_jax.training.loop import Term
+from dream_jax.training.terms import Term
 
 KIND, WEIGHT, DIMENSION = "regulariser", "regulariser_weight", "feature_dimension"
 KINDS = ("smallest_singular_value", "condition_number")

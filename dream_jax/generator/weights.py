@@ -11,8 +11,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax.serialization import msgpack_restore
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Shaped
 from safetensors import safe_open
 
@@ -125,6 +123,8 @@ def read_weights(
       UserError: a leaf is missing or unexpected, has another shape, is no float, or is not finite
         in the file or in `dtype`.
     """
+    from flax.traverse_util import flatten_dict, unflatten_dict  # Flax: slow to import
+
     wanted = {path: leaf.shape for path, leaf in flatten_dict(shapes).items()}
     params = {}
     for file in _files(folder, part):
@@ -177,6 +177,9 @@ def leaves_of(
 ) -> Iterator[tuple[str, LeafPath | None, Shaped[np.ndarray, "..."]]]:
     """Yields (name in the file, path in the model or None, array in Flax's layout) of each leaf."""
     if file.suffix == ".msgpack":
+        from flax.serialization import msgpack_restore
+        from flax.traverse_util import flatten_dict
+
         for path, array in flatten_dict(msgpack_restore(file.read_bytes())).items():
             yield ".".join(path), path if path in wanted else None, array
         return

@@ -4,11 +4,14 @@ A network shows a layer by one line, `x = show(self, "stage1", x)`, which leaves
 somebody asks for it by `run`.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
-import flax.linen as nn
-import jax
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import flax.linen as nn
+    import jax
 
 _SHOWN = "intermediates"  # the collection that Flax leaves out of fresh variables
 _ADDED = "added"

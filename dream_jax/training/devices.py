@@ -9,8 +9,6 @@ computed it.
 
 import functools
 import os
-import resource
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -289,9 +287,3 @@ def _row_name(arrays: dict[str, Any], row: int) -> str:
     """Returns what a message calls a row: the name of its image, where that has one."""
     name = getattr(arrays.get("images"), "name", None)
     return f"image {row}" if name is None else name(row)
-
-
-def peak_memory_mb() -> float:
-    """Returns the largest resident size of this process so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax
 import jax
@@ -20,6 +20,7 @@ from dream_jax.training.batches import Batches
 from dream_jax.training.checkpoints import Checkpoints
 from dream_jax.training.curves import Curves
 from dream_jax.training.streaming import stream
+from dream_jax.training.terms import Term
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -31,17 +32,6 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
     average: Any
     key: jax.Array
-
-
-class Term(NamedTuple):
-    """A summand of the loss: the mean of `values` over the rows that `mask` keeps, times `weight`.
-
-    A weight of 0 makes it a metric that is only shown.
-    """
-
-    values: jax.Array
-    mask: jax.Array
-    weight: float = 1.0
 
 
 # objective(params, model_state, batch, keys) -> ({name: Term}, new model_state); one key per row.

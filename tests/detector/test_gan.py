@@ -14,16 +14,11 @@ from scipy.stats import entropy
 
 from dream_jax.detector.methods import TRAININGS
 from dream_jax.detector.methods.base import Own, Shape
-from dream_jax.detector.methods.gan import (
-    Discriminator,
-    Generator,
-    overlap,
-    stages,
-    uniform_divergence,
-)
+from dream_jax.detector.methods.gan import uniform_divergence
 from dream_jax.detector.objective import make_objective
 from dream_jax.detector.recipe import Recipe
 from dream_jax.errors import UserError
+from dream_jax.models.dcgan import Discriminator, Generator, overlap, stages
 from dream_jax.models.norm import BatchNorm
 from dream_jax.settings import OptimizerSettings
 from dream_jax.training.batches import Batches, epoch_index

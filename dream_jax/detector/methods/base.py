@@ -1,13 +1,14 @@
 """What every training declares: its loss, and its own parameters and state."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int
 
 from dream_jax.detector.inputs import Head, Outputs
@@ -15,7 +16,10 @@ from dream_jax.detector.options import Options
 from dream_jax.models import layers
 from dream_jax.rules import Option
 from dream_jax.settings import OptimizerSettings
-from dream_jax.training.loop import Term
+from dream_jax.training.terms import Term, cross_entropy
+
+if TYPE_CHECKING:
+    import optax
 
 # What a training shows with the ID images: nothing; imagined outliers, those of the run or BOOD's,
 # and decoded images of the classes; imagined inliers with their labels; real outliers of
@@ -216,6 +220,6 @@ def classification_terms(
     logits: Float[Array, "n classes"], labels: Int[Array, " n"], mask: Float[Array, " n"]
 ) -> dict[str, Term]:
     """Returns cross-entropy of the examples that `mask` keeps, and their accuracy as a metric."""
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    loss = cross_entropy(logits, labels)
     correct = (jnp.argmax(logits, -1) == labels).astype(jnp.float32)
     return {"ce": Term(loss, mask), "accuracy": Term(correct, mask, 0.0)}

@@ -21,7 +21,7 @@ from dream_jax.detector.methods.base import (
 from dream_jax.detector.methods.npos import dispersion, init_mlp, mlp, move_prototypes
 from dream_jax.detector.options import Options, number, whole
 from dream_jax.training.devices import gather_rows
-from dream_jax.training.loop import Term
+from dream_jax.training.terms import Term
 from dream_jax.vectors import cosine_logits, unit
 
 

@@ -3,7 +3,7 @@
 from dream_jax.detector import last_layer
 from dream_jax.detector.methods.base import Examples, Own, Training, classification_terms
 from dream_jax.detector.options import Options
-from dream_jax.training.loop import Term
+from dream_jax.training.terms import Term
 
 
 def terms(own: Own, shown: Examples, options: Options) -> tuple[dict[str, Term], dict]:

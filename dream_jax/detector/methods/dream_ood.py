@@ -5,13 +5,12 @@ from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from dream_jax.detector import last_layer
 from dream_jax.detector.methods.base import Examples, Own, Shape, Training, classification_terms
 from dream_jax.detector.options import Options, number, whole
 from dream_jax.detector.scores import energy_score
-from dream_jax.training.loop import Term
+from dream_jax.training.terms import Term, cross_entropy
 
 
 def init_phi(key: jax.Array, hidden: int) -> dict:
@@ -46,9 +45,7 @@ def phi(layers: dict, energy: jax.Array) -> jax.Array:
 
 def level_set_loss(layers: dict, energy: jax.Array, is_id: jax.Array) -> jax.Array:
     """Cross-entropy of φ(E(x)) with label 1 for ID and 0 for outliers, per row: (n,)."""
-    return optax.softmax_cross_entropy_with_integer_labels(
-        phi(layers, energy), is_id.astype(jnp.int32)
-    )
+    return cross_entropy(phi(layers, energy), is_id.astype(jnp.int32))
 
 
 def _init(key: jax.Array, shape: Shape, options: Options) -> Own:

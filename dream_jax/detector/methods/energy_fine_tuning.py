@@ -13,7 +13,7 @@ from dream_jax.detector.methods.base import Examples, Own, Training, classificat
 from dream_jax.detector.options import Options, number
 from dream_jax.detector.scores import energy_score
 from dream_jax.errors import UserError
-from dream_jax.training.loop import Term
+from dream_jax.training.terms import Term
 
 
 def _check(options: Options, image: tuple[int, int, int], labels: np.ndarray, epochs: int) -> None:

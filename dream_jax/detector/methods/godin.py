@@ -4,13 +4,13 @@ Hsu et al., Generalized ODIN, CVPR 2020. The network's own linear head takes no 
 functions of the features before it.
 """
 
-from dataclasses import replace
-from typing import cast
+from __future__ import annotations
 
-import flax.linen as nn
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
 import jax
 import jax.numpy as jnp
-import optax
 
 from dream_jax.detector.inputs import Outputs
 from dream_jax.detector.methods.base import (
@@ -21,11 +21,12 @@ from dream_jax.detector.methods.base import (
     classification_terms,
 )
 from dream_jax.detector.options import Options, choice
-from dream_jax.models.norm import BatchNorm
 from dream_jax.settings import OptimizerSettings
-from dream_jax.training.loop import Term
-from dream_jax.training.optimizers import sgd
+from dream_jax.training.terms import Term
 from dream_jax.vectors import unit
+
+if TYPE_CHECKING:
+    import optax
 
 
 def inner(h: dict, features: jax.Array) -> jax.Array:
@@ -56,17 +57,11 @@ def numerators(h: dict, features: jax.Array) -> jax.Array:
     return SIMILARITIES[name](weights, features)
 
 
-class Divisor(nn.Module):
-    """g(x) = sigmoid(BN(w·f(x) + b)), in (0, 1): (n, d) → (n,)."""
-
-    @nn.compact
-    def __call__(self, features: jax.Array, train: bool, mask: jax.Array | None = None):
-        return nn.sigmoid(BatchNorm()(nn.Dense(1)(features), train, mask))[:, 0]
-
-
 def _init(key: jax.Array, shape: Shape, options: Options) -> Own:
+    from dream_jax.models.divisor import Divisor  # Flax: slow to import
+
     h_key, g_key = jax.random.split(key)
-    h = {"kernel": nn.initializers.he_normal()(h_key, (shape.features, shape.classes))}
+    h = {"kernel": jax.nn.initializers.he_normal()(h_key, (shape.features, shape.classes))}
     if options["similarity"] == "inner":
         h["bias"] = jnp.zeros(shape.classes)
     g = Divisor().init(g_key, jnp.zeros((1, shape.features)), train=True, mask=jnp.ones(1))
@@ -74,6 +69,8 @@ def _init(key: jax.Array, shape: Shape, options: Options) -> Own:
 
 
 def _terms(own: Own, shown: Examples, options: Options) -> tuple[dict[str, Term], dict]:
+    from dream_jax.models.divisor import Divisor
+
     g, changed = Divisor().apply(
         {"params": own.params["g"], "batch_stats": own.state},
         shown.features,
@@ -88,6 +85,8 @@ def _terms(own: Own, shown: Examples, options: Options) -> tuple[dict[str, Term]
 
 def _outputs(own: Own, outputs: Outputs, options: Options) -> Outputs:
     """Returns the quotients as logits, with their numerators."""
+    from dream_jax.models.divisor import Divisor
+
     g = {"params": own.params["g"], "batch_stats": own.state}
     divisor = cast(jax.Array, Divisor().apply(g, outputs.features, train=False))
     h = numerators(own.params["h"], outputs.features)
@@ -102,6 +101,10 @@ def _optimizer(
 ) -> optax.GradientTransformation:
     """The network's, but without weight decay of h: its weights are like centres of the classes,
     which nothing should draw to the origin."""
+    import optax  # slow to import, and a finished run trains nothing
+
+    from dream_jax.training.optimizers import sgd
+
     without_decay = replace(settings, weight_decay=0.0)
     return optax.multi_transform(
         {"decayed": optimizer, "free": sgd(without_decay, steps)},

@@ -8,7 +8,7 @@ a temperature; in testing the logits are the network's own.
 from dream_jax.detector import last_layer
 from dream_jax.detector.methods.base import Examples, Own, Training, classification_terms
 from dream_jax.detector.options import Options, number
-from dream_jax.training.loop import Term
+from dream_jax.training.terms import Term
 from dream_jax.vectors import unit
 
 

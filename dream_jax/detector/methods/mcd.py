@@ -5,7 +5,6 @@ a further loss drives the entropies of their softmaxes apart on real outliers, b
 image is scored by how little the two softmaxes differ, the sum of the absolute differences.
 """
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -20,7 +19,7 @@ from dream_jax.detector.methods.base import (
 )
 from dream_jax.detector.options import Options, number
 from dream_jax.training.devices import gather_rows
-from dream_jax.training.loop import Term
+from dream_jax.training.terms import Term
 
 
 def entropy(logits: jax.Array) -> jax.Array:
@@ -35,7 +34,7 @@ def discrepancy(first: jax.Array, second: jax.Array) -> jax.Array:
 
 def _init(key: jax.Array, shape: Shape, options: Options) -> Own:
     # As the network's last layer, from another key: two that are equal would stay equal.
-    kernel = nn.initializers.lecun_normal()(key, (shape.features, shape.classes))
+    kernel = jax.nn.initializers.lecun_normal()(key, (shape.features, shape.classes))
     return Own({"kernel": kernel, "bias": jnp.zeros(shape.classes)}, {})
 
 

@@ -8,19 +8,18 @@ distribution. Mixed are patches ("cutmix", a patch of the outlier in the ID imag
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from dream_jax.detector import last_layer
 from dream_jax.detector.methods.base import Batch, Examples, Own, Training, classification_terms
 from dream_jax.detector.methods.outlier_exposure import outlier_exposure_loss
 from dream_jax.detector.mixing import draw_box, draw_share, partners
 from dream_jax.detector.options import Options, choice, number
-from dream_jax.training.loop import Term
+from dream_jax.training.terms import Term, cross_entropy
 
 
 def soft_loss(logits: jax.Array, labels: jax.Array, share: jax.Array) -> jax.Array:
     """Returns the cross-entropy with λ of the label and 1 - λ of all classes: (n, c) → (n,)."""
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    loss = cross_entropy(logits, labels)
     return share * loss + (1 - share) * outlier_exposure_loss(logits)
 
 

@@ -7,13 +7,14 @@ and classification use a projection of the features, and outliers and score the 
 all as unit vectors.
 """
 
+from __future__ import annotations
+
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from dream_jax.detector import queues
 from dream_jax.detector.inputs import Outputs
@@ -29,8 +30,11 @@ from dream_jax.errors import UserError
 from dream_jax.knn import kth_sq_distance
 from dream_jax.settings import OptimizerSettings
 from dream_jax.training.devices import gather_rows, share_out
-from dream_jax.training.loop import Term
+from dream_jax.training.terms import Term
 from dream_jax.vectors import cosine_logits, unit
+
+if TYPE_CHECKING:
+    import optax
 
 
 def init_mlp(key: jax.Array, sizes: tuple[int, int, int]) -> dict:
@@ -153,6 +157,7 @@ def _optimizer(
     network: optax.GradientTransformation, settings: OptimizerSettings, steps: int, options: Options
 ) -> optax.GradientTransformation:
     """The network's, with a learning rate of φ that is `phi_rate` times as large."""
+    import optax  # slow to import, and a finished run trains nothing
 
     def of_phi(params) -> Any:
         return jax.tree_util.tree_map_with_path(

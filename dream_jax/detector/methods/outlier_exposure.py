@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from dream_jax.detector import last_layer
 from dream_jax.detector.methods.base import Examples, Own, Training, classification_terms
 from dream_jax.detector.options import Options, number
-from dream_jax.training.loop import Term
+from dream_jax.training.terms import Term
 
 
 def outlier_exposure_loss(logits: Float[Array, "n classes"]) -> Float[Array, " n"]:

@@ -7,21 +7,19 @@ Dempster and Shafer, K / (K + Σ exp f), which orders them as the energy does.
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from dream_jax.detector import last_layer
 from dream_jax.detector.methods.base import Batch, Examples, Own, Training, classification_terms
 from dream_jax.detector.mixing import draw_share, partners
 from dream_jax.detector.options import Options, number
-from dream_jax.training.loop import Term
+from dream_jax.training.terms import Term, cross_entropy
 
 
 def mixed_loss(
     logits: jax.Array, labels: jax.Array, others: jax.Array, share: jax.Array
 ) -> jax.Array:
     """Returns λ · CE(label) + (1 - λ) · CE(other label), per row: (n, c) → (n,)."""
-    loss = optax.softmax_cross_entropy_with_integer_labels
-    return share * loss(logits, labels) + (1 - share) * loss(logits, others)
+    return share * cross_entropy(logits, labels) + (1 - share) * cross_entropy(logits, others)
 
 
 def _show(batch: Batch, options: Options) -> tuple[Batch, tuple[jax.Array, jax.Array]]:

@@ -5,10 +5,8 @@ on the features tells the four apart. An image is scored as in the published cod
 softmax is from uniform, less the mean loss of telling its four rotations apart.
 """
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
 from dream_jax.detector import last_layer
 from dream_jax.detector.inputs import Head, Outputs
@@ -23,7 +21,7 @@ from dream_jax.detector.methods.base import (
 )
 from dream_jax.detector.methods.gan import uniform_divergence
 from dream_jax.detector.options import Options, number
-from dream_jax.training.loop import Term
+from dream_jax.training.terms import Term, cross_entropy
 
 TURNS = 4
 
@@ -39,11 +37,11 @@ def rotation_loss(head: Head, features: jax.Array) -> jax.Array:
     The n images of a turn come together; so do their losses, (4 n,).
     """
     turns = jnp.repeat(jnp.arange(TURNS), len(features) // TURNS)
-    return optax.softmax_cross_entropy_with_integer_labels(head(features), turns)
+    return cross_entropy(head(features), turns)
 
 
 def _init(key: jax.Array, shape: Shape, options: Options) -> Own:
-    kernel = nn.initializers.lecun_normal()(key, (shape.features, TURNS))
+    kernel = jax.nn.initializers.lecun_normal()(key, (shape.features, TURNS))
     return Own({"kernel": kernel, "bias": jnp.zeros(TURNS)}, {})
 
 

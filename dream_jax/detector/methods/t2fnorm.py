@@ -17,7 +17,7 @@ from dream_jax.detector.methods.base import (
     classification_terms,
 )
 from dream_jax.detector.options import Options, number
-from dream_jax.training.loop import Term
+from dream_jax.training.terms import Term
 from dream_jax.vectors import unit
 
 

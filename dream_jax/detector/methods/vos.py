@@ -22,7 +22,7 @@ from dream_jax.detector.methods.dream_ood import init_phi, level_set_loss, phi
 from dream_jax.detector.options import Options, choice, number, whole
 from dream_jax.errors import UserError
 from dream_jax.training.devices import gather_rows, share_out
-from dream_jax.training.loop import Term
+from dream_jax.training.terms import Term
 
 RIDGE = 1e-4  # added to the covariance's diagonal, as in the published code
 SLOPES = ("free", "rising")  # of φ, see `uncertainty_branch`

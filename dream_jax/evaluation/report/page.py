@@ -50,7 +50,8 @@ class RunResults:
       judgements: the content of outliers.json by the title of each training that has one.
       legible: the share of `by_name` that the plain classifier reads as asked, where it was
         measured.
-      stages: {"stage", "seconds", "peak_memory_mb"} of each stage.
+      stages: {"stage", "seconds", "peak_memory_mb", "start_memory_mb"} of each stage; see
+        `write.Page`.
       seed: of the run, or the first of several.
       readings: of the outliers, see evaluators/outliers.py; {} where there are none.
       curves: of each training, by its title.

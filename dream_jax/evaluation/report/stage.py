@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from dream_jax.evaluation.report.page import RunResults
 
 OUTLIERS = "evaluate outliers"  # the stage with what is known about each outlier
+# Of a stage's record; those of earlier versions lack the last.
+MEASURED = ("seconds", "peak_memory_mb", "start_memory_mb")
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "diffusers", "scikit-learn")
 
 
@@ -98,7 +100,7 @@ def results(work: Work) -> RunResults:
         judgements=judgements,
         legible=legible.get("legible"),
         stages=[
-            {"stage": name, **{key: record[key] for key in ("seconds", "peak_memory_mb")}}
+            {"stage": name, **{key: record.get(key) for key in MEASURED}}
             for name in run.stages
             if run.record(name).exists and (record := run.record(name).read())["done"]
         ],

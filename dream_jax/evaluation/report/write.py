@@ -22,7 +22,8 @@ class Page:
       title: of the page.
       metrics: the content of metrics.json.
       config_json: the whole configuration as text.
-      stages: {"stage", "seconds", "peak_memory_mb"} each; a number may be None.
+      stages: {"stage", "seconds", "peak_memory_mb", "start_memory_mb"} each: the time, and what
+        was resident at most while it ran, and when it began; a number may be None.
       figures: {"path", "title", "caption"} each, path to a PNG.
       facts: (label, value, explanation) each, shown as text.
       names: readable names of rows and OOD sets.
@@ -121,7 +122,12 @@ def _content(page: Page) -> dict[str, Any]:
         "lists": page.lists,
         "config_json": page.config_json,
         "stages": [
-            (s["stage"], _duration(s.get("seconds")), _memory(s.get("peak_memory_mb")))
+            (
+                s["stage"],
+                _duration(s.get("seconds")),
+                _memory(s.get("peak_memory_mb")),
+                _memory(_added(s)),
+            )
             for s in stages
         ],
         "total": _duration(sum(s.get("seconds") or 0 for s in stages)),
@@ -219,6 +225,12 @@ def _duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _added(stage: Mapping) -> float | None:
+    """Returns by how much a stage's peak exceeds what was resident when it began, in MB."""
+    peak, start = stage.get("peak_memory_mb"), stage.get("start_memory_mb")
+    return None if peak is None or start is None else peak - start
 
 
 def _memory(megabytes: float | None) -> str:

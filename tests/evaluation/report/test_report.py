@@ -285,7 +285,12 @@ def report(tmp_path):
         metrics=metrics,
         config_json=config,
         stages=[
-            {"stage": "decode " + HOSTILE, "seconds": 3725.2, "peak_memory_mb": 2048.4},
+            {
+                "stage": "decode " + HOSTILE,
+                "seconds": 3725.2,
+                "peak_memory_mb": 2048.4,
+                "start_memory_mb": 1000,
+            },
             {"stage": "evaluate", "seconds": 62, "peak_memory_mb": None},
         ],
         figures=[
@@ -322,7 +327,7 @@ def test_page_shows_every_text_as_it_is(report):
     assert "<script" not in text and html.escape("<script>") in text
     for expected in (
         "Caption 0", "Caption 1", "Figure 0", "Still in class", "12 %", "seed 7",
-        "1 h 2 min", "2,048 MB", "1 min 2 s", "1 h 3 min", "Dream-OOD & co",
+        "1 h 2 min", "2,048 MB", "1,048 MB", "1 min 2 s", "1 h 3 min", "Dream-OOD & co",
     ):  # fmt: skip
         assert expected in shown, expected
 
