@@ -1,13 +1,15 @@
-"""Settings of step ④ that do not go together, each allowed by itself."""
+"""Settings that do not go together, each allowed by itself."""
 
 from dream_jax.detector.last_layer import DIMENSION
 from dream_jax.detector.methods import PLAIN, TRAININGS
 from dream_jax.errors import UserError
+from dream_jax.results import FROM_TEXT
+from dream_jax.rules import is_template
 from dream_jax.settings import Settings
 
 
 def check_combinations(settings: Settings) -> None:
-    """Checks the band of the filter, the size of patches, and the network to start from.
+    """Checks the filter's band, the size of patches, the network to start from, how outliers come.
 
     Raises:
       UserError: names the setting `config.<field>`.
@@ -25,6 +27,32 @@ def check_combinations(settings: Settings) -> None:
             f"must be at least data.image_size = {size}, the size of a patch"
         )
     _check_start(settings)
+    _check_prompts(settings)
+    _check_loss(settings)
+
+
+def _check_prompts(settings: Settings) -> None:
+    """Checks that an embedding has a place in the prompts that it is decoded with."""
+    fixed = [prompt for prompt in settings.decoding.prompts if not is_template(prompt)]
+    rows = {row.partition("/")[0] for row in settings.methods}
+    if fixed and (settings.sampling.method not in FROM_TEXT or "bood" in rows):
+        asked = "the row 'bood'" if "bood" in rows else f"{settings.sampling.method!r}"
+        raise UserError(
+            f"config.decoding.prompts has {fixed[0]!r}; it must have {{name}} in it, where the "
+            f"embeddings stand that sampling.method = {asked} decodes; only with 'prompts' or "
+            f"'text' are prompts shown as they are"
+        )
+
+
+def _check_loss(settings: Settings) -> None:
+    """Checks that features are aligned with the anchors where BOOD's classifier reads them so."""
+    asked = "bood" in {row.partition("/")[0] for row in settings.methods}
+    if settings.latent_space.loss != "alignment" and (asked or settings.sampling.method == "bood"):
+        what = "the row 'bood'" if asked else "sampling.method = 'bood'"
+        raise UserError(
+            f"config.latent_space.loss is {settings.latent_space.loss!r}; with {what} it must be "
+            f"'alignment', because BOOD classifies features by their cosines to the anchors"
+        )
 
 
 def _check_start(settings: Settings) -> None:
