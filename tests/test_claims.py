@@ -36,14 +36,17 @@ def changed(config: ConfigDict, **changes) -> ConfigDict:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"decoding__prompts": FIXED}, "config.decoding.prompts has 'an object'; it must have"),
+        (
+            {"decoding__prompts": FIXED},
+            "config.decoding.prompts is ('an object', 'not {name}'); 'an o",
+        ),
         (
             {"decoding__prompts": FIXED, "sampling__method": "core"},
-            "sampling.method = 'core' decodes; only with 'prompts' or 'text'",
+            "where the embeddings of sampling.method = 'core' stand; only with",
         ),
         (
             {"decoding__prompts": FIXED, "sampling__method": "text", "methods": ("bood",)},
-            "sampling.method = the row 'bood'",
+            "where the embeddings of the row 'bood' stand; only with",
         ),
         (
             {"latent_space__loss": "cross_entropy", "methods": ("bood",)},

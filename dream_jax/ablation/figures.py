@@ -87,6 +87,8 @@ def _draw(axes: Any, metrics: Mapping, metric: str) -> list[tuple[Any, str]]:
 def along_settings(metrics: Mapping, groups: Mapping[str, Mapping[str, float]], path: Path) -> Path:
     """Draws mean FPR95 over the values of a setting, a panel for each, with its deviation.
 
+    The values stand in equal steps, as most are chosen so that their ratios are alike.
+
     Args:
       metrics: as for `compare_variants`.
       groups: setting → variant → its value.
@@ -109,7 +111,7 @@ def along_settings(metrics: Mapping, groups: Mapping[str, Mapping[str, float]], 
 def _draw_along(axes: Any, metrics: Mapping, values: Mapping[str, float]) -> None:
     """Draws the variants of one setting, in the order of its values."""
     names = sorted(values, key=lambda name: values[name])
-    at = [values[name] for name in names]
+    at = np.arange(len(names))
     get = lambda part: np.array([100 * part[name]["ood"]["mean"]["fpr95"] for name in names])  # noqa: E731
     mean = get(metrics["methods"])
     if "std" in metrics:
@@ -119,10 +121,7 @@ def _draw_along(axes: Any, metrics: Mapping, values: Mapping[str, float]) -> Non
     if RECIPE in names:
         own = names.index(RECIPE)
         axes.plot(at[own], mean[own], "o", color=VERMILLION, markersize=6, zorder=3)
-    if at[0] > 0 and at[-1] >= 4 * at[0]:
-        axes.set_xscale("log")
-    axes.set_xticks(at, [f"{value:g}" for value in at], fontsize=8)
-    axes.set_xticks([], minor=True)
+    axes.set_xticks(at, [f"{values[name]:g}" for name in names], fontsize=8)
     axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
 
 

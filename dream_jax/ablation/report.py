@@ -93,7 +93,7 @@ def _figures(record: Mapping[str, Any], runs: Mapping[str, Run], folder: Path) -
     if groups := ordered(runs, record["variants"]):
         caption = (
             "Mean FPR95 over the tuning sets, by the value of the one setting that variants "
-            "change; the band is the deviation, the red dot the recipe."
+            "change, in equal steps. The band is the deviation, the red dot the recipe."
         )
         path = along_settings(record, groups, folder / "settings.png")
         yield Shown(path, "Settings that have an order", caption)

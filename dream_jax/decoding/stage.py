@@ -45,8 +45,8 @@ DECODING = (
     "decoding.resize",
 )
 OF_KIND = {
-    **dict.fromkeys(OUTLIERS, ("data.class_tokens", "decoding.prompts", "decoding.outliers")),
-    "inliers": ("data.class_tokens", "decoding.id_prompt", "inliers.images"),
+    **dict.fromkeys(OUTLIERS, ("decoding.prompts", "decoding.outliers")),
+    "inliers": ("decoding.id_prompt", "inliers.images"),
     "by_name": ("decoding.id_prompt", "decoding.by_name"),
     "by_name_test": ("decoding.id_prompt", "decoding.by_name_test"),
 }
@@ -74,11 +74,12 @@ def _decoding(kind: str, of_text: tuple[str, ...]) -> Stage:
     Args:
       of_text: the fields that pictures of texts depend on; () for pictures of embeddings.
     """
+    tokens = ("data.class_tokens",) if kind in SAMPLED else ()
     return Stage(
         decode_stage(kind),
         "decode",
         f"images/{kind}",
-        (*DECODING, *OF_KIND[kind], *of_text),
+        (*DECODING, *OF_KIND[kind], *(of_text or tokens)),
         partial(decode, kind=kind),
         (SAMPLED[kind],) if kind in SAMPLED else (),
         check=partial(check, kind=kind),
