@@ -1,6 +1,7 @@
 """Other ways to outliers in whole stages: what is decoded, taken, read, and what is refused."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from dream_jax.checks import check
 from dream_jax.data.parts import read_listing
 from dream_jax.decoding.prompts import check_plain_prompt
 from dream_jax.errors import UserError
+from dream_jax.exploring import by_scale
 from dream_jax.files import read_json
 from dream_jax.generator.interface import Sampling
 from dream_jax.generator.load import load_generator
@@ -74,6 +76,12 @@ def test_what_does_not_go_together_is_one_line(toy, changes, said):
 def test_methods_without_distances_need_no_neighbours(toy):
     for method in ("random", "mean", "token", "interpolation", "prompts", "text"):
         check(changed(toy.config(), sampling__method=method, sampling__k=41))
+
+
+def test_outliers_by_scale_are_those_of_a_run_that_samples_by_distance(toy):
+    settings = check(changed(toy.config(), sampling__method="token"))
+    with pytest.raises(UserError, match="is 'token'; by_scale samples by distance"):
+        by_scale(SimpleNamespace(settings=settings), "one", [0.1])
 
 
 class Words:
