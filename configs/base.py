@@ -119,6 +119,9 @@ def latent_space() -> ConfigDict:
     latent_space.epochs = 200
     latent_space.batch_size = 256
     latent_space.temperature = 0.1  # t, which divides the cosines
+    # "alignment" of features with the anchors T(y), or the "cross_entropy" of a linear layer on
+    # them: features of a plain classifier, which the generator cannot read. For comparison.
+    latent_space.loss = "alignment"
     latent_space.augment = "crop_flip"  # or none, affine, random_resized_crop
     latent_space.features_per_class = 500  # features of each class that are stored, at most
     latent_space.optimizer = sgd()
@@ -130,7 +133,12 @@ def sampling() -> ConfigDict:
     sampling = ConfigDict()
     # "knn" is Dream-OOD's: noise around the features that are farthest from the others. With "bood"
     # features walk across the boundary of their class, by the settings of `bood`; of the ones below
-    # only `k` is then used, where d_k is reported.
+    # only `k` is then used, where d_k is reported. The others are what the paper's way is compared
+    # with (docs/ablation.md). "core": noise around the features that are nearest to the others.
+    # Without any choice by distance, noise of `scale` around random features ("random"), their mean
+    # ("mean") or the class's token embedding ("token"); "interpolation" between the tokens of two
+    # classes. "prompts": no embedding, decoding.prompts as they are; "text": these with noise of
+    # `scale` on the text encoder's output.
     sampling.method = "knn"
     sampling.k = 300  # the neighbour whose distance counts
     sampling.boundary = 50  # m, features of a class with the largest k-NN distance
@@ -185,7 +193,9 @@ def generator() -> ConfigDict:
 def decoding() -> ConfigDict:
     """③ What is decoded."""
     decoding = ConfigDict()
-    decoding.prompts = ("A high-quality image of the {name}",)  # of outliers, taken in turn
+    # Of outliers, taken in turn. Where `sampling.method` is "prompts" or "text", {name} may be
+    # missing: ("a photo of a goldfish", "an unknown object").
+    decoding.prompts = ("A high-quality image of the {name}",)
     decoding.id_prompt = "A high-quality image of the {name}"  # of images of the plain classes
     decoding.name_suffixes = ConfigDict()  # class name → what prompts say after it
     decoding.image_size = 32  # of the files; may be larger than data.image_size
@@ -224,6 +234,9 @@ def classifier() -> ConfigDict:
     # So are those to which it gives every class with less than this one: outliers of middling
     # confidence are left. 0 keeps all.
     classifier.filter_least_confidence = 0.0
+    # Share of the decoded outliers that are taken, before the filter: the first of each class, so
+    # that fewer are shown without decoding any anew.
+    classifier.outliers_used = 1.0
     classifier.collapse_below = 0.1  # ID accuracy that stops a training ...
     classifier.collapse_after = 0.3  # ... after this share of its steps
     classifier.optimizer = sgd()
@@ -264,6 +277,9 @@ def ablation() -> ConfigDict:
     # ("name", "field=value", ...) each, as flags give settings; see docs/ablation.md. A variant may
     # measure another row: ("without outliers", "ablation.row=energy").
     ablation.variants = ()
+    # Names of variants, or how they begin: only these are made, and the table shows them and all
+    # that were made before. () makes all.
+    ablation.only = ()
     return ablation
 
 

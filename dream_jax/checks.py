@@ -22,7 +22,7 @@ from dream_jax.sizes import check_sizes
 from dream_jax.training.event_files import check_project
 
 # Lists of names, for which a flag may give one text: --config.methods=msp,vos
-LISTS = ("methods", *origins.LISTS)
+LISTS = ("methods", "ablation.only", *origins.LISTS)
 
 
 def check(config: ConfigDict) -> Settings:

@@ -1,13 +1,15 @@
-"""Settings of step ④ that do not go together, each allowed by itself."""
+"""Settings that do not go together, each allowed by itself."""
 
 from dream_jax.detector.last_layer import DIMENSION
 from dream_jax.detector.methods import PLAIN, TRAININGS
 from dream_jax.errors import UserError
+from dream_jax.results import FROM_TEXT
+from dream_jax.rules import is_template
 from dream_jax.settings import Settings
 
 
 def check_combinations(settings: Settings) -> None:
-    """Checks the band of the filter, the size of patches, and the network to start from.
+    """Checks the filter's band, the size of patches, the network to start from, how outliers come.
 
     Raises:
       UserError: names the setting `config.<field>`.
@@ -25,14 +27,39 @@ def check_combinations(settings: Settings) -> None:
             f"must be at least data.image_size = {size}, the size of a patch"
         )
     _check_start(settings)
+    _check_prompts(settings)
+    _check_loss(settings)
+
+
+def _check_prompts(settings: Settings) -> None:
+    """Checks that an embedding has a place in the prompts that it is decoded with."""
+    fixed = [prompt for prompt in settings.decoding.prompts if not is_template(prompt)]
+    if fixed and (settings.sampling.method not in FROM_TEXT or _asks(settings, "bood")):
+        method = f"sampling.method = {settings.sampling.method!r}"
+        asked = "the row 'bood'" if _asks(settings, "bood") else method
+        raise UserError(
+            f"config.decoding.prompts is {settings.decoding.prompts!r}; {fixed[0]!r} must have "
+            f"{{name}} in it, where the embeddings of {asked} stand; only with sampling.method = "
+            f"'prompts' or 'text' are texts shown as they are"
+        )
+
+
+def _check_loss(settings: Settings) -> None:
+    """Checks that features are aligned with the anchors where BOOD's classifier reads them so."""
+    asked = _asks(settings, "bood")
+    if settings.latent_space.loss != "alignment" and (asked or settings.sampling.method == "bood"):
+        what = "the row 'bood'" if asked else "sampling.method = 'bood'"
+        raise UserError(
+            f"config.latent_space.loss is {settings.latent_space.loss!r}; with {what} it must be "
+            f"'alignment', because BOOD classifies features by their cosines to the anchors"
+        )
 
 
 def _check_start(settings: Settings) -> None:
     """Checks that a training that starts from the plain classifier has a network of its shape."""
     start = _dimension(settings, PLAIN)
     for name, training in TRAININGS.items():
-        asked = name in {row.partition("/")[0] for row in settings.methods}
-        always = training.fine_tunes and asked
+        always = training.fine_tunes and _asks(settings, name)
         if not (always or (settings.init_from and training.extra == "outliers")):
             continue
         if (value := _dimension(settings, name)) != start:
@@ -41,6 +68,13 @@ def _check_start(settings: Settings) -> None:
                 f"config.method_options.{name}.{DIMENSION} is {value}; {why}it must be that of the "
                 f"plain classifier, method_options.{PLAIN}.{DIMENSION} = {start}"
             )
+
+
+def _asks(settings: Settings, training: str) -> bool:
+    """Returns whether a training has a row in the results."""
+    if settings.methods == ("all",):
+        return TRAININGS[training].in_all
+    return training in {row.partition("/")[0] for row in settings.methods}
 
 
 def _dimension(settings: Settings, training: str) -> int:

@@ -17,7 +17,7 @@ from dream_jax.detector.last_layer import feature_dimension
 from dream_jax.detector.methods import PLAIN, TRAININGS, Training
 from dream_jax.detector.methods.base import Shape
 from dream_jax.errors import UserError
-from dream_jax.results import Row, decode_stage, images_of_kind, stage_of
+from dream_jax.results import FROM_TEXT, Row, decode_stage, images_of_kind, stage_of
 from dream_jax.run import Run
 from dream_jax.settings import Settings
 
@@ -68,6 +68,8 @@ def estimate(
         "sample bood": bood,
         "sample inliers": sizes.classes * inliers.rounds * inliers.per_round * inliers.keep,
     }
+    if sampling.method in FROM_TEXT:
+        vectors["sample"] = sizes.classes
     found = {name: _blocks(count * sizes.width * FLOAT) for name, count in vectors.items()}
     if "learn" in stages:
         found["learn"] += 2 * (CHECKPOINT + _network(settings, sizes.image, sizes.width)[0])

@@ -21,7 +21,7 @@ from dream_jax.errors import UserError
 from dream_jax.keys import stage_key
 from dream_jax.knn import d_k
 from dream_jax.sampling.rounds import sample_embeddings
-from dream_jax.sampling.settings import SamplerSettings
+from dream_jax.sampling.settings import BY_DISTANCE, SamplerSettings
 from dream_jax.settings import as_dict, flatten
 from dream_jax.variety import measure
 from dream_jax.vectors import unit_on_host, walk
@@ -157,10 +157,16 @@ def by_scale(
       seed: of the sampler and of the decoder.
 
     Raises:
-      UserError: the run has no such class, or a scale is not allowed.
+      UserError: the run has no such class, it samples otherwise than by distance, or a scale is not
+        allowed.
     """
     import pandas as pd
 
+    if (method := run.settings.sampling.method) not in BY_DISTANCE:
+        raise UserError(
+            f"the run's sampling.method is {method!r}; by_scale samples by distance and takes runs "
+            f"with one of {', '.join(BY_DISTANCE)}"
+        )
     if not len(scales) or count < 1:
         raise UserError(f"scales are {scales!r} and count is {count}; one of each is the least")
     label, known = label_of(run, name), run.features

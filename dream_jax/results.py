@@ -12,6 +12,8 @@ from dream_jax.settings import Settings
 # What trainings show as imagined outliers: those of `sampling`, and those of BOOD.
 OUTLIERS = ("outliers", "bood")
 IMAGINED = (*OUTLIERS, "inliers")
+# Values of `sampling.method` with which outliers are decoded from texts, not from embeddings.
+FROM_TEXT = ("prompts", "text")
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,14 @@ def template() -> Rule:
     return Rule(is_template, "a text with {name} in it and no other braces")
 
 
+def outlier_prompt() -> Rule:
+    """Returns the rule of a text in which {name} may stand for a class's name."""
+    return Rule(
+        lambda value: is_name(value) and without_braces(value.replace("{name}", "")),
+        "a text without braces but {name}",
+    )
+
+
 def texts(allowed: str, empty: bool = True) -> Rule:
     """Returns the rule of a list of texts that are not empty."""
     return all_of(text(allowed, empty=False), allowed, empty)

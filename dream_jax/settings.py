@@ -17,6 +17,7 @@ from dream_jax.rules import (
     is_suffix,
     mapping,
     number,
+    outlier_prompt,
     path,
     project,
     run_name,
@@ -37,6 +38,7 @@ LATER: Mapping[str, Any] = {
     **{"data.near": (), "data.far": ()},
     **{"data.train_list": "", "data.test_list": "", "data.full_spectrum": False},
     "zero_shot.path": "openai/clip-vit-base-patch16",
+    **{"latent_space.loss": "alignment", "classifier.outliers_used": 1.0, "ablation.only": ()},
     **{"zero_shot.revision": "", "zero_shot.prompt": "a photo of a {name}", "zero_shot.words": ""},
 }
 
@@ -59,7 +61,10 @@ Scheduler = Literal["plms", "ddim", "dpmsolver++"]
 Noise = Literal["own", "shared"]
 Selection = Literal["paper", "published"]
 Map = Literal["tsne", "umap"]
-Method = Literal["knn", "bood"]
+Method = Literal[
+    "knn", "bood", "core", "random", "mean", "token", "interpolation", "prompts", "text"
+]
+Loss = Literal["alignment", "cross_entropy"]
 OutlierView = Literal["whole", "patches"]
 Resize = Literal["antialiased", "bilinear", "nearest", "mixed"]
 
@@ -127,6 +132,7 @@ class LatentSpaceSettings:
     epochs: Epochs
     batch_size: Count
     temperature: Positive
+    loss: Loss
     augment: Augmentation
     features_per_class: Count
     optimizer: OptimizerSettings
@@ -179,7 +185,10 @@ class DecodingSettings:
     prompts: Annotated[
         tuple[str, ...],
         all_of(
-            template(), "one or more texts with {name} in them and no other braces", empty=False
+            outlier_prompt(),
+            "one or more texts with {name} in them and no other braces; without {name} only where "
+            "sampling.method is prompts or text",
+            empty=False,
         ),
     ]
     id_prompt: Annotated[str, template()]
@@ -210,6 +219,7 @@ class ClassifierSettings:
     outlier_view: OutlierView
     filter_confidence: Annotated[float, above(0, 1)]
     filter_least_confidence: Share
+    outliers_used: Annotated[float, above(0, 1)]
     collapse_below: Annotated[float, number(0, 1), NEUTRAL]
     collapse_after: Annotated[float, number(0, 1), NEUTRAL]
     optimizer: OptimizerSettings
@@ -257,6 +267,7 @@ class AblationSettings:
             "lists of texts, each a name and settings: ('few features', 'sampling.k=50'), or empty",
         ),
     ]
+    only: Annotated[tuple[str, ...], texts("names of variants or how they begin, or empty")]
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,47 @@ def _draw(axes: Any, metrics: Mapping, metric: str) -> list[tuple[Any, str]]:
     return [(drawn, text) for text, drawn in legend.items()]
 
 
+def along_settings(metrics: Mapping, groups: Mapping[str, Mapping[str, float]], path: Path) -> Path:
+    """Draws mean FPR95 over the values of a setting, a panel for each, with its deviation.
+
+    The values stand in equal steps, as most are chosen so that their ratios are alike.
+
+    Args:
+      metrics: as for `compare_variants`.
+      groups: setting → variant → its value.
+    """
+    columns = min(3, len(groups))
+    rows = -(-len(groups) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = figure_of(0.6 + 2.4 * columns, 0.5 + 1.9 * rows)
+        panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for axes, (field, values) in zip(panels.flat, groups.items(), strict=False):
+            _draw_along(axes, metrics, values)
+            axes.set_xlabel(field, fontsize=8)
+        for axes in panels.flat[len(groups) :]:
+            axes.set_visible(False)
+        for axes in panels[:, 0]:
+            axes.set_ylabel("FPR95 in %")
+        return save(figure, path)
+
+
+def _draw_along(axes: Any, metrics: Mapping, values: Mapping[str, float]) -> None:
+    """Draws the variants of one setting, in the order of its values."""
+    names = sorted(values, key=lambda name: values[name])
+    at = np.arange(len(names))
+    get = lambda part: np.array([100 * part[name]["ood"]["mean"]["fpr95"] for name in names])  # noqa: E731
+    mean = get(metrics["methods"])
+    if "std" in metrics:
+        std = get(metrics["std"])
+        axes.fill_between(at, mean - std, mean + std, color=BLUE, alpha=0.2, linewidth=0)
+    axes.plot(at, mean, color=BLUE, marker="o", markersize=4, linewidth=1.3)
+    if RECIPE in names:
+        own = names.index(RECIPE)
+        axes.plot(at[own], mean[own], "o", color=VERMILLION, markersize=6, zorder=3)
+    axes.set_xticks(at, [f"{values[name]:g}" for name in names], fontsize=8)
+    axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
+
+
 def sheet_of_outliers(pictures: Mapping[str, Sequence[np.ndarray]], path: Path) -> Path:
     """Draws imagined outliers, a row for each variant.
 

@@ -1,6 +1,6 @@
 """Makes and measures the variants of a recipe, each in a folder of its own, and compares them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from dream_jax import pipeline
 from dream_jax.ablation.measures import gather, measure
 from dream_jax.ablation.sharing import Finished, identity
-from dream_jax.ablation.variants import Variant, of_variant, read_variants
+from dream_jax.ablation.variants import Variant, asked_for, of_variant, read_variants
 from dream_jax.disk import check_free, needed
 from dream_jax.errors import UserError
 from dream_jax.files import write_json
@@ -33,6 +33,11 @@ class Trial(NamedTuple):
         """The names of the stages that are made."""
         return pipeline.chosen_stages(self.run, STEPS)
 
+    @property
+    def done(self) -> bool:
+        """Whether all of them are."""
+        return all(map(self.run.done, self.stages))
+
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Makes all variants of `config.ablation`, prints their table and writes the page.
@@ -53,13 +58,17 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         its training, when all others are made.
     """
     variants = read_variants(config)
+    asked = asked_for(variants, variants[0].settings.ablation.only)
     hosts.check_same([as_dict(variant.settings) for variant in variants], "settings")
     cache, folder = Cache(), workdir / FOLDER
     trials = [
         Trial(own, pipeline.make_run(own.settings, folder / own.folder, cache=cache))
         for own in variants
     ]
-    finished = begin(trials, workdir)
+    _refuse_equal(trials)
+    listed = {trial.run.workdir for trial in trials}
+    trials = [trial for trial in trials if trial.variant.name in asked or trial.done]
+    finished = begin(trials, workdir, listed)
     measured: dict[str, dict[int, dict[str, Any]]] = {}
     failed: dict[str, str] = {}
     for number, trial in enumerate(trials, start=1):
@@ -85,13 +94,15 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     return record
 
 
-def begin(trials: Sequence[Trial], workdir: Path) -> Finished:
+def begin(trials: Sequence[Trial], workdir: Path, listed: Collection[Path]) -> Finished:
     """Checks all variants before any of them works; returns the stages that are done anywhere.
+
+    Args:
+      listed: the folders of these variants, and of those that are not made now.
 
     Raises:
       UserError: in one line that names the variant.
     """
-    _refuse_equal(trials)
     for variant, run in trials:
         try:
             pipeline.begin(run, STEPS, overwrite=False)
@@ -99,8 +110,9 @@ def begin(trials: Sequence[Trial], workdir: Path) -> Finished:
             raise of_variant(variant.name, error) from error
     folder = workdir / FOLDER
     own = {trial.run.workdir for trial in trials}
-    others = sorted(path for path in folder.iterdir() if path.is_dir() and path not in own)
-    finished = Finished([*(trial.run.workdir for trial in trials), workdir, *others])
+    rest = sorted(path for path in folder.iterdir() if path.is_dir() and path not in own)
+    others = [path for path in rest if path not in listed]
+    finished = Finished([*(trial.run.workdir for trial in trials), workdir, *rest])
     fresh = missing(trials, finished)
     print(shares(trials, sum(map(len, fresh))), flush=True)
     if others:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dream_jax.ablation.figures import IMAGES, compare_variants, sheet_of_outliers
+from dream_jax.ablation.figures import IMAGES, along_settings, compare_variants, sheet_of_outliers
 from dream_jax.ablation.measures import layout_of
 from dream_jax.ablation.sharing import identity
+from dream_jax.ablation.variants import RECIPE
 from dream_jax.ending import program
 from dream_jax.evaluation.report.layouts import Layout
 from dream_jax.evaluation.report.page import Shown
@@ -18,7 +19,7 @@ from dream_jax.evaluation.report.tables import text_table
 from dream_jax.evaluation.report.write import Page, write_report
 from dream_jax.results import OUTLIERS, decode_stage, kind_shown
 from dream_jax.run import Run
-from dream_jax.settings import as_dict
+from dream_jax.settings import as_dict, flatten
 
 if TYPE_CHECKING:
     from dream_jax.ablation.program import Trial
@@ -89,6 +90,13 @@ def _figures(record: Mapping[str, Any], runs: Mapping[str, Run], folder: Path) -
     yield Shown(
         compare_variants(record, folder / "variants.png"), "How the variants compare", caption
     )
+    if groups := ordered(runs, record["variants"]):
+        caption = (
+            "Mean FPR95 over the tuning sets, by the value of the one setting that variants "
+            "change, in equal steps. The band is the deviation, the red dot the recipe."
+        )
+        path = along_settings(record, groups, folder / "settings.png")
+        yield Shown(path, "Settings that have an order", caption)
     pictures = _pictures(runs)
     if pictures:
         caption = (
@@ -97,6 +105,30 @@ def _figures(record: Mapping[str, Any], runs: Mapping[str, Run], folder: Path) -
         )
         path = sheet_of_outliers(pictures, folder / "outliers.png")
         yield Shown(path, "What the variants imagine", caption)
+
+
+def ordered(
+    runs: Mapping[str, Run], variants: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, float]]:
+    """Returns setting → variant → its value, of numbers that two variants or more change alone.
+
+    The recipe is among the variants of each.
+    """
+    flat = {name: flatten(as_dict(run.settings)) for name, run in runs.items()}
+    found: dict[str, dict[str, float]] = {}
+    for name, own in flat.items():
+        fields = [change.partition("=")[0] for change in variants[name]["changes"]]
+        if len(fields) == 1 and _is_number(own.get(fields[0])):
+            found.setdefault(fields[0], {})[name] = own[fields[0]]
+    groups = {field: values for field, values in found.items() if len(values) > 1}
+    for field, values in groups.items():
+        if RECIPE in flat and _is_number(flat[RECIPE].get(field)):
+            values[RECIPE] = flat[RECIPE][field]
+    return groups
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _pictures(runs: Mapping[str, Run]) -> dict[str, list[np.ndarray]]:

@@ -24,7 +24,8 @@ FIELD = "config.ablation.variants"
 COMMON = (
     *("name", "seeds", "methods", "data.id", "data.folder", "data.class_names"),
     *("data.ood", "data.near", "data.far", "data.ood_count", "data.shifted"),
-    *("data.full_spectrum", "data.tuning", "tuning", "ablation.seeds", "ablation.variants"),
+    *("data.full_spectrum", "data.tuning", "tuning"),
+    *("ablation.seeds", "ablation.variants", "ablation.only"),
 )
 # What does not count for a variant's folder: seeds can be added, and others say what is compared.
 _OUTSIDE = ("name", "seeds", "tuning", "ablation")
@@ -90,6 +91,28 @@ def read_variants(config: ConfigDict) -> tuple[Variant, ...]:
         except UserError as error:
             raise of_variant(name, error) from error
     return tuple(found)
+
+
+def asked_for(variants: Sequence[Variant], only: Sequence[str]) -> set[str]:
+    """Returns the names of the variants that are made: the recipe, and those of `ablation.only`.
+
+    Args:
+      only: names, or how they begin; () asks for all.
+
+    Raises:
+      UserError: no variant's name begins so.
+    """
+    names = [variant.name for variant in variants]
+    found = {RECIPE} if only else set(names)
+    for beginning in only:
+        own = {name for name in names if name.startswith(beginning)}
+        if not own:
+            raise UserError(
+                f"config.ablation.only names {beginning!r}; no variant's name begins so: "
+                f"{', '.join(names)}"
+            )
+        found |= own
+    return found
 
 
 def of_variant(name: str, error: UserError) -> UserError:

@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -43,6 +43,8 @@ class Order:
       seed: of the run.
       embeddings: (classes, n, width) that take the place of the words' tokens; None for pictures
         of plain class names.
+      text_noise: None, or whether outliers are pictures of texts: the prompts are shown as they
+        are, with noise of this scale on the text encoder's output, and `embeddings` are not used.
     """
 
     kind: str
@@ -51,6 +53,12 @@ class Order:
     words: Sequence[str]
     seed: int
     embeddings: Float[np.ndarray, "classes n width"] | None = None
+    text_noise: float | None = None
+
+    @property
+    def from_text(self) -> bool:
+        """Whether the prompts are shown as they are, without an embedding in a name's place."""
+        return self.embeddings is None or self.text_noise is not None
 
 
 @dataclass(frozen=True)
@@ -163,7 +171,7 @@ def _decoded(
     """Returns the images of the chosen pictures, batch by batch."""
     if not chosen:
         return iter(())
-    prompt_of = plain_prompt if order.embeddings is None else prompt_with_placeholder
+    prompt_of = plain_prompt if order.from_text else prompt_with_placeholder
 
     @functools.cache  # many pictures have the same text
     def ids(label: int, prompt: str) -> np.ndarray:
@@ -171,13 +179,13 @@ def _decoded(
 
     wanted = [pictures[index] for index in chosen]
     vectors = None
-    if order.embeddings is not None:
+    if order.embeddings is not None and not order.from_text:
         vectors = np.stack([order.embeddings[p.label, p.embedding] for p in wanted])
     return generator.decode(
         np.stack([ids(picture.label, picture.prompt) for picture in wanted]),
         vectors,
         _image_keys(order, "decode", chosen),
-        sampling,
+        replace(sampling, text_noise=order.text_noise or 0.0),
         image_shape,
     )
 

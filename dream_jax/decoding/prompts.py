@@ -13,10 +13,19 @@ def plain_prompt(vocabulary: Vocabulary, prompt: str, name: str) -> Int[np.ndarr
 
 
 def check_plain_prompt(vocabulary: Vocabulary, prompt: str, name: str) -> None:
-    """Raises UserError if a prompt, shortened to the text encoder's positions, cuts the name."""
-    upto = prompt.partition("{name}")[0] + name
+    """Raises UserError if a prompt, shortened to the text encoder's positions, cuts the name.
+
+    One without a name is a whole: nothing of it may be cut.
+    """
+    before, named, _ = prompt.partition("{name}")
+    upto = before + (name if named else "")
     most = len(vocabulary.prompt_ids([])) - 2
     if (length := len(vocabulary.name_ids(upto))) > most:
+        if not named:
+            raise UserError(
+                f"the prompt {prompt!r} has {length} tokens; the text encoder of generator.path "
+                f"takes {most}: shorten it"
+            )
         raise UserError(
             f"the prompt {prompt!r} for class {name!r} has {length} tokens up to the end of the "
             f"name; the text encoder of generator.path takes {most}: shorten one of them"

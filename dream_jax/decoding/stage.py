@@ -19,6 +19,7 @@ from dream_jax.generator.cached import generator_of, vocabulary_of
 from dream_jax.generator.folders import generator_folder, read_config
 from dream_jax.generator.interface import Sampling, Vocabulary
 from dream_jax.results import (
+    FROM_TEXT,
     IMAGINED,
     OUTLIERS,
     Row,
@@ -44,11 +45,12 @@ DECODING = (
     "decoding.resize",
 )
 OF_KIND = {
-    **dict.fromkeys(OUTLIERS, ("data.class_tokens", "decoding.prompts", "decoding.outliers")),
-    "inliers": ("data.class_tokens", "decoding.id_prompt", "inliers.images"),
+    **dict.fromkeys(OUTLIERS, ("decoding.prompts", "decoding.outliers")),
+    "inliers": ("decoding.id_prompt", "inliers.images"),
     "by_name": ("decoding.id_prompt", "decoding.by_name"),
     "by_name_test": ("decoding.id_prompt", "decoding.by_name_test"),
 }
+TEXT = {"prompts": ("sampling.method",), "text": ("sampling.method", "sampling.scale")}
 SAMPLED = {kind: sample_stage(kind) for kind in IMAGINED}
 
 
@@ -58,15 +60,26 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
     kinds = ["outliers", *(["by_name"] if settings.decoding.by_name else []), "by_name_test"]
     kinds += [kind for kind in ("bood", "inliers") if kind in shown]
     parts = ["test", *(["train"] if settings.classifier.round_trip_share else [])]
-    return [*map(_decoding, kinds), *map(_round_trips, parts)]
+    method = settings.sampling.method
+    of_text = {"outliers": TEXT[method]} if method in FROM_TEXT else {}
+    return [
+        *(_decoding(kind, of_text.get(kind, ())) for kind in kinds),
+        *map(_round_trips, parts),
+    ]
 
 
-def _decoding(kind: str) -> Stage:
+def _decoding(kind: str, of_text: tuple[str, ...]) -> Stage:
+    """Returns the stage of a kind of images.
+
+    Args:
+      of_text: the fields that pictures of texts depend on; () for pictures of embeddings.
+    """
+    tokens = ("data.class_tokens",) if kind in SAMPLED else ()
     return Stage(
         decode_stage(kind),
         "decode",
         f"images/{kind}",
-        (*DECODING, *OF_KIND[kind]),
+        (*DECODING, *OF_KIND[kind], *(of_text or tokens)),
         partial(decode, kind=kind),
         (SAMPLED[kind],) if kind in SAMPLED else (),
         check=partial(check, kind=kind),
@@ -117,7 +130,8 @@ def _check_pictures(work: Work, kind: str, vocabulary: Vocabulary) -> None:
                 f"the name of class {shown(name)} is {length} bytes long; the folder of its images "
                 f"can have a name of {LONGEST_NAME}: give it a shorter name by data.class_names"
             )
-        fits = prompt_with_placeholder if kind in SAMPLED else check_plain_prompt
+        with_embedding = kind in SAMPLED and order.text_noise is None
+        fits = prompt_with_placeholder if with_embedding else check_plain_prompt
         fits(vocabulary, picture.prompt, word)
 
 
@@ -172,10 +186,19 @@ def _order(work: Work, kind: str, embeddings: np.ndarray | None) -> Order:
     from dream_jax.decoding.pictures import Order
 
     names, settings = work.train.class_names, work.settings
-    words = tuple(names)
-    if kind in SAMPLED:  # where a token of the word gives way to the embedding
+    words, noise = tuple(names), _text_noise(work)
+    if kind in SAMPLED and noise is None:  # a token of the word gives way to the embedding
         words = tuple(settings.data.class_tokens.get(name, name) for name in names)
-    return Order(kind, images_of_kind(settings, kind), names, words, settings.seed, embeddings)
+    count = images_of_kind(settings, kind)
+    return Order(kind, count, names, words, settings.seed, embeddings, noise)
+
+
+def _text_noise(work: Work) -> float | None:
+    """Returns the scale of the noise where pictures are those of texts, and else None."""
+    if "sampling.method" not in work.stage.reads:  # which no picture of an embedding depends on
+        return None
+    sampling = work.settings.sampling
+    return sampling.scale if sampling.method == "text" else 0.0
 
 
 def round_trips(work: Work, part: str) -> None:

@@ -19,7 +19,7 @@ _COLLAPSE = ("classifier.collapse_below", "classifier.collapse_after")
 _OUTLIERS = (
     *("init_from", "classifier.round_trip_share", "classifier.by_name_share"),
     *("classifier.filter_confidence", "classifier.filter_least_confidence"),
-    *("classifier.outlier_view", "decoding.image_size"),
+    *("classifier.outlier_view", "classifier.outliers_used", "decoding.image_size"),
 )
 
 
@@ -34,6 +34,7 @@ class Recipe:
       extra_batch_size: examples that a step shows in addition to the ID images.
       keep_below: outliers that the plain classifier is surer of than this are left out ...
       keep_from: ... and those that it is less sure of than this.
+      outliers_used: share of the decoded outliers that is taken, the first ones.
       file_size: height and width of the outliers' files.
       watched: whether the training is stopped when ID accuracy collapses.
     """
@@ -55,6 +56,7 @@ class Recipe:
     keep_below: float = 1.0
     keep_from: float = 0.0
     outlier_view: str = "whole"
+    outliers_used: float = 1.0
     file_size: int = 0
     watched: bool = False
     collapse_below: float = 0.0
@@ -103,6 +105,7 @@ def recipe(settings: Settings, training: Training, seed: int) -> Recipe:
             "keep_below": own.filter_confidence,
             "keep_from": own.filter_least_confidence,
             "outlier_view": own.outlier_view,
+            "outliers_used": own.outliers_used,
             "file_size": settings.decoding.image_size,
         }
     if training.extra in (*OUTLIERS, "auxiliary"):

@@ -176,6 +176,8 @@ def _outliers(work: Work, trained: Trained, own: Recipe) -> ExtraImages:
 
     run = work.run
     outliers, labels = run.decoded(trained.kind)
+    first = np.arange(max(1, round(own.outliers_used * len(labels))))
+    outliers, labels = outliers.take(first), labels[first]
     logits = run.classifier(PLAIN, trained.seed).logits(outliers)
     judgement = judge_outliers(logits, labels, own.keep_below, own.keep_from)
     if hosts.is_main():

@@ -40,6 +40,7 @@ class Sampling:
       batch_size: images at once over the devices of all processes.
       vae_batch_size: images of a batch that are decoded to pixels at once, over the same devices.
       resize: how pictures are brought to another size, see `resizing`.
+      text_noise: scale of the noise that is added to the text encoder's output; 0 adds none.
     """
 
     scheduler: str
@@ -48,6 +49,7 @@ class Sampling:
     batch_size: int
     vae_batch_size: int
     resize: str = "antialiased"
+    text_noise: float = 0.0
 
 
 class Generator(Vocabulary, Protocol):

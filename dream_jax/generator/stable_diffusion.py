@@ -18,6 +18,10 @@ from dream_jax.generator.resizing import antialiased, resize
 from dream_jax.generator.schedulers import make_scheduler
 from dream_jax.generator.vocabulary import TokenTable
 from dream_jax.training import devices, finite, hosts
+from dream_jax.vectors import unit
+
+# A picture's key is that of its latents; with this number it gives one for the noise on its text.
+_TEXT_NOISE = 2
 
 
 class StableDiffusion(TokenTable):
@@ -165,6 +169,9 @@ class Decoder:
 
         self._encode = mapped(encode_prompts)
         self._noise = mapped(draw_noise)
+        self._disturb = (
+            mapped(add_text_noise, scale=sampling.text_noise) if sampling.text_noise else None
+        )
         self._denoise = mapped(
             denoise,
             scheduler=scheduler,
@@ -202,6 +209,8 @@ class Decoder:
         batch = devices.shard(batch, rows=self.batch_size)
         params = self._params
         states = self._encode(params["text_encoder"], batch["ids"], batch["embeddings"])
+        if self._disturb is not None:
+            states = self._disturb(states, batch["keys"])
         latents = self._denoise(
             params["unet"],
             params["scheduler"],
@@ -241,6 +250,33 @@ def encode_prompts(
 
     with nn.intercept_methods(look_up):
         return encoder(jnp.where(placeholder, 0, ids), params=params)[0]
+
+
+def add_text_noise(
+    pipeline: Any,
+    states: Float[Array, "n positions width"],
+    keys: UInt32[Array, "n 2"],
+    *,
+    scale: float,
+) -> Float[Array, "n positions width"]:
+    """Returns hidden states with noise: at each position the formula of the sampler's candidates.
+
+    With h / |h| in a unit feature's place, (h / |h| + s n) is scaled back to the length |h|. So the
+    share of the noise is that of the sampler's, but it comes after the text encoder.
+
+    Args:
+      states: hidden states of the prompts.
+      keys: data of the random keys, one for each image.
+      scale: s, the standard deviation of n in each dimension.
+    """
+
+    def draw(key: UInt32[Array, "2"]) -> Float[Array, "positions width"]:
+        own = jax.random.fold_in(jax.random.wrap_key_data(key), _TEXT_NOISE)
+        return jax.random.normal(own, states.shape[1:])
+
+    values = states.astype(jnp.float32)
+    length = jnp.linalg.norm(values, axis=-1, keepdims=True)
+    return (length * unit(unit(values) + scale * jax.vmap(draw)(keys))).astype(states.dtype)
 
 
 def draw_noise(

@@ -1,5 +1,6 @@
 """Learning the text-conditioned latent space: training h against the anchors."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from dream_jax.data.augment import augment
 from dream_jax.data.image_sets import ImageSet
 from dream_jax.data.images import for_training
 from dream_jax.keys import stage_key
 from dream_jax.models.resnet import ResNet, build_model, init_model
-from dream_jax.settings import Settings
+from dream_jax.settings import LatentSpaceSettings, Settings
 from dream_jax.training.batches import Batches, epoch_index
 from dream_jax.training.checkpoints import Checkpoints
 from dream_jax.training.curves import Accuracy, Curves
@@ -24,22 +25,43 @@ from dream_jax.training.loop import Objective, Term, create_state, fit
 from dream_jax.training.optimizers import sgd, sgd_rate
 from dream_jax.vectors import cosine_logits, unit
 
+CLASSES = "classes"  # the parameters of the layer that reads features without anchors
+# (parameters, features h(x)) → logits.
+Logits = Callable[[Mapping[str, Any], Float[Array, "n d"]], Float[Array, "n classes"]]
 
-def make_objective(
-    model: ResNet, anchors: Float[Array, "classes d"], augmentation: str, temperature: float
-) -> Objective:
-    """Makes the training's objective: cross-entropy over the cosine logits (Dream-OOD, eq. 2).
+
+def make_logits(own: LatentSpaceSettings, anchors: Float[Array, "classes d"]) -> Logits:
+    """Returns how features are read: by their cosines to the anchors over t (Dream-OOD, eq. 2).
+
+    With `own.loss` = "cross_entropy" a linear layer reads them, and nothing aligns them with the
+    anchors: they are those of a plain classifier, which the paper's space is compared with.
+    """
+    centres = unit(anchors)
+    if own.loss == "alignment":
+        return lambda params, features: cosine_logits(unit(features), centres, own.temperature)
+    return lambda params, features: (
+        jnp.matmul(features, params[CLASSES]["kernel"], precision="highest")
+        + params[CLASSES]["bias"]
+    )
+
+
+def init_layer(key: Key[Array, ""], width: int, classes: int) -> dict[str, Array]:
+    """Draws the linear layer from features to classes, as `flax.linen.Dense` does."""
+    kernel = jax.nn.initializers.lecun_normal()(key, (width, classes))
+    return {"kernel": kernel, "bias": jnp.zeros(classes)}
+
+
+def make_objective(model: ResNet, read: Logits, augmentation: str) -> Objective:
+    """Makes the training's objective: cross-entropy over the logits.
 
     Args:
       model: the network h.
-      anchors: T(y), of any length.
+      read: gives the logits of features; see `make_logits`.
       augmentation: one of `augment.AUGMENTATIONS`.
-      temperature: t, which the cosines are divided by.
 
     Returns:
       An objective with the loss, and the accuracy as a metric.
     """
-    centres = unit(anchors)
 
     def objective(params, model_state, batch, keys):
         images = jax.vmap(partial(augment, augmentation))(keys, batch["images"])
@@ -50,7 +72,7 @@ def make_objective(
             mask=batch["mask"],
             mutable=["batch_stats"],
         )
-        logits = cosine_logits(unit(features), centres, temperature)
+        logits = read(params, features)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
         correct = jnp.argmax(logits, -1) == batch["labels"]
         return {
@@ -70,7 +92,7 @@ def learn_latent_space(
 ) -> dict:
     """Trains the network h so that the features of images align with their anchors.
 
-    Dream-OOD, section 3.1.
+    Dream-OOD, section 3.1. With another loss they do not, see `make_logits`.
 
     Args:
       settings: of which `seed`, `model`, `latent_space`, `save_every`, `test_every`,
@@ -95,7 +117,11 @@ def learn_latent_space(
     count, batch_size = len(train), own.batch_size
     steps = own.epochs * -(-count // batch_size)
     optimizer = sgd(own.optimizer, steps)
-    state = create_state(init_model(model, key, train.images.shape[1:]), optimizer, key)
+    variables = init_model(model, key, train.images.shape[1:])
+    if own.loss == "cross_entropy":
+        layer = init_layer(stage_key(seed, "latent_space", CLASSES), anchors.shape[1], len(anchors))
+        variables = variables | {"params": variables["params"] | {CLASSES: layer}}
+    state, read = create_state(variables, optimizer, key), make_logits(own, jnp.asarray(anchors))
     batches = Batches(
         {"images": for_training(train.images, own.augment, seed), "labels": train.labels},
         lambda step: epoch_index(count, step, batch_size, seed),
@@ -103,7 +129,7 @@ def learn_latent_space(
     )
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = fit(
-            make_objective(model, jnp.asarray(anchors), own.augment, own.temperature),
+            make_objective(model, read, own.augment),
             state,
             batches,
             optimizer,
@@ -111,24 +137,25 @@ def learn_latent_space(
             checkpoints=checkpoints,
             save_every=settings.save_every,
             progress="latent space",
-            curves=_curves(settings, model, anchors, (len(train), test), folder),
+            curves=_curves(settings, model, read, (len(train), test), folder),
         )
-    return {"params": state.params, **state.model_state}
+    params = {name: value for name, value in state.params.items() if name != CLASSES}
+    return {"params": params, **state.model_state}
 
 
 def _curves(
     settings: Settings,
     model: ResNet,
-    anchors: Float[np.ndarray, "classes d"],
+    read: Logits,
     sets: tuple[int, ImageSet],
     folder: Path,
 ) -> Curves:
     """Returns where the metrics go; `sets` are the number of training images and the test set."""
-    own, (count, test), centres = settings.latent_space, sets, unit(jnp.asarray(anchors))
+    own, (count, test) = settings.latent_space, sets
 
     def predict(params: Any, model_state: Any, images: Array) -> Array:
         features = model.apply({"params": params, **model_state}, images)[0]
-        return cosine_logits(unit(features), centres, own.temperature)
+        return read(params, features)
 
     epoch = count / own.batch_size
     every = round(settings.test_every * epoch)

@@ -1,4 +1,4 @@
-"""The boundary set of a class."""
+"""The boundary set of a class, and its core."""
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,25 @@ def boundary_set(
     Returns:
       The indices of the boundary set, largest d_k first.
     """
-    distance = kth_sq_distance(features, features, k, count)
+    return _farthest(features, kth_sq_distance(features, features, k, count), m, count)
+
+
+def core_set(
+    features: Float[Array, "n d"], k: int, m: int, count: int | Int[Array, ""] | None = None
+) -> Int[Array, " m"]:
+    """Finds the features in the core of their class: those with the smallest d_k, smallest first.
+
+    Args:
+      features, k, m, count: as for `boundary_set`.
+    """
+    return _farthest(features, -kth_sq_distance(features, features, k, count), m, count)
+
+
+def _farthest(
+    features: Float[Array, "n d"],
+    values: Float[Array, " n"],
+    m: int,
+    count: int | Int[Array, ""] | None,
+) -> Int[Array, " m"]:
     real = jnp.arange(len(features)) < (len(features) if count is None else count)
-    return jax.lax.top_k(jnp.where(real, distance, -jnp.inf), m)[1]
+    return jax.lax.top_k(jnp.where(real, values, -jnp.inf), m)[1]

@@ -12,8 +12,9 @@ from dream_jax.files import read_npz, write_npz
 from dream_jax.keys import stage_key
 from dream_jax.results import sample_stage
 from dream_jax.sampling.bood import cross_boundary, embeddings_per_class
+from dream_jax.sampling.plain import sample_plain
 from dream_jax.sampling.rounds import sample_embeddings
-from dream_jax.sampling.settings import BoodSampler, SamplerSettings
+from dream_jax.sampling.settings import BoodSampler, PlainSampler, SamplerSettings
 from dream_jax.training import hosts
 
 
@@ -30,7 +31,7 @@ class Known(Protocol):
 
 def sample_classes(
     seed: int,
-    settings: SamplerSettings | BoodSampler,
+    settings: SamplerSettings | BoodSampler | PlainSampler,
     known: Known,
     folder: Path,
     kind: str = "outliers",
@@ -57,11 +58,13 @@ def sample_classes(
     for label in tqdm(own, desc=f"sampling {kind}", unit="class"):
         if not paths[label].exists():
             features = known.features[known.labels == label]
+            key = stage_key(seed, sample_stage(kind), label)
             if isinstance(settings, BoodSampler):
                 count = embeddings_per_class(known.labels, classes, settings.share)
                 unit = cross_boundary(features, label, known.anchors, settings, count, most)
+            elif isinstance(settings, PlainSampler):
+                unit = sample_plain(features, label, known.anchors, key, settings)
             else:
-                key = stage_key(seed, sample_stage(kind), label)
                 unit = sample_embeddings(features, key, settings, most)
             write_npz(paths[label], unit=unit)
     hosts.barrier("classes sampled")

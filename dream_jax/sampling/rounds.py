@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from dream_jax.errors import UserError
-from dream_jax.sampling.boundary import boundary_set
+from dream_jax.sampling.boundary import boundary_set, core_set
 from dream_jax.sampling.own_noise import describe, own_round
 from dream_jax.sampling.published import published_round
 from dream_jax.sampling.settings import SamplerSettings
@@ -111,10 +111,11 @@ def _round_of(
 def _eligible(
     features: Float[Array, "n d"], count: Int[Array, ""], settings: SamplerSettings
 ) -> Bool[Array, " n"]:
-    """Returns which features may be drawn: the boundary set, or for inliers all real ones."""
+    """Returns which may be drawn: the boundary set, or the core; for inliers all real ones."""
     if not settings.largest:
         return jnp.arange(len(features)) < count
-    chosen = boundary_set(features, settings.k, settings.boundary, count)
+    choose = core_set if settings.core else boundary_set
+    chosen = choose(features, settings.k, settings.boundary, count)
     return jnp.zeros(len(features), bool).at[chosen].set(True)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from dream_jax.errors import UserError
+from dream_jax.results import FROM_TEXT
 from dream_jax.rules import above, one_of, whole
 from dream_jax.settings import InlierSettings, Noise, SamplingSettings, Selection, Settings
 
@@ -15,6 +16,7 @@ RULES = {
     "noise": one_of(get_args(Noise)),
     "selection": one_of(get_args(Selection)),
 }
+BY_DISTANCE = ("knn", "core")  # values of `sampling.method` that choose by d_k
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class SamplerSettings:
         "shared", as in the published code, the features of a round share L.
       selection: "paper" keeps for each drawn feature its own best candidates; "published" repeats
         the choice of the published code, see `published_round`, for which the noise is shared.
+      core: whether outliers are sampled around the core of the class, the m features with the
+        smallest d_k, in the boundary set's place.
 
     Raises:
       UserError: a value is not allowed; the message names it as `sampling.<attribute>`, or
@@ -51,6 +55,7 @@ class SamplerSettings:
     largest: bool = True
     noise: str = "own"
     selection: str = "paper"
+    core: bool = False
 
     def __post_init__(self) -> None:
         for name, rule in RULES.items():
@@ -77,6 +82,7 @@ class SamplerSettings:
             rounds=sampling.rounds,
             noise=sampling.noise,
             selection=sampling.selection,
+            core=sampling.method == "core",
         )
 
     @classmethod
@@ -132,6 +138,30 @@ class BoodSampler:
         )
 
 
+@dataclass(frozen=True)
+class PlainSampler:
+    """Settings of embeddings without the k-NN choice.
+
+    Attributes:
+      way: "random", "mean", "token", "interpolation", "prompts" or "text"; see `sample_plain`.
+      count: embeddings of a class.
+      scale: s, the standard deviation of the noise in each dimension.
+    """
+
+    way: str
+    count: int
+    scale: float
+
+    @classmethod
+    def of(cls, sampling: SamplingSettings) -> PlainSampler:
+        """Returns the settings of a configuration; it reads those alone that the way uses."""
+        way = sampling.method
+        if way in FROM_TEXT:
+            return cls(way, 1, 0.0)
+        scale = 0.0 if way == "interpolation" else sampling.scale
+        return cls(way, sampling.rounds * sampling.per_round * sampling.keep, scale)
+
+
 def _check_noise(field: str, noise: str, selection: str) -> None:
     """Raises UserError, which names `field`, if the noise does not go with the selection."""
     if selection == "published" and noise != "shared":
@@ -150,7 +180,7 @@ def check_class_sizes(settings: Settings) -> None:
     most = settings.latent_space.features_per_class
     sampling, inliers = settings.sampling, settings.inliers
     of_outliers = {"sampling.k": sampling.k, "sampling.boundary": sampling.boundary}
-    needed = of_outliers if sampling.method == "knn" else {}
+    needed = of_outliers if sampling.method in BY_DISTANCE else {}
     for field, value in {**needed, "inliers.k": inliers.k}.items():
         if value > most:
             raise UserError(

@@ -7,16 +7,25 @@ import numpy as np
 
 from dream_jax.errors import UserError
 from dream_jax.files import write_npz
-from dream_jax.results import Row, kind_shown, sample_stage
+from dream_jax.results import FROM_TEXT, Row, kind_shown, sample_stage
 from dream_jax.run import ID_FIELDS, Work
+from dream_jax.sampling.settings import BY_DISTANCE, BoodSampler, PlainSampler, SamplerSettings
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
 from dream_jax.training.finite import check_arrays
 
 BOOD = (*ID_FIELDS, "seed", "bood", "latent_space.temperature")
+WAY = (*ID_FIELDS, "seed", "sampling.method")
+COUNT = ("sampling.rounds", "sampling.per_round", "sampling.keep")
 # By `sampling.method`.
-OUTLIERS = {"knn": (*ID_FIELDS, "seed", "sampling"), "bood": (*BOOD, "sampling.method")}
+OUTLIERS = {
+    **dict.fromkeys(BY_DISTANCE, (*ID_FIELDS, "seed", "sampling")),
+    **dict.fromkeys(("random", "mean", "token"), (*WAY, *COUNT, "sampling.scale")),
+    "interpolation": (*WAY, *COUNT),
+    **dict.fromkeys(FROM_TEXT, WAY),
+    "bood": (*BOOD, "sampling.method"),
+}
 INLIERS = (
     *(*ID_FIELDS, "seed", "sampling.noise", "sampling.selection", "inliers.k"),
     *("inliers.per_round", "inliers.candidates", "inliers.scale", "inliers.keep", "inliers.rounds"),
@@ -45,7 +54,11 @@ def _by_bood(settings: Settings, kind: str) -> bool:
 def check(work: Work, kind: str) -> None:
     """Checks that the classes are as many, and as large, as the sampler needs."""
     if _by_bood(work.settings, kind):
-        return check_bood(work)
+        return _check_classes(work, "BOOD (a row, or sampling.method)")
+    if kind == "outliers" and work.settings.sampling.method not in BY_DISTANCE:
+        if work.settings.sampling.method == "interpolation":
+            _check_classes(work, "sampling.method = 'interpolation'")
+        return
     sizes = np.bincount(work.train.labels, minlength=len(work.train.class_names))
     smallest = int(sizes.argmin())
     needed = (
@@ -64,12 +77,12 @@ def check(work: Work, kind: str) -> None:
             )
 
 
-def check_bood(work: Work) -> None:
-    """Checks that there is a boundary between classes."""
+def _check_classes(work: Work, asked: str) -> None:
+    """Checks that there is something between classes, which `asked` needs."""
     if len(work.train.class_names) < 2:
         raise UserError(
-            f"config.data.id is {work.settings.data.id!r}; BOOD (a row, or sampling.method) needs "
-            f"two classes or more, with a boundary between them"
+            f"config.data.id is {work.settings.data.id!r}; {asked} needs two classes or more, with "
+            f"a boundary between them"
         )
 
 
@@ -79,17 +92,18 @@ def make(work: Work, kind: str) -> None:
     Says in one line if outlier embeddings have collapsed; inliers lie near each other by design.
     """
     from dream_jax.sampling.classes import sample_classes  # compiles with JAX: slow to import
-    from dream_jax.sampling.settings import BoodSampler, SamplerSettings
     from dream_jax.variety import collapse_note, count_distinct
 
     settings = work.settings
-    sampler: BoodSampler | SamplerSettings
+    sampler: BoodSampler | SamplerSettings | PlainSampler
     if _by_bood(settings, kind):
         sampler = BoodSampler.of(settings)
     elif kind == "inliers":
         sampler = SamplerSettings.of_inliers(settings.inliers, settings.sampling)
-    else:
+    elif settings.sampling.method in BY_DISTANCE:
         sampler = SamplerSettings.of_outliers(settings.sampling)
+    else:
+        sampler = PlainSampler.of(settings.sampling)
     known, path = work.run.features, work.run.folder("learn") / "features.npz"
     advice = "redo it with --stages=learn --overwrite"
     check_arrays({"features": known.features, "anchors": known.anchors}, str(path), advice)

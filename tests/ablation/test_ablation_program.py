@@ -149,6 +149,21 @@ def test_a_finished_ablation_does_nothing(toy, ablated, tmp_path, capsys):
     assert found["methods"][RECIPE] == record["methods"][WIDE]
 
 
+def test_a_part_of_the_list(toy, ablated, tmp_path, capsys):
+    """What is not asked for is not made, and shown where it is done already."""
+    workdir = tmp_path / "copy"
+    shutil.copytree(ablated.workdir, workdir)
+    config = config_of(toy)
+    config.ablation.only = (RECIPE,)
+    found = program.run(config.lock(), workdir)
+    assert list(found["methods"]) == [RECIPE, WIDE, PLAIN] and STRICT not in found["variants"]
+    shutil.rmtree(workdir / "ablation" / ablated.record["variants"][WIDE]["folder"])
+    found = program.run(config, workdir)
+    assert list(found["methods"]) == list(found["variants"]) == [RECIPE, PLAIN]
+    output = capsys.readouterr().out
+    assert "──" not in output and "not listed" not in output
+
+
 def test_numbers_are_those_of_a_plain_run(toy, ablated, copied_run):
     """The same settings through the pipeline, where they are made anew: the same metrics."""
     workdir = copied_run("embeddings", "images/outliers", "classifier/dream_ood", "evaluation",

@@ -1,6 +1,7 @@
 """Variants are read as flags are, and whatever is wrong with one is a line before any work."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from ml_collections import ConfigDict
@@ -8,7 +9,8 @@ from ml_collections import ConfigDict
 from configs import quickstart
 from configs.base import FEVER_OOD
 from dream_jax.ablation import program
-from dream_jax.ablation.variants import RECIPE, read_variants, with_flags
+from dream_jax.ablation.report import ordered
+from dream_jax.ablation.variants import RECIPE, asked_for, read_variants, with_flags
 from dream_jax.errors import UserError
 
 
@@ -153,6 +155,40 @@ def test_all_variants_are_checked_before_the_first_is_made(config, tmp_path):
     with pytest.raises(UserError, match=r"'x': config\.sampling\.k is 41; it must be at most 40"):
         program.run(config, tmp_path)
     assert not list(tmp_path.rglob("latent_space"))
+
+
+def test_a_part_of_the_list_is_asked_for_by_how_names_begin(config, tmp_path):
+    config.ablation.variants = (
+        ("scale: small", "sampling.scale=0.05"),
+        ("scale: large", "sampling.scale=0.4"),
+        ("k 5", "sampling.k=5"),
+    )
+    variants = read_variants(config)
+    assert asked_for(variants, ()) == {RECIPE, "scale: small", "scale: large", "k 5"}
+    assert asked_for(variants, ("scale",)) == {RECIPE, "scale: small", "scale: large"}
+    assert asked_for(variants, ("k 5", "scale: l")) == {RECIPE, "k 5", "scale: large"}
+    config.ablation.only = ("k,size",)  # as a flag gives them
+    message = refused(config, tmp_path / "run")
+    assert message.startswith("config.ablation.only names 'size'; no variant's name begins so: ")
+    assert message.endswith("the recipe, scale: small, scale: large, k 5")
+
+
+def test_settings_that_have_an_order_are_found(config):
+    config.ablation.variants = (
+        *((f"scale {s}", f"sampling.scale={s}") for s in (0.05, 0.4)),
+        *((f"weight {w}", f"method_options.dream_ood.weight={w}") for w in (2.0, 3.0)),
+        ("both", "sampling.scale=0.3", "sampling.k=5"),
+        ("k 5", "sampling.k=5"),  # one alone
+        *((f"noise {n}", f"sampling.noise={n}") for n in ("shared", "own")),  # no number
+        *((f"batch {b}", f"inliers.confirmed={b}") for b in (True, False)),
+    )
+    variants = {variant.name: variant for variant in read_variants(config)}
+    runs = {name: SimpleNamespace(settings=own.settings) for name, own in variants.items()}
+    changes = {name: {"changes": list(own.changes)} for name, own in variants.items()}
+    assert ordered(runs, changes) == {
+        "sampling.scale": {"scale 0.05": 0.05, "scale 0.4": 0.4, RECIPE: 0.2},
+        "method_options.dream_ood.weight": {"weight 2.0": 2.0, "weight 3.0": 3.0, RECIPE: 1.0},
+    }
 
 
 def test_the_variants_of_the_quickstart_are_allowed():

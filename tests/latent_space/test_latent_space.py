@@ -1,5 +1,6 @@
 """The latent space: its loss against the original's, its objective, anchors, choice of images."""
 
+import dataclasses
 from pathlib import Path
 
 import flax.linen as nn
@@ -9,13 +10,16 @@ import numpy as np
 import optax
 import pytest
 
+from configs import base
 from dream_jax.errors import UserError
 from dream_jax.latent_space.anchors import compute_anchors
 from dream_jax.latent_space.features import select_per_class
-from dream_jax.latent_space.learn import make_objective
+from dream_jax.latent_space.learn import CLASSES, init_layer, make_logits, make_objective
+from dream_jax.settings import LatentSpaceSettings
 from dream_jax.vectors import cosine_logits, unit
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "losses.npz"))
+OWN = LatentSpaceSettings(**base.get_config().latent_space.to_dict())
 TABLE = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
 
 
@@ -48,7 +52,10 @@ def test_objective_is_the_originals_cross_entropy_and_an_accuracy_that_is_only_s
     mask = jnp.ones(len(features))
     identity = {"Dense_0": {"kernel": jnp.eye(features.shape[1])}}
     temperature = float(GOLDEN["temperature"])
-    objective = make_objective(Linear(), jnp.asarray(GOLDEN["anchors"]), "none", temperature)
+    read = make_logits(
+        dataclasses.replace(OWN, temperature=temperature), jnp.asarray(GOLDEN["anchors"])
+    )
+    objective = make_objective(Linear(), read, "none")
     batch = {"images": jnp.asarray(features), "labels": labels, "mask": mask}
     keys = jax.random.split(jax.random.key(0), len(features))
     terms, _ = objective(identity, {}, batch, keys)
@@ -56,6 +63,18 @@ def test_objective_is_the_originals_cross_entropy_and_an_accuracy_that_is_only_s
     right = GOLDEN["cosine_logits"].argmax(-1) == GOLDEN["labels"]
     np.testing.assert_array_equal(terms["accuracy"].values, right)
     assert (terms["ce"].weight, terms["accuracy"].weight) == (1, 0)
+
+
+def test_features_of_a_plain_classifier_are_read_by_a_linear_layer():
+    """Not by anchors; the layer is drawn small enough for logits of about the features' size."""
+    features, anchors = GOLDEN["features"].astype(np.float32), GOLDEN["anchors"]
+    read = make_logits(dataclasses.replace(OWN, loss="cross_entropy"), jnp.asarray(anchors))
+    layer = init_layer(jax.random.key(0), *anchors.shape[::-1])
+    layer = {"kernel": layer["kernel"], "bias": jnp.arange(len(anchors), dtype=jnp.float32)}
+    found = read({CLASSES: layer}, jnp.asarray(features))
+    expected = features.astype(float) @ np.asarray(layer["kernel"], float) + np.arange(len(anchors))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert np.std(layer["kernel"]) == pytest.approx(anchors.shape[1] ** -0.5, rel=0.1)
 
 
 def test_cosine_logits_ignore_lengths_and_stay_finite_at_zero():

@@ -22,9 +22,20 @@ from dream_jax.evaluation.report.layouts import GROUP_TITLES, readable
 from dream_jax.evaluation.report.maps import TITLES
 from dream_jax.evaluation.report.write import Page, write_report
 from dream_jax.legible import legible
+from dream_jax.results import FROM_TEXT
 
 MAX_HISTOGRAMS = 6  # with more rows, one grid shows the scores of all
 KEPT = ("round_trips", "sampled_by_name")
+# Where embeddings are with regard to their class, by `sampling.method`.
+PLACES = {
+    "knn": "at its edge",
+    "bood": "behind its boundary",
+    "core": "around its core",
+    "random": "around random features of it",
+    "mean": "around its mean feature",
+    "token": "around its token's embedding",
+    "interpolation": "between its token's and another class's",
+}
 # Labelled images: of a split, or decoded ones with the classes that they were made for.
 Labelled = tuple[Images, Int[np.ndarray, " n"]]
 
@@ -60,6 +71,7 @@ class RunResults:
       figure_class: whose outlier embeddings are drawn; "" for the class in the middle.
       map: "tsne" or "umap".
       bood: BOOD's decoded outliers, where they are not those of the run.
+      method: `sampling.method`.
     """
 
     name: str
@@ -89,6 +101,7 @@ class RunResults:
     figure_class: str = ""
     map: str = "tsne"
     bood: Labelled | None = None
+    method: str = "knn"
 
     @property
     def seeds(self) -> list:
@@ -107,12 +120,17 @@ class Shown(NamedTuple):
     caption: str
 
 
+def _source(method: str) -> str:
+    """Returns what outliers are decoded from, by `sampling.method`."""
+    return "texts" if method in FROM_TEXT else f"embeddings {PLACES[method]}"
+
+
 def outliers(r: RunResults, folder: Path) -> list[Shown]:
     """Draws imagined outliers next to ID images."""
     path = folder / "outliers.png"
     image_sheets.image_grid_by_class(*r.train, *r.outliers, r.class_names, path)
     caption = (
-        "Per class: images of the training set, and outliers decoded from embeddings at its edge."
+        f"Per class: images of the training set, and outliers decoded from {_source(r.method)}."
     )
     shown = [Shown(path, "Imagined outliers", caption)]
     if r.bood is not None:
@@ -152,9 +170,12 @@ def outlier_embeddings(r: RunResults, folder: Path) -> list[Shown]:
     path, label = folder / f"{r.map}_outliers.png", [*r.class_names].index(chosen)
     own, name = r.features[r.feature_labels == label], legible(chosen)
     embeddings.map_outliers(own, r.embeddings[label], name, path, r.seed, r.map)
+    shown = "its token's embedding alone; outliers are decoded from texts"
+    if r.method not in FROM_TEXT:
+        shown = f"the embeddings sampled {PLACES[r.method]} (as the paper's figure 4)"
     caption = (
-        f"{TITLES[r.map]} of the features of one class and the embeddings sampled at its edge (as "
-        f"the paper's figure 4). report.figure_class names the class."
+        f"{TITLES[r.map]} of the features of one class and {shown}. report.figure_class names the "
+        f"class."
     )
     return [Shown(path, f"Outlier embeddings of the class {name}", caption)]
 

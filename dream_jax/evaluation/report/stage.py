@@ -112,6 +112,7 @@ def results(work: Work) -> RunResults:
         figure_class=settings.report.figure_class,
         map=settings.report.map,
         bood=run.decoded("bood") if decode_stage("bood") in run.stages else None,
+        method=settings.sampling.method,
     )
 
 
