@@ -1,7 +1,8 @@
 # `make` lists what can be done. PYTHON=/path/to/python3.12 chooses the interpreter for .venv, and
 # ARGS="--config.sampling.k=100" is handed on to the program (to pytest for `make test`). METHODS and
-# SEEDS choose the rows and seeds of `make table` and `make tune`: METHODS=knn,vos SEEDS=0. MINUTES,
-# SEED and PARTS are those of `make soak`: MINUTES=5 SEED=7 PARTS=kills,damages.
+# SEEDS choose the rows and seeds of `make table` and `make tune`: METHODS=knn,vos SEEDS=0, or
+# METHODS=every for all rows there are, with the trainings that `all` leaves out. MINUTES, SEED and
+# PARTS are those of `make soak`: MINUTES=5 SEED=7 PARTS=kills,damages.
 
 PYTHON ?=
 ARGS ?=
@@ -47,7 +48,7 @@ photos: $(INSTALLED) ## every row on CIFAR-10, three seeds; needs prepared sets,
 	$(RUN) launch/main.py --config=configs/cifar10.py:small --config.methods=$(METHODS) \
 	    --config.seeds=$(SEEDS) $(ARGS)
 
-table: $(INSTALLED) ## every row of the paper's table, three seeds, on the quickstart's data
+table: $(INSTALLED) ## all rows, three seeds, on the quickstart's data; METHODS=every for more trainings
 	$(RUN) launch/main.py --config=configs/quickstart.py --config.methods=$(METHODS) \
 	    --config.seeds=$(SEEDS) --config.data.shifted=noise,blur,shear,occlusion,contrast $(ARGS)
 

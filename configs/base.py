@@ -21,7 +21,8 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of everything that is drawn at random, but for the choice of test images
     config.seeds = ()  # of the classifiers, e.g. (0, 1, 2), if not only `seed`
     # Rows of the results: a training ("dream_ood", scored by the detector of its paper), a detector
-    # ("knn", fitted to the plain classifier), a pair ("outlier_exposure/knn"), or "all".
+    # ("knn", fitted to the plain classifier), a pair ("outlier_exposure/knn"); or "all" of them but
+    # some trainings, or "every" one.
     config.methods = ("energy", "dream_ood")
     # Settings by the name of a training, a detector or a pair, in place of the defaults that
     # dream_jax/detector/ gives: {"knn": {"k": 10}, "npos/knn": {"k": 50}, "vos": FEVER_OOD}.
@@ -256,7 +257,9 @@ def zero_shot() -> ConfigDict:
     zero_shot.path = "openai/clip-vit-base-patch16"  # a folder, or in the hub's cache
     zero_shot.revision = ""  # in the hub's cache: a commit, tag or branch; "" main
     zero_shot.prompt = "a photo of a {name}"
-    zero_shot.words = ""  # a file of words, one a line, of which neg_label takes negative labels
+    # Of which neg_label takes negative labels: a file of words, one a line; "" the words that are
+    # one token of CLIP's tokenizer.
+    zero_shot.words = ""
     return zero_shot
 
 

@@ -28,8 +28,14 @@ def record_file(record: str) -> Path | None:
     return Path(record)
 
 
-def read_record(record: str) -> dict[str, Any]:
+def read_record(
+    record: str, source: str = "config.tuning.record", otherwise: str = "empty"
+) -> dict[str, Any]:
     """Returns what `config.tuning.record` holds; nothing if it is empty.
+
+    Args:
+      source: what messages call the record.
+      otherwise: what the record may be instead.
 
     Raises:
       UserError: it names no file that launch/tune.py wrote.
@@ -47,8 +53,8 @@ def read_record(record: str) -> dict[str, Any]:
         whole = False
     if not whole:
         raise UserError(
-            f"config.tuning.record is {record!r}, which is damaged or no tuning.json: it must be "
-            f"one that launch/tune.py wrote, or empty"
+            f"{source} is {record!r}, which is damaged or no tuning.json: it must be one that "
+            f"launch/tune.py wrote, or {otherwise}"
         )
     return found
 

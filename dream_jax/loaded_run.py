@@ -32,7 +32,7 @@ from dream_jax.evaluation.report.stage import curves
 from dream_jax.files import read_json
 from dream_jax.record import RECORD
 from dream_jax.results import Features, Row, decode_stage, stage_of
-from dream_jax.rows import make_rows
+from dream_jax.rows import SELECTIONS, make_rows
 from dream_jax.run import Run
 from dream_jax.run_config import FILE, read_config
 from dream_jax.settings import Settings, flatten
@@ -64,16 +64,18 @@ def load_run(folder: str | os.PathLike[str]) -> LoadedRun:
             f"runs/quickstart"
         )
     settings = typed(Settings, read_config(root), "")
-    return LoadedRun(pipeline.make_run(settings, root, _measured(make_rows(settings), root)))
+    rows = _measured(make_rows(settings), root, settings.methods in SELECTIONS)
+    return LoadedRun(pipeline.make_run(settings, root, rows))
 
 
-def _measured(rows: tuple[Row, ...], root: Path) -> tuple[Row, ...]:
-    """Returns the rows without those by CLIP that a finished run has left out."""
+def _measured(rows: tuple[Row, ...], root: Path, selected: bool) -> tuple[Row, ...]:
+    """Returns the rows without those that a finished run has left out."""
     file = root / "metrics.json"
-    if all(row.training != CLIP for row in rows) or not file.is_file():
+    able = [selected or row.training == CLIP for row in rows]  # to be left out
+    if not any(able) or not file.is_file():
         return rows
     measured = read_json(file)["methods"]
-    return tuple(row for row in rows if row.training != CLIP or row.key in measured)
+    return tuple(row for row, may in zip(rows, able, strict=True) if not may or row.key in measured)
 
 
 class LoadedRun:

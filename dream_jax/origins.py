@@ -18,6 +18,7 @@ from dream_jax.settings import Settings, value_of
 
 Fingerprint = dict[str, Any]
 # Lists of sets, some of them name=folder.
+FILES = ("tuning.record", "zero_shot.words")
 LISTS = ("data.ood", "data.near", "data.far", "data.shifted", "data.tuning", "data.auxiliary")
 
 
@@ -28,7 +29,7 @@ def counted(settings: Settings, field: str) -> Any:
         return [registry.set_title(name) for name in value]
     if field == "init_from" and value not in ("", PLAIN):
         return "a folder"
-    return "a file" if field == "tuning.record" and value else value
+    return "a file" if field in FILES and value else value
 
 
 def fingerprint(settings: Settings, field: str) -> Fingerprint:
@@ -77,9 +78,16 @@ def _start(settings: Settings) -> Fingerprint:
     return of_files(root, files)
 
 
-def _record(settings: Settings) -> Fingerprint:
-    path = Path(settings.tuning.record).expanduser()
-    return of_files(path.parent, [path.name]) if path.is_file() else {}
+def _file(name: str) -> Fingerprint:
+    """Returns the fingerprint of one file; {} if there is none of that name."""
+    path = Path(name).expanduser()
+    return of_files(path.parent, [path.name]) if name and path.is_file() else {}
+
+
+def _clip(settings: Settings) -> Fingerprint:
+    from dream_jax.zero_shot.clip import fingerprint as of_clip  # loads JAX
+
+    return of_clip(settings.zero_shot.path, settings.zero_shot.revision)
 
 
 ORIGINS: Mapping[str, Callable[[Settings], Fingerprint]] = {
@@ -95,5 +103,7 @@ ORIGINS: Mapping[str, Callable[[Settings], Fingerprint]] = {
         settings.generator.path, settings.generator.revision
     ),
     "init_from": _start,
-    "tuning.record": _record,
+    "tuning.record": lambda settings: _file(settings.tuning.record),
+    "zero_shot.path": _clip,
+    "zero_shot.words": lambda settings: _file(settings.zero_shot.words),
 }

@@ -21,13 +21,13 @@ from dream_jax.errors import UserError
 from dream_jax.programs import drop_programs
 from dream_jax.repair import find_damage, repair
 from dream_jax.results import Row
-from dream_jax.rows import check_row, impossible, lacking, make_rows
+from dream_jax.rows import SELECTIONS, check_row, impossible, lacking, make_rows, said
 from dream_jax.run import Cache, Run
 from dream_jax.run_config import FILE, read_config, write_config
 from dream_jax.settings import Settings, as_dict
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
-from dream_jax.zero_shot.rows import with_weights
+from dream_jax.zero_shot.rows import without_weights
 
 # The steps of the method, in order: each lists its stages for some settings and rows.
 STEPS: dict[str, Callable[[Settings, tuple[Row, ...]], list[Stage]]] = {
@@ -100,26 +100,26 @@ def check_folder(settings: Settings, workdir: Path) -> None:
 
 
 def possible_run(settings: Settings, workdir: Path, steps: Sequence[str], overwrite: bool) -> Run:
-    """Returns the run; of `methods = "all"` without the rows that its data do not allow, and
-    otherwise without those by CLIP where it is not here.
+    """Returns the run without the rows by CLIP where it is not here, and of `methods = "all"` or
+    "every" without those that the data do not allow.
 
     Says in one line which rows are left out and why. While all stages are done, no data are loaded.
+
+    Raises:
+      UserError: no row remains.
     """
     run = make_run(settings, workdir)
-    if settings.methods != ("all",):
-        missing = (name for name in chosen_stages(run, steps) if overwrite or not run.done(name))
-        rows = with_weights(settings, run.rows, missing)
-        return run if rows == run.rows else make_run(settings, workdir, rows, run.cache)
-    left_out = lacking(settings)
+    selected = settings.methods in SELECTIONS
+    reasons = lacking(settings) if selected else {}
     if overwrite or not all(run.done(name) for name in chosen_stages(run, steps)):
-        train = run.work("learn").train
-        reasons = {row.key: impossible(settings, row, train) for row in run.rows}
-        left_out |= {key: reason for key, reason in reasons.items() if reason}
-        rows = tuple(row for row in run.rows if not reasons[row.key])
-        run = make_run(settings, workdir, rows, run.cache)
-    if left_out:
-        print("left out: " + "; ".join(f"{key}: {why}" for key, why in left_out.items()))
-    return run
+        reasons |= without_weights(settings, run.rows)
+        reasons |= impossible(settings, run.rows, run.work("learn").train) if selected else {}
+    rows = tuple(row for row in run.rows if row.key not in reasons)
+    if not rows:
+        raise UserError(f"config.methods is {settings.methods!r}; no row remains; {said(reasons)}")
+    if reasons:
+        print(said(reasons), flush=True)
+    return run if rows == run.rows else make_run(settings, workdir, rows, run.cache)
 
 
 def chosen_stages(run: Run, steps: Sequence[str]) -> list[str]:

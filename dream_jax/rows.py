@@ -1,7 +1,7 @@
 """Which rows the results have: names of trainings and detectors as pairs with their settings."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any
 
@@ -29,6 +29,8 @@ NAMES = (
 ALL = tuple(
     name for name in NAMES if name in DETECTORS or (name in TRAININGS and TRAININGS[name].in_all)
 )
+# Values of `methods` that stand for many rows; those that the data do not allow are left out.
+SELECTIONS: dict[tuple[str, ...], tuple[str, ...]] = {("all",): ALL, ("every",): NAMES}
 MOST_CANDIDATES = 10_000  # of a row
 SECTIONS = {
     "": "Trained on the ID images alone",
@@ -67,16 +69,16 @@ def names_of(settings: Settings) -> dict[str, tuple[str, str]]:
     Raises:
       UserError: a name stands for no row, or two stand for one.
     """
-    if settings.methods == ("all",):
-        return {key_of(*found): found for name in ALL if (found := pair(name))}
+    if selection := SELECTIONS.get(settings.methods):
+        return {key_of(*found): found for name in selection if (found := pair(name))}
     pairs: dict[str, tuple[str, str]] = {}
     for name in settings.methods:
         found = pair(name)
         if found is None or key_of(*found) in pairs:
             fault = "is no row" if found is None else "is there twice"
             raise UserError(
-                f"config.methods is {settings.methods!r}; {name!r} {fault}; allowed: all, or some "
-                f"of {', '.join(NAMES)} and pairs training/detector, each once"
+                f"config.methods is {settings.methods!r}; {name!r} {fault}; allowed: all, every, "
+                f"or some of {', '.join(NAMES)} and pairs training/detector, each once"
             )
         pairs[key_of(*found)] = found
     return pairs
@@ -93,7 +95,7 @@ def make_rows(settings: Settings) -> tuple[Row, ...]:
     pairs = names_of(settings)
     rows = [make_row(settings, *found) for found in pairs.values()]
     without = lacking(settings)
-    if without and settings.methods != ("all",):
+    if without and settings.methods not in SELECTIONS:
         raise UserError(f"{next(iter(without.values()))}, of which config.methods has {[*without]}")
     return tuple(row for row in rows if row.key not in without)
 
@@ -162,13 +164,23 @@ def _own_options(name: str) -> Mapping[str, Option]:
     return ZERO_SHOT[name].options if name in ZERO_SHOT else TRAININGS[name].options
 
 
-def impossible(settings: Settings, row: Row, train: ImageSet) -> str:
-    """Returns why a row cannot be made from the ID training images; "" if it can."""
-    try:
-        check_row(settings, row, train)
-    except UserError as error:
-        return str(error)
-    return ""
+def impossible(settings: Settings, rows: Iterable[Row], train: ImageSet) -> dict[str, str]:
+    """Returns the rows that cannot be made from the ID training images, with the reason."""
+    found = {}
+    for row in rows:
+        try:
+            check_row(settings, row, train)
+        except UserError as error:
+            found[row.key] = str(error)
+    return found
+
+
+def said(reasons: Mapping[str, str]) -> str:
+    """Returns a line that names the rows that are left out, by the reasons."""
+    keys: dict[str, list[str]] = {}
+    for key, reason in reasons.items():
+        keys.setdefault(reason, []).append(key)
+    return "left out: " + "; ".join(f"{', '.join(own)}: {why}" for why, own in keys.items())
 
 
 def check_row(settings: Settings, row: Row, train: ImageSet) -> None:

@@ -37,9 +37,9 @@ NEUTRAL = "neutral"
 LATER: Mapping[str, Any] = {
     **{"data.near": (), "data.far": ()},
     **{"data.train_list": "", "data.test_list": "", "data.full_spectrum": False},
-    "zero_shot.path": "openai/clip-vit-base-patch16",
     **{"latent_space.loss": "alignment", "classifier.outliers_used": 1.0, "ablation.only": ()},
-    **{"zero_shot.revision": "", "zero_shot.prompt": "a photo of a {name}", "zero_shot.words": ""},
+    **{"zero_shot.prompt": "a photo of a {name}", "zero_shot.words": ""},
+    **{"zero_shot.path": "openai/clip-vit-base-patch16", "zero_shot.revision": ""},
 }
 
 Count = Annotated[int, whole(1)]
@@ -235,8 +235,8 @@ class FineTuneSettings:
 
 @dataclass(frozen=True)
 class ZeroShotSettings:
-    path: Annotated[str, path("a folder, or owner/name", empty=False)]
-    revision: Annotated[str, text("a commit, tag or branch, or empty")]
+    path: Annotated[str, path("a folder, or owner/name", empty=False), NEUTRAL]
+    revision: Annotated[str, text("a commit, tag or branch, or empty"), NEUTRAL]
     prompt: Annotated[str, template()]
     words: Annotated[str, path("a file of words, or empty")]
 

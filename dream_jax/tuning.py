@@ -11,8 +11,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dream_jax import pipeline
-from dream_jax.candidates import choose, text_table
+from dream_jax.candidates import choose, read_record, text_table
 from dream_jax.checks import check
+from dream_jax.data.groups import on_tuning_sets
 from dream_jax.errors import UserError
 from dream_jax.files import write_json
 from dream_jax.results import Row, stage_of
@@ -36,7 +37,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
     Returns:
       The content of `tuning.json`: for each row all candidates with their measures, and the chosen
-      one, which has the least mean FPR95 over the sets, then the largest mean AUROC.
+      one, which has the least mean FPR95 over the sets, then the largest mean AUROC. Rows that
+      `config.methods` leaves out stay as they were tuned before, see `tuned_before`.
 
     Raises:
       UserError: bad input, in one line; candidates that are done are not tried again.
@@ -49,7 +51,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             f"{', '.join(settings.tuning.candidates) or 'nothing'}; there must be sets to measure "
             f"on, and candidates for some of config.methods = {settings.methods}"
         )
-    cache = Cache()
+    before, cache = tuned_before(settings, workdir), Cache()
     steps = [step for step in pipeline.STEPS if step != "report"]
     runs = [
         (row.key, options, candidate_run(settings, workdir, row, options, cache))
@@ -63,16 +65,46 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         for name in pipeline.chosen_stages(candidate, steps):
             pipeline.make(candidate, name)
         tried[key].append({"options": options, **_measures(candidate, key)})
-    record = {
-        "config": settings.name,
-        "sets": list(settings.data.tuning),
-        "seed": settings.tuning.seed,
-        "rows": {key: {"candidates": own, "chosen": choose(own)} for key, own in tried.items()},
-    }
+    made = {key: {"candidates": own, "chosen": choose(own)} for key, own in tried.items()}
+    every = before | made
+    rows_in_order = {key: every[key] for key in settings.tuning.candidates if key in every}
+    record = _of(settings) | {"rows": rows_in_order}
     if hosts.is_main():
         write_json(workdir / "tuning.json", record)
-        print(f"\n{text_table(record)}\nwritten: {workdir / 'tuning.json'}")
+        print(f"\n{text_table(record | {'rows': made})}\nwritten: {workdir / 'tuning.json'}")
+        if kept := [key for key in rows_in_order if key not in made]:
+            print(f"with rows as they were tuned before: {', '.join(kept)}")
     return record
+
+
+def tuned_before(settings: Settings, workdir: Path) -> dict[str, Any]:
+    """Returns the rows of `workdir/tuning.json` and of `config.tuning.record`; the first go first.
+
+    Left out are rows that were tuned on other sets, with another seed or configuration, and those
+    whose candidates are others today.
+
+    Raises:
+      UserError: one of the files is damaged.
+    """
+    found: dict[str, Any] = {}
+    file = workdir / "tuning.json"
+    earlier = str(file) if file.is_file() else ""
+    for record in (
+        read_record(settings.tuning.record),
+        read_record(earlier, "the record of earlier tuning", "deleted"),
+    ):
+        rows = record.pop("rows", {})
+        for key, own in rows.items() if record == _of(settings) else ():
+            tried = [candidate["options"] for candidate in own["candidates"]]
+            asked = key in settings.tuning.candidates and candidates(settings, key)
+            found |= {key: own} if tried == asked else {}
+    return found
+
+
+def _of(settings: Settings) -> dict[str, Any]:
+    """Returns what a record says of all its rows."""
+    sets = list(settings.data.tuning)
+    return {"config": settings.name, "sets": sets, "seed": settings.tuning.seed}
 
 
 def candidate_run(
@@ -87,14 +119,7 @@ def candidate_run(
         settings,
         methods=(row.key,),
         seeds=(seed,),
-        data=replace(
-            settings.data,
-            ood=settings.data.tuning,
-            near=(),
-            far=(),
-            shifted=(),
-            full_spectrum=False,
-        ),
+        data=on_tuning_sets(settings.data),
         method_options=with_options(settings.method_options, row.key, options),
     )
     name = ",".join(f"{setting}={value}" for setting, value in options.items())

@@ -9,6 +9,7 @@ from dream_jax import pipeline
 from dream_jax.checks import check
 from dream_jax.detector.detectors import DETECTORS
 from dream_jax.detector.methods import TRAININGS
+from dream_jax.errors import UserError
 from dream_jax.evaluation.report.stage import sections, titles
 from dream_jax.rows import ALL, make_rows, with_options
 from dream_jax.run import Run
@@ -91,6 +92,28 @@ def test_all_is_every_detector_of_the_plain_classifier_and_the_other_trainings(m
     real = {name for name, training in TRAININGS.items() if training.extra == "auxiliary"}
     assert real == {"outlier_exposure", "energy_fine_tuning", "mcd", "mixoe"}
     assert [row.key for row in without.rows] == [key for key in ALL if key not in real]
+
+
+def test_every_is_all_and_the_rows_by_name(made):
+    every = [row.key for row in made(methods=("every",)).rows]
+    named = [name for name, training in TRAININGS.items() if not training.in_all]
+    assert set(every) == {*ALL, *named, "mcm", "gl_mcm", "neg_label"} and len(named) == 8
+    assert len(every) == len(set(every))
+    with pytest.raises(UserError, match="'every' is no row; allowed: all, every, or some of"):
+        made(methods=("every", "knn"))
+
+
+def test_rows_that_cannot_be_made_are_left_out_with_the_reason_said_once(made, tmp_path, capsys):
+    config = {"methods": ("every",), "data.auxiliary": (), "method_options.knn.k": 100}
+    settings = made(**config).settings
+    run = pipeline.possible_run(settings, tmp_path, ["train"], overwrite=False)
+    without = {"outlier_exposure", "energy_fine_tuning", "mcd", "mixoe", "mcm", "gl_mcm"}
+    keys = {row.key for row in run.rows}
+    assert keys == {row.key for row in make_rows(settings)} - without - {"neg_label", "npos", "vos"}
+    said = capsys.readouterr().out
+    assert said.startswith("left out: ") and said.count("\n") == 1
+    assert said.count("config.data.auxiliary is ()") == 1
+    assert "mcm, gl_mcm, neg_label: config.data.channels is 1" in said
 
 
 def test_no_name_means_a_training_and_a_detector():

@@ -114,7 +114,8 @@ OUTDATED: dict[str, set[str]] = {
     **each("classifier", "outlier_view filter_least_confidence outliers_used", WITH_OUTLIERS),
     **each("classifier", "collapse_below collapse_after", NOTHING),
     **each("fine_tune", "epochs batch_size outlier_batch_size learning_rate", {"report"}),
-    **each("zero_shot", "path revision prompt words", {"report"}),
+    **each("zero_shot", "path revision", NOTHING),  # of a model that is not here
+    **each("zero_shot", "prompt words", {"report"}),
     **each("tuning", "seed candidates", {"report"}),
     "tuning.record": END,
     **each("ablation", "row seeds variants only", {"report"}),

@@ -12,7 +12,7 @@ from dream_jax import tuning
 from dream_jax.candidates import choose, tuning_note
 from dream_jax.checks import check
 from dream_jax.errors import UserError
-from dream_jax.files import read_json
+from dream_jax.files import read_json, write_json
 from dream_jax.rows import candidates, make_rows
 
 
@@ -38,6 +38,44 @@ def test_the_note_tells_settings_by_hand_from_chosen_ones():
         "vos": {"candidates": 2, "chosen": {"weight": 2}},
         "gan": {"candidates": 0, "chosen": {"weight": 1}},
     }
+
+
+def test_rows_that_are_not_tuned_now_stay_as_they_were(tmp_path):
+    """Of a record of other sets, seeds or candidates nothing stays; the folder's own goes first."""
+    config = quickstart.get_config()
+    file = tmp_path / "record.json"
+    names = {"knn": "k", "vim": "dimension", "nnguide": "k"}
+    config.tuning.candidates = ConfigDict({key: {name: (1, 2)} for key, name in names.items()})
+    config.tuning.record = str(file)
+
+    def record(fpr95: float, *keys: str, **more) -> dict:
+        rows = {}
+        for key in keys:
+            tried = [candidate(value, fpr95, 0.9, 0.98) for value in (1, 2)]
+            for one in tried:
+                one["options"] = {names[key]: one["options"]["weight"]}
+            rows[key] = {"candidates": tried, "chosen": choose(tried)}
+        sets = {"config": "quickstart", "sets": ["noise", "alphabets"], "seed": 100}
+        return sets | {"rows": rows} | more
+
+    def kept() -> dict:
+        return {
+            key: own["candidates"][0]["fpr95"]
+            for key, own in tuning.tuned_before(check(config), tmp_path).items()
+        }
+
+    write_json(file, record(0.3, "knn", "vim"))
+    assert kept() == {"knn": 0.3, "vim": 0.3}
+    write_json(tmp_path / "tuning.json", record(0.2, "vim", "nnguide"))
+    assert kept() == {"knn": 0.3, "vim": 0.2, "nnguide": 0.2}
+    config.tuning.candidates.vim.dimension = (1, 3)
+    assert kept() == {"knn": 0.3, "nnguide": 0.2}
+    for other in ({"seed": 5}, {"sets": ["noise"]}, {"config": "other"}):
+        write_json(tmp_path / "tuning.json", record(0.2, "nnguide", **other))
+        assert kept() == {"knn": 0.3}
+    (tmp_path / "tuning.json").write_text("{")
+    with pytest.raises(UserError, match=r"^the record of earlier tuning is [^\n]*or deleted$"):
+        kept()
 
 
 @pytest.fixture
@@ -73,8 +111,11 @@ def test_tuning_beside_a_finished_run(config, copied_run, capsys):
         output.count("── train cross_entropy, seed 5") == 1
     )  # one network for all of knn's candidates
     assert all(p.read_bytes() == content for p, content in before.items())  # the run's own stay
-    tuning.run(config, workdir)
-    assert "──" not in capsys.readouterr().out
+    with config.unlocked():
+        config.methods = ("knn",)
+    assert tuning.run(config, workdir) == record  # the other row stays
+    printed = capsys.readouterr().out
+    assert "──" not in printed and "before: outlier_exposure" in printed
 
 
 def test_nothing_to_tune_by_is_refused(config, tmp_path):

@@ -11,6 +11,7 @@ from dream_jax.training import devices
 
 # Tables up to this size are kept on every device, larger ones stay on the host.
 HOLD_BYTES = 2**30
+TAKEN = (*devices.ADDED, "rows", "step", "key")  # what else batches have by name
 
 
 class Column(Protocol):
@@ -83,7 +84,7 @@ class Batches(NamedTuple):
     batches are the same.
 
     Attributes:
-      table: equally long columns, by name.
+      table: equally long columns, by names other than `TAKEN`; others raise ValueError.
       rows: step → the rows (batch,) of its global batch, as many for every step. A pure function,
         so that a resumed run sees the same data. It is called in a thread and in worker processes,
         and should hold on to no images.
@@ -96,6 +97,7 @@ class Batches(NamedTuple):
 
     @property
     def _columns(self) -> dict[str, Column]:
+        devices.check_names("a column of the table", self.table, TAKEN)
         return {
             name: Array(column) if isinstance(column, np.ndarray) else column
             for name, column in self.table.items()

@@ -30,6 +30,8 @@ from dream_jax.training.event_files import TENSORBOARD, WANDB, EventFile, Projec
 METRICS, SPEED = "metrics.csv", "speed.csv"
 MEASURED = (SPEED, TENSORBOARD, WANDB)  # what differs between any two runs
 RATE, ACCURACY, IMAGES = "learning_rate", "test_accuracy", "images_per_second"
+LOSS = "loss"  # the sum of the terms
+COLUMNS = ("step", "epoch", RATE, ACCURACY, IMAGES)  # that are no metrics of steps
 # (params, model_state, images) → logits, in evaluation mode.
 Predict = Callable[[Any, Any, Float[Array, "n H W C"]], Float[Array, "n classes"]]
 
@@ -166,7 +168,7 @@ class Curves:
             values["epoch"] = step / self._epoch
         if self._schedule is not None:
             values[RATE] = self._rates[step - 1]
-        for name in sorted(self._recent, key=lambda name: (name != "loss", name)):
+        for name in sorted(self._recent, key=lambda name: (name != LOSS, name)):
             values[name] = float(np.mean(np.asarray(self._recent[name], np.float32)))
         if self.accuracy is not None:
             values[ACCURACY] = accuracy

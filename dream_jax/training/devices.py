@@ -10,7 +10,7 @@ computed it.
 import functools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from dream_jax.training import finite, hosts
 from dream_jax.training.cpu_convolution import cpu_convolutions
 
 AXIS = "devices"
+ADDED = ("mask", "position")  # columns that batches have in addition to their table's
 
 
 # On the CPU every core is a device, up to this many, as XLA divides few operations among threads:
@@ -106,20 +107,30 @@ def shard(arrays: dict[str, np.ndarray], rows: int | None = None) -> dict[str, n
     """Splits arrays (n, ...) over this process's devices, adding `mask` and `position`.
 
     Args:
-      arrays: equally long arrays.
+      arrays: equally long arrays, by names other than `ADDED`.
       rows: pad up to this many rows first (so that a last, smaller batch reuses the compiled
         program); the next multiple of the number of devices if None.
 
     Returns:
       A dict of arrays (devices, rows per device, ...). `mask` (float32) is 0 on padding;
       `position` (int32) is the row among the n, from which random keys may be folded.
+
+    Raises:
+      ValueError: see `check_names`.
     """
+    check_names("a column of a batch", arrays)
     devices = jax.local_device_count()
     count = len(next(iter(arrays.values())))
     index, mask, position = _padded(count, rows or count, devices)
     split = {name: np.asarray(array)[index] for name, array in arrays.items()}
     split |= {"mask": mask, "position": position}
     return {name: a.reshape(devices, -1, *a.shape[1:]) for name, a in split.items()}
+
+
+def check_names(what: str, names: Iterable[str], taken: Collection[str] = ADDED) -> None:
+    """Raises ValueError where one of the names, which are those of `what`, is taken already."""
+    if both := sorted(set(names) & set(taken)):
+        raise ValueError(f"{what} is called {both[0]!r}; taken are {', '.join(taken)}")
 
 
 class Layout(NamedTuple):

@@ -18,7 +18,7 @@ from dream_jax.errors import UserError
 from dream_jax.training import devices, hosts
 from dream_jax.training.batches import Batches
 from dream_jax.training.checkpoints import Checkpoints
-from dream_jax.training.curves import Curves
+from dream_jax.training.curves import COLUMNS, LOSS, Curves
 from dream_jax.training.streaming import stream
 from dream_jax.training.terms import Term
 
@@ -82,9 +82,10 @@ def make_steps(
 
         def loss_share(params):
             terms, model_state = objective(params, state.model_state, shown, keys)
+            devices.check_names("a term of the loss", terms, (LOSS, *COLUMNS))
             means = {name: devices.masked_mean(t.values, t.mask) for name, t in terms.items()}
             loss = sum(t.weight * means[name] for name, t in terms.items() if t.weight)
-            return loss, (means | {"loss": loss}, model_state)
+            return loss, (means | {LOSS: loss}, model_state)
 
         grads, (means, model_state) = jax.grad(loss_share, has_aux=True)(state.params)
         grads, means = jax.lax.psum((grads, means), devices.AXIS)
@@ -272,8 +273,8 @@ class _Host:
         means = {name: float(np.mean(of_steps)) for name, of_steps in values.items()}
         self.bar.update(done - self.bar.n)
         self.bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
-        finding = f"{self._progress}: the loss is {means['loss']} by step {done}"
-        _check_loss(means["loss"], finding, self.saved)
+        finding = f"{self._progress}: the loss is {means[LOSS]} by step {done}"
+        _check_loss(means[LOSS], finding, self.saved)
         if self._watch is not None:
             self._watch(done, means)
 

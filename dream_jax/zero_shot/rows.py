@@ -55,31 +55,13 @@ ROWS: dict[str, ZeroShot] = {
 }
 
 
-def with_weights(
-    settings: Settings, rows: tuple[Row, ...], missing: Iterable[str]
-) -> tuple[Row, ...]:
-    """Returns the rows without the zero-shot ones that cannot be made here; names them once.
-
-    Args:
-      missing: names of the stages that will be made; where there are none, all rows stay.
-
-    Raises:
-      UserError: no row remains.
-    """
-    if all(row.training != CLIP for row in rows) or not any(missing):
-        return rows
-    found = {row.key: lacking(settings, row) for row in rows if row.training == CLIP}
-    reasons = {key: reason for key, reason in found.items() if reason}
-    text = "left out: " + "; ".join(f"{key}: {why}" for key, why in reasons.items())
-    kept = tuple(row for row in rows if row.key not in reasons)
-    if not kept:
-        raise UserError(f"config.methods is {settings.methods!r}; no row remains; {text}")
-    if reasons:
-        print(text, flush=True)
-    return kept
+def without_weights(settings: Settings, rows: Iterable[Row]) -> dict[str, str]:
+    """Returns the zero-shot rows that cannot be made on this machine, with the reason."""
+    found = {row.key: _lacking(settings, row) for row in rows if row.training == CLIP}
+    return {key: reason for key, reason in found.items() if reason}
 
 
-def lacking(settings: Settings, row: Row) -> str:
+def _lacking(settings: Settings, row: Row) -> str:
     """Returns why a zero-shot row cannot be made on this machine; "" if it can."""
     from dream_jax.zero_shot.clip import find  # loads JAX
 
@@ -91,8 +73,11 @@ def lacking(settings: Settings, row: Row) -> str:
             f"config.zero_shot.path is {own.path!r}; CLIP's weights for Flax are neither in such a "
             f"folder nor in the hub's cache"
         )
-    if row.detector == "neg_label" and not Path(own.words).is_file():
-        return f"config.zero_shot.words is {own.words!r}; it must be a file of words, one a line"
+    if row.detector == "neg_label" and own.words and not Path(own.words).is_file():
+        return (
+            f"config.zero_shot.words is {own.words!r}; it must be a file of words, one a line, or "
+            f"empty for those of CLIP's tokenizer"
+        )
     return ""
 
 

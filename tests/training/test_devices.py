@@ -46,6 +46,15 @@ def test_shard_and_unshard_are_inverse(count, rows):
     assert np.all(flat["a"][padding] == arrays["a"][0])  # real rows, so that nothing overflows
 
 
+@pytest.mark.parametrize("name", ["mask", "position"])
+def test_a_column_whose_name_is_taken_is_refused(name):
+    with pytest.raises(ValueError, match=f"^a column of a batch is called '{name}'; taken are ma"):
+        devices.shard({"images": np.ones((2, 3)), name: np.ones(2)})
+    mapped = devices.MappedFunction(lambda _, batch: batch["images"], None, 2)
+    with pytest.raises(ValueError, match=f"is called '{name}'"):
+        mapped({"images": np.ones((2, 3)), name: np.ones(2)})
+
+
 @pytest.mark.parametrize("count", [1, 6, 9])
 def test_masked_mean_shares_add_up_to_the_mean(count):
     values = np.random.default_rng(count).normal(size=count).astype(np.float32)

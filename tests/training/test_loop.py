@@ -13,7 +13,7 @@ import pytest
 from dream_jax.errors import UserError
 from dream_jax.models.norm import BatchNorm
 from dream_jax.training import batches as batches_module
-from dream_jax.training import loop
+from dream_jax.training import devices, loop
 from dream_jax.training.batches import Array, Batches, Stacked, epoch_index
 from dream_jax.training.checkpoints import Checkpoints
 from dream_jax.training.loop import Term, create_state, fit
@@ -209,6 +209,35 @@ def test_term_weights_and_masks_make_the_loss(tmp_path):
         )
     assert seen == [{"a": 3.0, "b": 4.0, "shown": 3.0, "loss": 18.0}]
     assert float(state.params["w"]) == 1 - 18
+
+
+@pytest.mark.parametrize("name", ["mask", "position", "rows", "step", "key"])
+def test_columns_by_the_names_of_others_are_refused(tmp_path, name):
+    _, variables, batches = image_task()
+    batches = batches._replace(table=dict(batches.table) | {name: np.ones(30)})
+    optimizer = optax.sgd(0.1)
+    state = create_state(variables, optimizer, jax.random.key(1))
+    options = {"steps": 1, "save_every": 1, "progress": ""}
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(ValueError, match=f"^a column of the table is called '{name}'; taken are"),
+    ):
+        fit(lambda *_: None, state, batches, optimizer, checkpoints=checkpoints, **options)
+
+
+@pytest.mark.parametrize("name", ["loss", "step", "epoch", "learning_rate", "test_accuracy"])
+def test_terms_by_the_names_of_other_curves_are_refused(name):
+    """They would be written in the place of the sum, or as two columns of one name."""
+
+    def objective(params, model_state, batch, keys):
+        return {name: Term(batch["x"] * params["w"], batch["mask"])}, model_state
+
+    optimizer = optax.sgd(0.1)
+    state = create_state({"params": {"w": jnp.ones(())}}, optimizer, jax.random.key(1))
+    batch = devices.shard({"x": np.ones(4, np.float32)})
+    batch = {key: values[:, None] for key, values in batch.items()}  # one step
+    with pytest.raises(ValueError, match=f"^a term of the loss is called '{name}'; taken are"):
+        loop.make_steps(objective, optimizer, None)({}, devices.replicate(state), batch)
 
 
 def test_loss_that_is_not_finite_ends_in_one_line_and_keeps_checkpoints(tmp_path):

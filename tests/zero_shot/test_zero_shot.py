@@ -1,5 +1,6 @@
 """Zero-shot scores against NumPy; a tiny random CLIP against PyTorch's where it is installed."""
 
+import shutil
 from pathlib import Path
 
 import jax
@@ -12,11 +13,12 @@ from dream_jax.checks import check
 from dream_jax.data.images import Images
 from dream_jax.errors import UserError
 from dream_jax.evaluation.evaluators.zero_shot import scores_of, texts_of
-from dream_jax.pipeline import make_run
+from dream_jax.origins import fingerprint
+from dream_jax.pipeline import make_run, possible_run
 from dream_jax.rows import make_rows
 from dream_jax.zero_shot import clip as clip_module
-from dream_jax.zero_shot.clip import encode_images, find, load
-from dream_jax.zero_shot.rows import read_words, with_weights
+from dream_jax.zero_shot.clip import encode_images, find, load, whole_words
+from dream_jax.zero_shot.rows import read_words, without_weights
 from dream_jax.zero_shot.scores import choose_negatives, gl_mcm, mcm, neg_label
 
 RNG = np.random.default_rng(0)
@@ -50,10 +52,21 @@ def test_neg_label_is_the_share_of_the_classes(groups):
 
 
 def test_negatives_are_the_words_that_are_far_from_all_classes():
-    nearness = [np.quantile([word @ text for text in TEXTS], 0.95) for word in WORDS]
+    """The paper's distance of a word is the 5th percentile of its negative cosines."""
+    distance = [np.percentile([-(word @ text) for text in TEXTS], 5) for word in WORDS]
     chosen = choose_negatives(TEXTS, WORDS, 0.4, 0.95)
-    assert list(chosen) == sorted(range(25), key=lambda row: nearness[row])[:10]
+    assert list(chosen) == sorted(range(25), key=lambda row: -distance[row])[:10]
     assert len(choose_negatives(TEXTS, WORDS, 0.001, 0.95)) == 1
+
+
+def test_a_word_is_not_judged_by_one_class_alone():
+    """Of fifty classes one may be near: the least distance would keep such a word out."""
+    axes = np.eye(52, dtype=np.float32)
+    classes, far = axes[:50], axes[50]
+    near_to_one, near_to_all = axes[7], classes.sum(0) / np.sqrt(50)
+    words = np.stack([near_to_all, near_to_one, far])
+    assert list(choose_negatives(classes, words, 1.0, 0.95)) == [1, 2, 0]
+    assert list(choose_negatives(classes, words, 1.0, 1.0)) == [2, 0, 1]
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +188,7 @@ def test_rows_stand_in_the_table_with_their_settings(photographs):
     assert not [name for name in run.stages if name.startswith("train ")]
     names = [name for name in run.stages if name.startswith("evaluate clip")]
     assert names == ["evaluate clip", "evaluate clip, seed 1"]
-    assert with_weights(settings, rows, ["evaluate clip"]) == rows
+    assert without_weights(settings, rows) == {}
 
 
 @pytest.mark.parametrize(
@@ -183,24 +196,22 @@ def test_rows_stand_in_the_table_with_their_settings(photographs):
     [
         ("zero_shot.path", "no/such-model", (), "CLIP's weights for Flax are neither in such a fo"),
         ("data.channels", 1, (), "config.data.channels is 1; CLIP scores colour photographs"),
-        ("zero_shot.words", "", ("mcm", "gl_mcm"), "config.zero_shot.words is ''; it must be a fi"),
+        ("zero_shot.words", "no.txt", ("mcm", "gl_mcm"), "config.zero_shot.words is 'no.txt'; it"),
     ],
 )
 def test_rows_that_cannot_be_made_are_left_out_in_one_line(
-    photographs, capsys, field, value, left, reason
+    photographs, capsys, tmp_path, field, value, left, reason
 ):
     photographs.methods = ("energy", *photographs.methods)
     photographs.update_from_flattened_dict({field: value})
-    settings = check(photographs)
-    rows = make_rows(settings)
-    kept = with_weights(settings, rows, ["evaluate clip"])
-    assert [row.key for row in kept] == ["energy", *left]
+    run = possible_run(check(photographs), tmp_path, ["evaluate"], overwrite=False)
+    assert [row.key for row in run.rows] == ["energy", *left]
     printed = capsys.readouterr().out
     assert printed.startswith("left out: ") and printed.count("\n") == 1 and reason in printed
-    assert with_weights(settings, rows, []) == rows  # of a finished run
     if not left:
-        with pytest.raises(UserError, match="no row remains"):
-            with_weights(settings, rows[1:], ["evaluate clip"])
+        photographs.methods = photographs.methods[1:]
+        with pytest.raises(UserError, match="no row remains; left out: mcm, gl_mcm, neg_label: "):
+            possible_run(check(photographs), tmp_path, ["evaluate"], overwrite=False)
 
 
 def test_scores_of_a_run_are_those_of_the_embeddings(photographs, folder):
@@ -217,6 +228,51 @@ def test_scores_of_a_run_are_those_of_the_embeddings(photographs, folder):
     np.testing.assert_allclose(found["logits"], IMAGES @ classes.T, rtol=1e-6)
     for key, scores in expected.items():
         np.testing.assert_allclose(found["scores of"][key], scores, rtol=1e-6, err_msg=key)
+
+
+def test_without_a_file_the_words_are_those_of_the_tokenizer(photographs, folder, tokenizer):
+    photographs.zero_shot.words = ""
+    settings = check(photographs)
+    assert without_weights(settings, make_rows(settings)) == {}
+    found = load(folder, 4).words()
+    assert found == sorted(found) and "seven" in found and "picture" in found
+    assert all(tokenizer.tokenize(word) == [f"{word}</w>"] for word in found)
+    vocabulary = ["dog</w>", "dog", "do</w>", "caf\u00e9</w>", "4th</w>", "cat</w>", "<|pad|>"]
+    assert whole_words(vocabulary) == ["cat", "dog"]
+    with pytest.raises(UserError, match=r"^config.zero_shot.words is '', and [^\n]*no whole words"):
+        whole_words(["do</w>", "dog"])
+
+
+def test_other_weights_in_the_same_folder_make_the_row_anew(photographs, folder, tmp_path):
+    """And so do other words; a copy elsewhere is the same model."""
+    copy = tmp_path / "clip"
+    shutil.copytree(folder, copy)
+
+    def record() -> dict:
+        run = make_run(check(photographs), tmp_path)
+        record = run.record("evaluate clip")
+        assert {"zero_shot.path", "zero_shot.words"} <= record.origins.keys()
+        assert "zero_shot.path" not in record.settings
+        return record.origins
+
+    before = record()
+    photographs.zero_shot.path = str(copy)
+    assert record() == before and before["zero_shot.path"]["files"] == 4
+    weights = copy / "flax_model.msgpack"
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1
+    weights.write_bytes(content)
+    assert record()["zero_shot.path"] != before["zero_shot.path"]
+    Path(photographs.zero_shot.words).write_text("lion\n")
+    assert record()["zero_shot.words"] != before["zero_shot.words"]
+    photographs.zero_shot.path = "no/such-model"
+    assert fingerprint(check(photographs), "zero_shot.path") == {}
+
+
+def test_a_text_is_embedded_alike_whatever_stands_with_it(folder):
+    clip = load(folder, 4)
+    (alone,), (first, _) = clip.texts(["the seven"]), clip.texts(["the seven", "the dog and two"])
+    np.testing.assert_allclose(alone, first, atol=1e-6)
 
 
 def test_words_are_read_once_each(photographs, tmp_path):

@@ -68,7 +68,7 @@ def make(work: Work, rows: Sequence[Row], use: str) -> None:
         return clip.texts([own.prompt.format(name=name) for name in names])
 
     with_words = any(row.detector == "neg_label" for row in rows)
-    words = embedded(read_words(own.words)) if with_words else None
+    words = embedded(read_words(own.words) if own.words else clip.words()) if with_words else None
     texts = texts_of(rows, embedded(work.train.class_names), words)
     program = partial(scores_of, rows=rows)
 
