@@ -3,10 +3,9 @@
 import dataclasses
 import gc
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +14,10 @@ import pytest
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Many tests compile the same program: a cache for this session only, shared by the workers that run
-# the tests and the processes that tests start.
-IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
-if not IS_WORKER:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="dream-jax-tests-")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+# Most of the time goes into compiling small programs that run once or twice. This halves it, and
+# results differ by rounding errors only. The processes that tests start inherit it.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 pytest_plugins = ["toy_fixtures"]
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +29,26 @@ np.savez(out, **runpy.run_path(file)[function](*args))
 """
 
 
+DAYS_KEPT = 7
+
+
+def pytest_configure(config):
+    """Keeps compiled programs for the other workers, the processes of tests, and later sessions.
+
+    They lie in pytest's cache, from which those are removed that are old or were cut off.
+    """
+    known = "JAX_COMPILATION_CACHE_DIR" in os.environ  # as in workers
+    if known or not config.pluginmanager.hasplugin("cacheprovider"):
+        return
+    folder = config.cache.mkdir("compiled")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    oldest = time.time() - DAYS_KEPT * 24 * 3600
+    for program in folder.iterdir():
+        found = program.stat()
+        if found.st_mtime < oldest or not found.st_size:
+            program.unlink()
+
+
 # Files that take minutes come first, lest one worker be left alone with them at the end.
 SLOWEST = (
     *("test_pipeline", "test_hosts", "test_train", "test_cli", "test_tuning", "test_gan"),
@@ -41,11 +58,6 @@ SLOWEST = (
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in SLOWEST)
-
-
-def pytest_unconfigure():
-    if not IS_WORKER:
-        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 # Linux gives a process 65,530 mappings of memory, of which each compiled program takes some; beyond

@@ -28,8 +28,6 @@ FLAGS = [
     "--config.classifier.optimizer.learning_rate=0.001",
 ]
 FEATURES, EMBEDDINGS, SCORES, METRICS = 1e-5, 1e-6, 3e-3, 0.02
-# Programs that run once need not be fast, but be compiled soon.
-QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 # How work is shared out.
 
@@ -155,7 +153,7 @@ def start(toy, workdir, *, flags=(), flags_of=((), ())) -> list:
         port = free.getsockname()[1]
     together = [f"--coordinator=127.0.0.1:{port}", "--processes=2", *FLAGS, *flags]
     return [
-        toy.start(workdir, [*together, f"--process_id={i}", *own], devices=2, **QUICK)
+        toy.start(workdir, [*together, f"--process_id={i}", *own], devices=2)
         for i, own in enumerate(flags_of)
     ]
 
@@ -180,7 +178,7 @@ class Runs(NamedTuple):
 @pytest.fixture(scope="module")
 def runs(toy, tmp_path_factory) -> Runs:
     folder = tmp_path_factory.mktemp("hosts")
-    toy.finish(folder / "one", FLAGS, devices=4, **QUICK)
+    toy.finish(folder / "one", FLAGS, devices=4)
     processes = start(toy, folder / "two")
     texts = outputs(processes)
     for process, text in zip(processes, texts, strict=True):
@@ -288,7 +286,7 @@ def test_killed_decode_is_continued_by_fewer_processes_with_the_missing_images(t
     partial = next(iter(before)).with_name(f"{PARTIAL}000099.png")
     partial.write_bytes(b"\x89PNG")
 
-    toy.finish(workdir, [*FLAGS, *flags], devices=4, **QUICK)
+    toy.finish(workdir, [*FLAGS, *flags], devices=4)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert not list(folder.rglob(f"{PARTIAL}*"))
     for kind, count in counts.items():

@@ -5,13 +5,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import toy as toy_module
+from filelock import FileLock
 from ml_collections import ConfigDict
+
+from dream_jax.files import read_json, write_json
 
 LAUNCH = [sys.executable, str(toy_module.REPOSITORY / "launch" / "main.py")]
 
@@ -23,10 +26,9 @@ def environment(devices: int = 1, **more: str) -> dict[str, str]:
 
 
 class Toy(NamedTuple):
-    """What runs at toy size share: the generator's folder and one of compiled programs."""
+    """What runs at toy size share: the generator's folder."""
 
     generator: Path
-    cache: Path
 
     def config(self) -> ConfigDict:
         config = toy_module.get_config()
@@ -43,12 +45,7 @@ class Toy(NamedTuple):
                 f"--workdir={workdir}",
                 *flags,
             ],
-            env=environment(
-                devices,
-                JAX_COMPILATION_CACHE_DIR=str(self.cache),
-                JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
-                **more,
-            ),
+            env=environment(devices, **more),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -75,25 +72,38 @@ class FinishedRun(NamedTuple):
     seconds: float
 
 
+def once_per_session(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
+    """Returns a folder that all workers of a session share; the first that asks fills it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    done = folder / "done"
+    with FileLock(f"{folder}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory) -> Toy:
-    import jax
-    from jax.experimental.compilation_cache import compilation_cache
+    def make(folder: Path) -> None:
+        toy_module.build_generator(folder / "generator")
 
-    folder = tmp_path_factory.mktemp("toy")
-    # This process and those that it starts share their compiled programs.
-    jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    compilation_cache.reset_cache()
-    return Toy(toy_module.build_generator(folder / "generator"), folder / "xla")
+    return Toy(once_per_session(tmp_path_factory, "toy", make) / "generator")
 
 
 @pytest.fixture(scope="session")
 def toy_run(toy, tmp_path_factory) -> FinishedRun:
-    workdir = tmp_path_factory.mktemp("toy_run") / "toy"
-    begin = time.perf_counter()
-    output = toy.finish(workdir)
-    return FinishedRun(workdir, output, time.perf_counter() - begin)
+    def make(folder: Path) -> None:
+        begin = time.perf_counter()
+        output = toy.finish(folder / "toy")
+        about = {"output": output, "seconds": time.perf_counter() - begin}
+        write_json(folder / "about.json", about)
+
+    folder = once_per_session(tmp_path_factory, "toy_run", make)
+    return FinishedRun(folder / "toy", **read_json(folder / "about.json"))
 
 
 @pytest.fixture
