@@ -1,5 +1,6 @@
 """Compiled programs, of which a process cannot hold any number."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -27,3 +28,4 @@ def drop_programs(most_mappings: int | None = None) -> None:
         mappings = sum(1 for _ in lines)
     if mappings > most:
         sys.modules["jax"].clear_caches()
+        gc.collect()

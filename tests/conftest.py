@@ -1,7 +1,6 @@
 """What all tests share. Imported before any test file, so before JAX and diffusers."""
 
 import dataclasses
-import gc
 import os
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from dream_jax.programs import drop_programs
 
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -60,21 +61,10 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in SLOWEST)
 
 
-# Linux gives a process 65,530 mappings of memory, of which each compiled program takes some; beyond
-# them XLA crashes.
-MOST_MAPPINGS = 25_000
-
-
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_earlier_files():
     """Forgets compiled programs between files when they are many."""
-    maps = Path("/proc/self/maps")
-    if "jax" in sys.modules and maps.exists():
-        with maps.open("rb") as lines:
-            many = sum(1 for _ in lines) > MOST_MAPPINGS
-        if many:
-            sys.modules["jax"].clear_caches()
-            gc.collect()
+    drop_programs(25_000)
 
 
 @pytest.fixture(scope="session")
