@@ -50,10 +50,10 @@ def pytest_configure(config):
             program.unlink()
 
 
-# Files that take minutes come first, lest one worker be left alone with them at the end.
+# Files that take longest come first, lest one worker be left alone with them at the end.
 SLOWEST = (
-    *("test_pipeline", "test_hosts", "test_train", "test_cli", "test_tuning", "test_gan"),
-    "test_ablation_program",
+    *("test_pipeline", "test_hosts", "test_cli", "test_repair", "test_stages", "test_tuning"),
+    *("test_gan", "test_godin", "test_trainings", "test_training", "test_ablation_program"),
 )
 
 

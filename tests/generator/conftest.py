@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from toy_fixtures import once_per_session
 
 POSITIONS = 12
 
@@ -46,7 +47,8 @@ def build_folder(folder, tokenizer, latent_channels):
 
 @pytest.fixture(scope="session")
 def toy_folder(tokenizer, tmp_path_factory):
-    return build_folder(tmp_path_factory.mktemp("toy") / "pipeline", tokenizer, 4)
+    make = lambda folder: build_folder(folder / "pipeline", tokenizer, 4)  # noqa: E731
+    return once_per_session(tmp_path_factory, "toy_pipeline", make) / "pipeline"
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +58,8 @@ def stock_folder(tokenizer, tmp_path_factory):
     diffusers takes latents whose width is the number of their channels, such as the 4×4×4 ones of
     the other, for channels-last, whatever they are.
     """
-    return build_folder(tmp_path_factory.mktemp("stock") / "pipeline", tokenizer, 5)
+    make = lambda folder: build_folder(folder / "pipeline", tokenizer, 5)  # noqa: E731
+    return once_per_session(tmp_path_factory, "stock_pipeline", make) / "pipeline"
 
 
 @pytest.fixture(scope="session")
