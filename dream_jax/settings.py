@@ -36,6 +36,7 @@ NEUTRAL = "neutral"
 LATER: Mapping[str, Any] = {
     **{"data.near": (), "data.far": ()},
     **{"data.train_list": "", "data.test_list": "", "data.full_spectrum": False},
+    **{"decoding.cache_interval": 1, "decoding.cache_branch": 0},
     "zero_shot.path": "openai/clip-vit-base-patch16",
     **{"zero_shot.revision": "", "zero_shot.prompt": "a photo of a {name}", "zero_shot.words": ""},
 }
@@ -55,7 +56,7 @@ Architecture = Literal["resnet8", "resnet18", "resnet34", "resnet50"]
 Stem = Literal["small", "stride2", "imagenet"]
 ModelPrecision = Literal["auto", "float32", "bfloat16"]
 GeneratorPrecision = Literal["auto", "float32", "bfloat16", "float16"]
-Scheduler = Literal["plms", "ddim", "dpmsolver++"]
+Scheduler = Literal["plms", "ddim", "dpmsolver++", "euler", "lcm"]
 Noise = Literal["own", "shared"]
 Selection = Literal["paper", "published"]
 Map = Literal["tsne", "umap"]
@@ -191,6 +192,8 @@ class DecodingSettings:
     resize: Resize
     steps: Count
     guidance: NotNegative
+    cache_interval: Annotated[int, whole(1, 1000)]
+    cache_branch: Annotated[int, whole(0, 1000)]
     batch_size: NeutralCount
     vae_batch_size: NeutralCount
     outliers: Pictures
