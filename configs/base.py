@@ -185,7 +185,8 @@ def generator() -> ConfigDict:
     generator = ConfigDict()
     generator.path = "CompVis/stable-diffusion-v1-4"  # a folder, or owner/name on the hub
     generator.revision = "133a221b8aa7292a167afc5127cb63fb5005638b"  # on the hub: commit or tag
-    generator.scheduler = "plms"  # or ddim, dpmsolver++
+    # "plms", "ddim" or "dpmsolver++"; "lcm" for a latent consistency model, "euler" for Turbo.
+    generator.scheduler = "plms"
     # "auto" is bfloat16 as above, float16 (the published code) on older GPUs, and else float32.
     generator.precision = "auto"
     return generator
@@ -206,7 +207,12 @@ def decoding() -> ConfigDict:
     # trips.
     decoding.resize = "antialiased"
     decoding.steps = 50  # denoising steps
-    decoding.guidance = 7.5  # scale of classifier-free guidance
+    decoding.guidance = 7.5  # scale of classifier-free guidance; 1 leaves out the empty prompt
+    # DeepCache: what comes from below a skip connection of the UNet is computed at every n-th step
+    # and reused in between. 1 computes all at each step, as the published code does. The branch is
+    # the skip connection: from 0, the cheapest, to the UNet's last, the nearest to the original.
+    decoding.cache_interval = 1
+    decoding.cache_branch = 0
     decoding.batch_size = 32  # images at once over all devices
     decoding.vae_batch_size = 8  # of these, images that the VAE decodes at once, for its memory
     decoding.outliers = 100_000  # images, spread evenly over the classes

@@ -40,6 +40,7 @@ LATER: Mapping[str, Any] = {
     **{"latent_space.loss": "alignment", "classifier.outliers_used": 1.0, "ablation.only": ()},
     **{"zero_shot.prompt": "a photo of a {name}", "zero_shot.words": ""},
     **{"zero_shot.path": "openai/clip-vit-base-patch16", "zero_shot.revision": ""},
+    **{"decoding.cache_interval": 1, "decoding.cache_branch": 0},
 }
 
 Count = Annotated[int, whole(1)]
@@ -57,7 +58,7 @@ Architecture = Literal["resnet8", "resnet18", "resnet34", "resnet50"]
 Stem = Literal["small", "stride2", "imagenet"]
 ModelPrecision = Literal["auto", "float32", "bfloat16"]
 GeneratorPrecision = Literal["auto", "float32", "bfloat16", "float16"]
-Scheduler = Literal["plms", "ddim", "dpmsolver++"]
+Scheduler = Literal["plms", "ddim", "dpmsolver++", "euler", "lcm"]
 Noise = Literal["own", "shared"]
 Selection = Literal["paper", "published"]
 Map = Literal["tsne", "umap"]
@@ -200,6 +201,8 @@ class DecodingSettings:
     resize: Resize
     steps: Count
     guidance: NotNegative
+    cache_interval: Annotated[int, whole(1, 1000)]
+    cache_branch: Annotated[int, whole(0, 1000)]
     batch_size: NeutralCount
     vae_batch_size: NeutralCount
     outliers: Pictures

@@ -157,6 +157,7 @@ def test_prompts_that_cut_the_name(toy, tmp_path, field):
         ("plms", 1, "at least 2 and at most 500"),
         ("ddim", 501, "at least 2 and at most 500"),
         ("dpmsolver++", 1000, "at least 1 and at most 999"),
+        ("lcm", 51, "at least 1 and at most 50"),
     ],
 )
 def test_steps_that_the_scheduler_cannot_do(toy, tmp_path, scheduler, steps, allowed):
@@ -167,7 +168,14 @@ def test_steps_that_the_scheduler_cannot_do(toy, tmp_path, scheduler, steps, all
     assert allowed in message
 
 
-@pytest.mark.parametrize("name", ["plms", "ddim", "dpmsolver++"])
+def test_branch_of_the_cache_that_the_unet_lacks(toy, tmp_path):
+    config = toy.config()
+    config.decoding.cache_branch = 99
+    message = refused(config, tmp_path / "run")
+    assert message.startswith("config.decoding.cache_branch is 99; the generator's UNet has ")
+
+
+@pytest.mark.parametrize("name", ["plms", "ddim", "dpmsolver++", "euler", "lcm"])
 def test_steps_that_are_allowed_start_at_noise_and_repeat_none(name):
     from dream_jax.generator.schedulers import check_steps, make_scheduler
 
@@ -179,7 +187,7 @@ def test_steps_that_are_allowed_start_at_noise_and_repeat_none(name):
         times = np.asarray(times).tolist()
         # From at least half as much noise as there is, and no step twice (but for PLMS' start).
         good = trained / 2 <= times[0] < trained and len(set(times)) == steps
-        good &= name == "dpmsolver++" or steps <= trained / 2
+        good &= name in ("dpmsolver++", "euler") or steps <= trained / 2
         try:
             check_steps(name, noise, steps)
         except UserError:

@@ -114,7 +114,7 @@ def test_all_rows_can_be_asked_for_in_every_configuration():
         ("bood.beyond", 2.0, "a whole number"),
         ("bood.most_steps", 0, "at least 1"),
         ("bood.most_steps", 10**9, "at most 10000"),
-        ("generator.scheduler", "euler", "ddim"),
+        ("generator.scheduler", "heun", "ddim"),
         ("generator.revision", 1, "a commit or tag"),
         ("generator.precision", "float64", "bfloat16, float16, float32"),
         ("decoding.prompts", ("a digit",), "{name}"),

@@ -17,7 +17,7 @@ from dream_jax.config_tree import shown
 from dream_jax.errors import UserError
 from dream_jax.generator.cached import generator_of, vocabulary_of
 from dream_jax.generator.folders import generator_folder, read_config
-from dream_jax.generator.interface import Sampling, Vocabulary
+from dream_jax.generator.interface import DeepCache, Sampling, Vocabulary
 from dream_jax.results import (
     FROM_TEXT,
     IMAGINED,
@@ -42,7 +42,7 @@ DECODING = (
     *GENERATOR,
     *("seed", "generator.scheduler", "decoding.name_suffixes", "decoding.image_size"),
     *("decoding.steps", "decoding.guidance", "decoding.batch_size", "decoding.vae_batch_size"),
-    "decoding.resize",
+    *("decoding.resize", "decoding.cache_interval", "decoding.cache_branch"),
 )
 OF_KIND = {
     **dict.fromkeys(OUTLIERS, ("decoding.prompts", "decoding.outliers")),
@@ -100,12 +100,14 @@ def check_generator(work: Work) -> None:
 
 def check(work: Work, kind: str) -> None:
     """Checks steps, names of classes and prompts, then loads the generator."""
+    from dream_jax.generator.deep_cache import check_branch  # flax: slow to import
     from dream_jax.generator.schedulers import check_steps  # diffusers: slow to import
 
     own, decoding = work.settings.generator, work.settings.decoding
     work.check_classes("decoding.name_suffixes", decoding.name_suffixes)
-    noise = read_config(generator_folder(own.path, own.revision), "scheduler")
-    check_steps(own.scheduler, noise, decoding.steps)
+    folder = generator_folder(own.path, own.revision)
+    check_steps(own.scheduler, read_config(folder, "scheduler"), decoding.steps)
+    check_branch(decoding.cache_branch, read_config(folder, "unet"))
     _check_pictures(work, kind, vocabulary_of(work))
     generator_of(work)
 
@@ -154,6 +156,7 @@ def _sampling(work: Work) -> tuple[Sampling, tuple[int, int, int]]:
         decoding.batch_size,
         decoding.vae_batch_size,
         decoding.resize,
+        DeepCache(decoding.cache_interval, decoding.cache_branch),
     )
     return sampling, (decoding.image_size, decoding.image_size, settings.data.channels)
 

@@ -11,7 +11,11 @@ from dream_jax.generator import hub
 from dream_jax.generator.hub import PARTS
 from dream_jax.generator.weights import PICKLES, STEMS, check_weights, refused_pickle
 
-PIPELINES = ("FlaxStableDiffusionPipeline", "StableDiffusionPipeline")
+PIPELINES = (
+    "FlaxStableDiffusionPipeline",
+    "StableDiffusionPipeline",
+    "LatentConsistencyModelPipeline",
+)
 PREDICTIONS = ("epsilon", "v_prediction")
 # Options of PyTorch's models for which Flax's models know one value.
 FIXED: Mapping[str, Mapping[str, Any]] = {

@@ -30,17 +30,34 @@ class Vocabulary(Protocol):
 
 
 @dataclass(frozen=True)
+class DeepCache:
+    """When deep features are computed, and which ones are deep; see `deep_cache`.
+
+    Attributes:
+      interval: 1 computes them at each step, n at every n-th.
+      branch: the deepest skip connection that is always computed; 0 is that of conv_in.
+    """
+
+    interval: int = 1
+    branch: int = 0
+
+
+NO_CACHE = DeepCache()
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How pictures are sampled.
 
     Attributes:
-      scheduler: "plms", "ddim" or "dpmsolver++".
+      scheduler: the name of one of `schedulers.SCHEDULERS`.
       steps: denoising steps.
       guidance: scale of classifier-free guidance.
       batch_size: images at once over the devices of all processes.
       vae_batch_size: images of a batch that are decoded to pixels at once, over the same devices.
       resize: how pictures are brought to another size, see `resizing`.
       text_noise: scale of the noise that is added to the text encoder's output; 0 adds none.
+      cache: which features are reused from step to step.
     """
 
     scheduler: str
@@ -50,6 +67,7 @@ class Sampling:
     vae_batch_size: int
     resize: str = "antialiased"
     text_noise: float = 0.0
+    cache: DeepCache = NO_CACHE
 
 
 class Generator(Vocabulary, Protocol):

@@ -48,6 +48,7 @@ def load_generator(path: str, revision: str = "", precision: str = "float32") ->
     # diffusers is slow to import, and `load_vocabulary` does not need it.
     from diffusers import FlaxAutoencoderKL, FlaxStableDiffusionPipeline, FlaxUNet2DConditionModel
 
+    from dream_jax.generator.denoising import with_guidance
     from dream_jax.generator.schedulers import make_scheduler
     from dream_jax.generator.stable_diffusion import StableDiffusion
 
@@ -65,6 +66,8 @@ def load_generator(path: str, revision: str = "", precision: str = "float32") ->
         with _reading(folder, part):
             models[part] = kind.from_config(read_config(folder, part), dtype=dtype)
             shapes = jax.eval_shape(models[part].init_weights, jax.random.key(0))
+            if part == "unet":
+                shapes = with_guidance(shapes, models[part].config)
             params[part] = read_weights(folder, part, shapes, dtype)
     with _reading(folder, "scheduler"):
         noise = read_config(folder, "scheduler")

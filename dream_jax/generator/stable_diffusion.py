@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from dream_jax.data.images import Images
 from dream_jax.errors import UserError
-from dream_jax.generator.attention import AUTO, attention_form
+from dream_jax.generator.attention import AUTO
+from dream_jax.generator.denoising import denoise
 from dream_jax.generator.interface import Sampling
 from dream_jax.generator.resizing import antialiased, resize
 from dream_jax.generator.schedulers import make_scheduler
@@ -178,6 +179,7 @@ class Decoder:
             steps=sampling.steps,
             guidance=sampling.guidance,
             attention=generator.attention,
+            cache=sampling.cache,
         )
         self._decode_latents = mapped(
             decode_latents, at_once=at_once, image_shape=image_shape, how=sampling.resize
@@ -217,6 +219,7 @@ class Decoder:
             states,
             self._unconditional,
             self._noise(batch["keys"]),
+            batch["keys"],
         )
         return self._decode_latents(params["vae"], latents, batch["keys"])
 
@@ -290,64 +293,6 @@ def draw_noise(
     config = pipeline.unet.config
     shape = (config.in_channels, config.sample_size, config.sample_size)
     return jax.vmap(lambda key: jax.random.normal(jax.random.wrap_key_data(key), shape))(keys)
-
-
-def denoise(
-    pipeline: Any,
-    params: Mapping[str, Any],
-    scheduler_state: Any,
-    states: Float[Array, "n positions width"],
-    unconditional: Float[Array, "1 positions width"],
-    noise: Float[Array, "n channels height width"],
-    *,
-    scheduler: Any,
-    steps: int,
-    guidance: float,
-    attention: str = AUTO,
-) -> Float[Array, "n channels height width"]:
-    """Denoises latents by classifier-free guidance, at each of the scheduler's timesteps.
-
-    PLMS has one timestep more than `steps`, as its first step is taken twice. PyTorch's pipeline
-    and the published code take them all; the stock Flax pipeline leaves out the last.
-
-    Args:
-      params: of the UNet.
-      scheduler_state: see `make_scheduler`.
-      states: hidden states of the prompts.
-      unconditional: hidden states of the empty prompt.
-      noise: float32, see `draw_noise`.
-      attention: see `attention_form`.
-
-    Returns:
-      Latents in the UNet's scale, float32.
-
-    References:
-      Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, equation 6, whose w + 1 is
-      `guidance`.
-    """
-    unet = pipeline.unet
-    context = jnp.concatenate([jnp.broadcast_to(unconditional, states.shape), states])
-    scheduler_state = scheduler.set_timesteps(
-        scheduler_state, num_inference_steps=steps, shape=noise.shape
-    )
-
-    def step(index, carry):
-        latents, state = carry
-        timestep = state.timesteps.astype(jnp.int32)[index]
-        both = scheduler.scale_model_input(state, jnp.concatenate([latents] * 2), timestep)
-        with attention_form(attention):
-            output = unet.apply(
-                {"params": params},
-                both,
-                jnp.broadcast_to(timestep, len(both)),
-                encoder_hidden_states=context,
-            ).sample
-        without, with_text = jnp.split(output.astype(jnp.float32), 2)
-        guided = without + guidance * (with_text - without)
-        return scheduler.step(state, guided, timestep, latents).to_tuple()
-
-    start = noise * scheduler_state.init_noise_sigma
-    return jax.lax.fori_loop(0, len(scheduler_state.timesteps), step, (start, scheduler_state))[0]
 
 
 def decode_latents(

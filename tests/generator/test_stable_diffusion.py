@@ -9,12 +9,13 @@ import pytest
 from dream_jax.decoding.prompts import plain_prompt, prompt_with_placeholder
 from dream_jax.errors import UserError
 from dream_jax.generator import stable_diffusion as decoding
-from dream_jax.generator.interface import Sampling
+from dream_jax.generator.interface import DeepCache, Sampling
 from dream_jax.generator.load import load_generator
-from dream_jax.generator.schedulers import SCHEDULERS, make_scheduler
+from dream_jax.generator.schedulers import make_scheduler
 from dream_jax.generator.stable_diffusion import StableDiffusion, encode_prompts
 from dream_jax.training import devices
 
+STOCK = ("plms", "ddim", "dpmsolver++")  # what the stock Flax pipeline can do as well
 PROMPT = "a picture of the {name}"
 NAMES = ("dog", "seven", "black cat", "dog", "dog")
 
@@ -48,7 +49,12 @@ def test_images_are_in_range_and_differ(decoded):
     assert np.all(differences[~np.eye(5, dtype=bool)] > 0.05)
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_images_with_reused_features_are_near(toy, decoded):
+    near = images(toy, *pictures(toy), cache=DeepCache(interval=2, branch=0))
+    assert 1e-4 < np.abs(near - decoded).mean() < 0.1
+
+
+@pytest.mark.parametrize("scheduler", STOCK)
 def test_images_are_those_of_the_stock_pipeline(toy, stock_folder, scheduler, monkeypatch):
     """Of `pipeline(...)` itself, from the same noise, at all the timesteps of the scheduler."""
     generator = load_generator(str(stock_folder))
@@ -242,7 +248,7 @@ def test_round_trips_continue_bit_for_bit(toy):
     assert np.array_equal(rest, whole[4:])
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", STOCK)
 def test_schedulers_keep_the_folders_noise(toy, name):
     scheduler, state = make_scheduler(name, toy.noise)
     assert scheduler.config.prediction_type == "v_prediction"
