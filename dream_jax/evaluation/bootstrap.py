@@ -15,7 +15,9 @@ import numpy as np
 from dream_jax.errors import UserError
 
 METRICS = ("fpr95", "auroc")
-BLOCK = 250  # resamples at once; bounds the memory to a few arrays of (images, BLOCK)
+# Resamples at once; fewer where a set is so large that their counts would be more than CELLS. So
+# the memory is that of a few arrays of CELLS numbers, whatever the number of images.
+BLOCK, CELLS = 250, 2_500_000
 
 
 def paired_bootstrap(
@@ -63,8 +65,9 @@ def paired_bootstrap(
     observed = _measured(scores, ood, means, rows, once)
     draws = {name: np.random.default_rng([seed, zlib.crc32(name.encode())]) for name in sizes}
     blocks = []
-    for start in range(0, resamples, BLOCK):
-        count = min(BLOCK, resamples - start)
+    at_once = max(1, min(BLOCK, CELLS // max(sizes.values())))
+    for start in range(0, resamples, at_once):
+        count = min(at_once, resamples - start)
         counts = {
             name: np.ascontiguousarray(rng.multinomial(n, np.full(n, 1 / n), count).T)
             for (name, n), rng in zip(sizes.items(), draws.values(), strict=True)

@@ -285,12 +285,19 @@ class MappedFunction:
     def __call__(self, arrays: dict[str, Any], progress: str | None = None) -> Any:
         """All outputs, in all processes: a pytree of NumPy arrays (n, ...)."""
         count = len(next(iter(arrays.values())))
-        parts = list(self.batches(arrays, progress))
-        if not parts:  # more processes than rows: the shapes of a row, for the gathering
+        share = hosts.share_of(count)
+        room, whole, done = share.stop - share.start, None, 0
+        for part in self.batches(arrays, progress):
+            if whole is None:  # filled in place: joining the parts would take twice the memory
+                make = lambda leaf: np.empty((room, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
+                whole = jax.tree.map(make, part)
+            for into, leaf in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
+                into[done : done + len(leaf)] = leaf
+            done += len(jax.tree.leaves(part)[0])
+        if whole is None:  # more processes than rows: the shapes of a row, for the gathering
             first = {name: a[:1] for name, a in arrays.items()}
             out, _ = self._function(self._variables, shard(first, rows=self._batch_size))
-            parts = [jax.tree.map(lambda leaf: unshard(leaf, 0), out)]
-        whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+            whole = jax.tree.map(lambda leaf: unshard(leaf, 0), out)
         return jax.tree.map(lambda leaf: hosts.gather(leaf, count), whole)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -119,6 +120,18 @@ def test_draws_depend_on_the_seed_and_not_on_rows_sets_or_blocks(monkeypatch):
         found = difference(other, metric, "faces", "plain", "good")
         assert found == pytest.approx(difference(first, metric, "faces", "plain", "good"), abs=2e-6)
     assert paired_bootstrap(scores, ["letters", "faces"], resamples=30, seed=2) != first
+
+
+def test_memory_does_not_grow_with_the_number_of_images(monkeypatch):
+    monkeypatch.setattr("dream_jax.evaluation.bootstrap.CELLS", 100_000)
+    rng, peaks = np.random.default_rng(0), []
+    for count in (1_000, 4_000):
+        scores = {0: {"row": {"id": rng.normal(size=count), "ood": rng.normal(size=count)}}}
+        tracemalloc.start()
+        paired_bootstrap(scores, ["ood"], resamples=100)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
 
 
 def test_intervals_tell_a_better_row_and_not_an_equal_one():

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dream_jax import memory
 from dream_jax.training import devices
 
 HERE = __file__
@@ -166,3 +167,14 @@ def test_mapped_function_compiles_once_for_a_smaller_last_batch():
 
     devices.MappedFunction(function, {}, 4)({"x": np.arange(10.0)})
     assert len(traces) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+def test_mapped_function_holds_its_outputs_once():
+    rows, width = 2**15, 2**9  # 64 MiB
+    run = devices.MappedFunction(lambda _, batch: jnp.repeat(batch["x"], width, 1), {}, 2048)
+    x = np.ones((rows, 1), np.float32)
+    run({"x": x[:2048]})
+    before = memory.forget_peak()
+    assert before is not None and run({"x": x}).shape == (rows, width)
+    assert memory.peak_mb() - before < 96

@@ -158,12 +158,11 @@ def score_sets(
     Returns:
       ({row: {set: scores (n,)}}, {set: the classes that the images are read as (n,)}).
     """
-    outputs = {name: scorer(images) for name, images in sets.items()}
-    predictions = {
-        name: logits.argmax(-1).astype(np.int32) for name, (logits, _) in outputs.items()
-    }
+    predictions: dict[str, np.ndarray] = {}
     by_row: dict[str, dict[str, np.ndarray]] = {}
-    for name, (_, scores) in outputs.items():
+    for name, images in sets.items():
+        logits, scores = scorer(images)
+        predictions[name] = logits.argmax(-1).astype(np.int32)
         for row, own in scores.items():
             by_row.setdefault(row, {})[name] = np.asarray(own)
     return by_row, predictions
