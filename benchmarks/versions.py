@@ -97,7 +97,10 @@ class Contender:
             text=True,
             cwd=ROOT,
         )
-        self.versions = ", ".join(f"{k} {v}" for k, v in json.loads(self._answer()).items())
+
+    def versions(self) -> str:
+        """Returns what it runs, as its first line says; to be called once, first."""
+        return ", ".join(f"{k} {v}" for k, v in json.loads(self._answer()).items())
 
     def _answer(self) -> str:
         line = self._process.stdout.readline()
@@ -123,21 +126,24 @@ def main() -> None:
     )
     flags.add_argument("commands", nargs="*", help="Pythons, the first is the one compared with")
     flags.add_argument("--rounds", type=int, default=5, help="timed rounds (%(default)s)")
+    flags.add_argument("--works", default=",".join(WORKS), help="some of %(default)s")
     flags.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = flags.parse_args()
     if args.serve:
         return serve()
     if len(args.commands) < 2 or args.rounds < 1:
         flags.error("two commands and one round are the least")
+    works = args.works.split(",")
+    if wrong := sorted({*works} - {*WORKS}):
+        flags.error(f"--works: {wrong[0]!r} is none of {', '.join(WORKS)}")
     contenders = [Contender(command) for command in args.commands]
+    versions = [contender.versions() for contender in contenders]
     print("| work | Python | processor seconds | ratio |\n|---|---|--:|--:|")
-    for work in WORKS:
+    for work in works:
         times = np.array([[c.seconds(work) for c in contenders] for _ in range(args.rounds)])
         ratios = np.median(times / times[:, :1], axis=0)
-        for contender, seconds, ratio in zip(
-            contenders, np.median(times, axis=0), ratios, strict=True
-        ):
-            print(f"| {work} | {contender.versions} | {seconds:.3g} | {ratio:.2f} |", flush=True)
+        for who, seconds, ratio in zip(versions, np.median(times, axis=0), ratios, strict=True):
+            print(f"| {work} | {who} | {seconds:.3g} | {ratio:.2f} |", flush=True)
     for contender in contenders:
         contender.end()
 
