@@ -2,7 +2,8 @@
 # ARGS="--config.sampling.k=100" is handed on to the program (to pytest for `make test`). METHODS and
 # SEEDS choose the rows and seeds of `make table` and `make tune`: METHODS=knn,vos SEEDS=0, or
 # METHODS=every for all rows there are, with the trainings that `all` leaves out. MINUTES, SEED and
-# PARTS are those of `make soak`: MINUTES=5 SEED=7 PARTS=kills,damages.
+# PARTS are those of `make soak`: MINUTES=5 SEED=7 PARTS=kills,damages. PYTHONS and VERSIONS are those
+# of `make compatibility`: PYTHONS="python3.12 /opt/bin/python3.13" VERSIONS=newest.
 
 PYTHON ?=
 ARGS ?=
@@ -11,6 +12,8 @@ SEEDS ?= 0,1,2
 MINUTES ?= 60
 SEED ?=
 PARTS ?= kills,damages,disk,images,settings
+PYTHONS ?=
+VERSIONS ?= newest,oldest
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -18,10 +21,17 @@ INSTALLED := $(VENV)/.requirements
 INSTALLED_DEV := $(VENV)/.requirements-dev
 INSTALLED_RIVALS := $(VENV)/.requirements-benchmarks
 BENCHMARKS := sampler resnet generator scoring knn training_loop schedulers
-PIP_INSTALL := $(RUN) -m pip install --disable-pip-version-check --no-input
+
+# What is installed are the versions of constraints/, which the tests passed with; a Python that has no
+# file there gets the newest that requirements.txt allows. Found by the shell, as .venv is new then.
+MINOR := import sys; print("%d.%d" % sys.version_info[:2])
+TESTED := $$(python=$$($(RUN) -c '$(MINOR)'); file=constraints/python$$python.txt; \
+    if test -f $$file; then echo "-c $$file"; \
+    else echo "Python $$python is untested: installs the newest versions allowed" >&2; fi)
+PIP_INSTALL := $(RUN) -m pip install --disable-pip-version-check --no-input $(TESTED)
 
 # Looked for only when something is to be installed.
-CANDIDATES := $(or $(PYTHON),python3.11 python3)
+CANDIDATES := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 FOUND_PYTHON = $(shell for python in $(CANDIDATES); do \
     "$$python" -c '$(NEW_ENOUGH)' 2>/dev/null && { echo "$$python"; break; }; done)
@@ -30,7 +40,8 @@ NO_PYTHON = Python 3.11 or newer is needed (tried: $(CANDIDATES)); \
     name one with PYTHON=/path/to/python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-photos score photos table tune ablation generator test soak benchmark lint clean
+.PHONY: help quickstart quickstart-photos score photos table tune ablation generator test soak compatibility \
+    benchmark lint clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +79,10 @@ test: $(INSTALLED_DEV) ## install, then run the tests
 soak: $(INSTALLED_DEV) ## kill and damage runs at random for an hour, and say what did not hold
 	$(RUN) -m tests.soak --minutes=$(MINUTES) --parts=$(PARTS) $(if $(SEED),--seed=$(SEED)) $(ARGS)
 
+compatibility: ## test the Pythons that are here, with the newest versions allowed and the oldest
+	$(or $(FOUND_PYTHON),$(error $(NO_PYTHON))) -m tests.compatibility --pythons="$(PYTHONS)" \
+	    --versions=$(VERSIONS) $(ARGS)
+
 benchmark: $(INSTALLED_RIVALS) ## install the rivals too, then measure against them
 	for name in $(BENCHMARKS); do $(RUN) -m benchmarks.$$name $(ARGS) || exit 1; done
 	$(RUN) -m benchmarks.paired
@@ -78,11 +93,11 @@ lint: $(INSTALLED_DEV) ## check style, formatting and types
 	$(RUN) -m mypy
 
 clean: ## remove .venv and caches; runs/ stays
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build *.egg-info
+	rm -rf $(VENV) .compatibility .pytest_cache .ruff_cache .mypy_cache build *.egg-info
 	find . -path ./runs -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps are written last, so an interrupted installation is taken up again.
-$(INSTALLED): requirements.txt
+$(INSTALLED): requirements.txt $(wildcard constraints/python*.txt)
 	$(if $(USABLE_VENV),,$(or $(FOUND_PYTHON),$(error $(NO_PYTHON))) -m venv --clear $(VENV))
 	$(PIP_INSTALL) -r requirements.txt
 	@touch $@

@@ -52,7 +52,7 @@ def files_check(*files: str) -> Callable[[DataOptions], None]:
 def random_crop(photograph: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
     """Returns a crop with contrast: float32 (size, size) or (size, size, 3) in [0, 1]."""
     while True:
-        side = min(size * rng.choice(SCALES), *photograph.size)
+        side = min(size * int(rng.choice(SCALES)), *photograph.size)
         left, top = (int(rng.integers(extent - side + 1)) for extent in photograph.size)
         box = (left, top, left + side, top + side)
         crop = photograph.resize((size, size), Image.Resampling.BILINEAR, box=box)

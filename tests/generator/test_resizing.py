@@ -86,7 +86,8 @@ def test_mixed_takes_one_way_for_each_picture_by_its_key_alone():
         assert np.array_equal(each["mixed"][place], each[[*WAYS][way]][place])
     order = np.random.default_rng(1).permutation(30)[:7]
     others = resize(images[order], (5, 5), "mixed", own[order])
-    assert np.array_equal(others, each["mixed"][order])
+    # XLA may sum the products of batches of different sizes in another order.
+    np.testing.assert_allclose(others, each["mixed"][order], rtol=0, atol=1e-6)
     counts = np.bincount(np.asarray(ways_of(keys(3000, seed=1))))
     assert len(counts) == 3 and np.all(np.abs(counts - 1000) < 5 * 26)  # standard deviation 26
 

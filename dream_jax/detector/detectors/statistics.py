@@ -55,7 +55,8 @@ def class_means(
 
 def mean_feature(data: FitData) -> np.ndarray:
     """The mean of all rows of the features, in float64: (d,)."""
-    return sum(np.sum(part.features, axis=0) for part in data.parts()) / len(data.labels)
+    total = sum(np.sum(part.features, axis=0) for part in data.parts())
+    return np.asarray(total / len(data.labels))
 
 
 def scatter(data: FitData, detector: str) -> Scatter:

@@ -99,7 +99,7 @@ def fit_weiper(data: FitData, options: Options) -> dict[str, Any]:
             for key, values in described.items()
         }
 
-    sums = dict.fromkeys(FLOORS, 0.0)
+    sums: dict[str, Any] = dict.fromkeys(FLOORS, 0.0)
     for features in _rows(data, len(head.bias)):
         for key, found in each(features).items():
             sums[key] = sums[key] + np.sum(np.asarray(found, np.float64), axis=0)
