@@ -1,7 +1,7 @@
 """A trained classifier: its logits of images, and the scores of detectors fitted to it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -136,10 +136,14 @@ class Classifier:
         def program(function: Callable[[Inputs], Any], variables: Variables, batch: dict) -> Any:
             return function(make_inputs(self.forward, variables, batch["images"], INPUT_SCALE))
 
+        @cache  # a second pass by the same function compiles nothing
+        def mapped(function: Callable[[Inputs], Any]) -> MappedFunction:
+            return self._mapped(partial(program, function))
+
         def evaluate(
             function: Callable[[Inputs], Any], rows: np.ndarray | None = None
         ) -> Iterator[Any]:
-            run = self._mapped(partial(program, function))
+            run = mapped(function)
             images = train.images if rows is None else train.images.take(rows)
             for start in range(0, len(images), base.ROWS_AT_ONCE):
                 yield run({"images": images.take(slice(start, start + base.ROWS_AT_ONCE))})

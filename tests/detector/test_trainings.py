@@ -318,6 +318,12 @@ def test_what_rotpred_says_of_an_image_is_its_own():
     np.testing.assert_allclose(alone.certainty, found.certainty[3:4], rtol=1e-5)
     assert np.array_equal(rotations(images)[N : 2 * N], np.rot90(images, 1, (1, 2)))
 
+    def operations(field: str) -> float:
+        program = jax.jit(lambda x: getattr(training.evaluate(network, own, x, options), field))
+        return program.lower(images).compile().cost_analysis()["flops"]
+
+    assert operations("certainty") > 3 * operations("logits")  # which need no turned images
+
 
 def test_discrepancy_is_the_sum_of_differences():
     first, second = RNG.normal(size=(2, 7, CLASSES)) * 3

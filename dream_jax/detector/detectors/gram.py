@@ -1,6 +1,6 @@
 """Gram: how far correlations of channels leave the range that they had in training."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,6 +17,8 @@ from dream_jax.rules import Option
 
 HELD_OUT = 10  # one of so many images of a class is not used for the ranges, but for the scales
 SMALLEST = 1e-6  # added to the ends of a range that deviations are divided by
+
+Values = Callable[[Inputs], dict[str, jax.Array]]  # inputs → (n, powers, C) by layer
 
 
 def correlations(maps: Float[Array, "n H W C"], powers: int) -> Float[Array, "n powers C"]:
@@ -57,10 +59,10 @@ def held_out(labels: np.ndarray) -> np.ndarray:
     return position % HELD_OUT == HELD_OUT - 1
 
 
-def ranges(data: FitData, powers: int, kept: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+def ranges(data: FitData, of: Values, kept: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
     """Returns by layer the smallest and the largest value of each class: (classes, powers, C)."""
     done, found = 0, {}
-    for part in data.evaluate(lambda inputs: _values(inputs.layers, powers)):
+    for part in data.evaluate(of):
         rows = slice(done, done + len(next(iter(part.values()))))
         for name, values in part.items():
             shape = (data.classes, *values.shape[1:])
@@ -93,13 +95,17 @@ def fit_gram(data: FitData, options: Options) -> dict[str, Any]:
             f"detector gram: class {int(counts.argmin())} has no training image; every class must "
             f"have one"
         )
-    powers, out = options["powers"], held_out(data.labels)
-    found = ranges(data, powers, ~out)
+    out = held_out(data.labels)
+
+    def of(inputs: Inputs) -> dict[str, jax.Array]:
+        return _values(inputs.layers, options["powers"])
+
+    found = ranges(data, of, ~out)
     scales = dict.fromkeys(found, 1.0)
     rows = np.flatnonzero(out)
     if len(rows):
         sums, done = dict.fromkeys(found, 0.0), 0
-        for part in data.evaluate(lambda inputs: _values(inputs.layers, powers), rows):
+        for part in data.evaluate(of, rows):
             labels = data.labels[rows[done : done + len(next(iter(part.values())))]]
             done += len(labels)
             for name, values in part.items():

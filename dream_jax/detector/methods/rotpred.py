@@ -62,10 +62,14 @@ def _terms(own: Own, shown: Examples, options: Options) -> tuple[dict[str, Term]
 
 
 def _forward(network: Network, own: Own, images: jax.Array, options: Options) -> Outputs:
-    """Returns the outputs of the upright images, with the score of all four as the certainty."""
-    turned = network.apply(rotations(images))
-    loss = rotation_loss(Head(**own.params), turned.features).reshape(TURNS, -1).mean(0)
-    upright = jax.tree.map(lambda rows: rows[: len(images)], turned)
+    """Returns the outputs of the upright images, with the score of all four as the certainty.
+
+    The upright ones go through the network by themselves, so that a program that uses their logits
+    alone computes no others.
+    """
+    upright, turned = network.apply(images), network.apply(rotations(images)[len(images) :])
+    features = jnp.concatenate([upright.features, turned.features])
+    loss = rotation_loss(Head(**own.params), features).reshape(TURNS, -1).mean(0)
     return upright._replace(certainty=uniform_divergence(upright.logits) - loss)
 
 
