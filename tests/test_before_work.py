@@ -121,11 +121,18 @@ def test_names_of_classes_without_an_anchor_of_their_own(toy, tmp_path, names, s
     assert refused(config, tmp_path / "run").startswith(said)
 
 
-@pytest.mark.parametrize("change", [{"methods": ("bood",)}, {"sampling.method": "bood"}])
-def test_bood_needs_two_classes(toy, tmp_path, change):
+@pytest.mark.parametrize(
+    ("change", "asked"),
+    [
+        ({"methods": ("bood",)}, "BOOD (a row, or sampling.method)"),
+        ({"sampling.method": "bood"}, "BOOD (a row, or sampling.method)"),
+        ({"sampling.method": "interpolation"}, "sampling.method = 'interpolation'"),
+    ],
+)
+def test_what_lies_between_classes_needs_two(toy, tmp_path, change, asked):
     config = of_folder(toy, classes(tmp_path / "data", ("one",)))
     config.update_from_flattened_dict(change)
-    assert "BOOD (a row, or sampling.method) needs two" in refused(config, tmp_path / "run")
+    assert f"{asked} needs two classes or more" in refused(config, tmp_path / "run")
 
 
 def test_words_that_are_equal_name_their_classes(toy, tmp_path):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from configs import cifar10, quickstart
 from configs.base import FEVER_OOD
 from dream_jax.ablation import program
 from dream_jax.ablation.report import ordered
@@ -196,3 +196,12 @@ def test_the_variants_of_the_quickstart_are_allowed():
     assert len({variant.folder[-8:] for variant in variants}) == len(variants) > 10
     assert all(v.settings.data.ood == ("noise", "alphabets") for v in variants)
     assert not set(variants[0].settings.seeds) & {0, 1, 2}  # those of the table
+
+
+def test_the_variants_of_photographs_are_allowed():
+    """With the sets of the quickstart in colour, which come inside of packages."""
+    variants = read_variants(cifar10.get_config("quickstart"))
+    assert len({variant.folder[-8:] for variant in variants}) == len(variants) > 30
+    assert len(asked_for(variants, ("claim",))) == 12
+    texts = [v for v in variants if v.settings.sampling.method == "prompts"]
+    assert len(texts) == 4 and not set(variants[0].settings.seeds) & {0, 1, 2}
