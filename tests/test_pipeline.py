@@ -531,7 +531,7 @@ def test_larger_files_resized_in_several_ways_are_shown_as_patches(toy, copied_r
 
 
 def test_images_decoded_at_another_size_are_used_at_that_of_the_data(toy, copied_run):
-    workdir = copied_run("images", "classifier", "evaluation", "report", "metrics.json")
+    workdir = copied_run("images", "classifier/dream_ood", "evaluation", "report", "metrics.json")
     config = toy.config()
     config.decoding.image_size = 40
     config.decoding.update(outliers=10, by_name=10, by_name_test=10)
