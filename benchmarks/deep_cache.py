@@ -121,8 +121,8 @@ def picture(images: dict[str, np.ndarray], names: list[str], path: Path) -> Path
         for column, image in enumerate(made[:shown]):
             sheet.put(row, column, image)
     for column in range(shown):
-        sheet.caption(column, names[column % len(names)])
-    sheet.head(0, "Deep features computed at, from the same noise in every row")
+        sheet.head(column, names[column % len(names)], wrap=True)
+    sheet.corner("deep features at")
     return sheet.save(path)
 
 

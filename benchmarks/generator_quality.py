@@ -24,7 +24,7 @@ from PIL import Image
 import dream_jax
 from dream_jax.data.image_sets import ImageSet
 from dream_jax.data.images import Images
-from dream_jax.generator.interface import Sampling
+from dream_jax.generator.interface import DeepCache, Sampling
 from dream_jax.generator.load import load_generator
 from dream_jax.miniature import quality
 from dream_jax.training import devices
@@ -53,6 +53,7 @@ def main() -> None:
         decoding.guidance if args.guidance is None else args.guidance,
         decoding.batch_size,
         decoding.vae_batch_size,
+        cache=DeepCache(decoding.cache_interval, decoding.cache_branch),
     )
     generator = load_generator(run.settings.generator.path, precision="float32")
     made = quality.by_name(generator, decoding.id_prompt, run.class_names, args.count, sampling)

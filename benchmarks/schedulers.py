@@ -78,11 +78,9 @@ def picture(images: dict[str, np.ndarray], names, path: Path) -> None:
             sheet.put(row, column, image)
         for column, image in enumerate(images[who][BY_NAME : BY_NAME + SHOWN]):
             sheet.put(row, len(names) + column, image)
-    for column, name in enumerate([*names, *names[: len(outliers)]]):
-        sheet.caption(column, name)
-    sheet.head(0, "By name, from the same noise in every row")
-    if len(outliers):
-        sheet.head(len(names), "Outlier embeddings sampled near")
+    shown = [*names, *(f"outlier near {name}" for name in names[: len(outliers)])]
+    for column, name in enumerate(shown):
+        sheet.head(column, name, wrap=True)
     sheet.save(path)
 
 

@@ -1,0 +1,53 @@
+"""Programs of the decoding, which the persistent cache hands from one run to the next."""
+
+import dataclasses
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+
+from dream_jax.generator.interface import Sampling
+from dream_jax.generator.stable_diffusion import StableDiffusion
+
+SAMPLING = Sampling("ddim", steps=2, guidance=1.0, batch_size=3, vae_batch_size=3)
+ASKED, FOUND = (
+    f"/jax/compilation_cache/{event}" for event in ("compile_requests_use_cache", "cache_hits")
+)
+
+
+@pytest.fixture
+def events():
+    """How often programs were asked for, and how often the cache on the disk had them."""
+    counted: Counter[str] = Counter()
+
+    def count(event, **_):
+        counted[event] += 1
+
+    least = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.monitoring.register_event_listener(count)
+    yield counted
+    jax.monitoring.unregister_event_listener(count)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
+
+
+def test_each_size_and_guidance_is_compiled_once(toy, events):
+    """Each time by a new generator, as in a new process, with other prompts and embeddings."""
+    rng = np.random.default_rng(0)
+
+    def compiled(count, **settings):
+        generator = StableDiffusion(toy.pipeline, toy.params, toy.table, toy.noise)
+        ids = np.stack([toy.prompt_ids(toy.name_ids("a dog"))] * count)
+        embeddings = rng.normal(size=(count, 16)).astype(np.float32)
+        keys = jax.random.split(jax.random.key(count), count)
+        sampling = dataclasses.replace(SAMPLING, **settings)
+        events.clear()
+        assert len(np.concatenate(list(generator.decode(ids, embeddings, keys, sampling)))) == count
+        assert events[ASKED] >= 4  # text encoder, noise, UNet and VAE
+        return events[ASKED] - events[FOUND]
+
+    compiled(3)
+    assert compiled(5) == 0
+    assert compiled(4, guidance=2.0) == 1  # the loop of the UNet
+    assert compiled(2, guidance=2.0) == 0
