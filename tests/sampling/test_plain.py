@@ -117,7 +117,9 @@ def test_the_core_is_where_distances_are_smallest():
     order = np.argsort(np.sort(squared, axis=1)[:, 4])  # each counts itself first: k = 5
     np.testing.assert_array_equal(np.asarray(core_set(given, 5, 8)), order[:8])
     np.testing.assert_array_equal(np.asarray(boundary_set(given, 5, 8)), order[:-9:-1])
-    own = SamplerSettings(k=5, boundary=8, per_round=4, candidates=30, scale=1e-5, rounds=12)
+    own = SamplerSettings(
+        k=5, boundary=8, per_round=4, candidates=30, scale=1e-5, rounds=12, noise="shared"
+    )
     for core, expected in ((True, order[:8]), (False, order[-8:])):
         settings = dataclasses.replace(own, core=core)
         points = sample_embeddings(given, KEY, settings, pad_to=50)
