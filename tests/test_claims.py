@@ -13,6 +13,7 @@ from dream_jax import pipeline
 from dream_jax.checks import check
 from dream_jax.data.parts import read_listing
 from dream_jax.decoding.prompts import check_plain_prompt
+from dream_jax.decoding.stage import _sampling
 from dream_jax.errors import UserError
 from dream_jax.exploring import by_scale
 from dream_jax.files import read_json
@@ -82,6 +83,12 @@ def test_outliers_by_scale_are_those_of_a_run_that_samples_by_distance(toy):
     settings = check(changed(toy.config(), sampling__method="token"))
     with pytest.raises(UserError, match="is 'token'; by_scale samples by distance"):
         by_scale(SimpleNamespace(settings=settings), "one", [0.1])
+
+
+def test_pictures_are_sampled_by_the_settings_of_their_names(toy):
+    config = changed(toy.config(), decoding__cache_interval=3, decoding__resize="nearest")
+    sampling, _ = _sampling(pipeline.make_run(check(config), Path("run")).work("decode"))
+    assert (sampling.cache.interval, sampling.resize, sampling.text_noise) == (3, "nearest", 0.0)
 
 
 class Words:
