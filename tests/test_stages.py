@@ -102,6 +102,7 @@ OUTDATED: dict[str, set[str]] = {
     "decoding.prompts": OF_OUTLIERS,
     "decoding.id_prompt": OF_DECODING - {"decode", "decode bood", JUDGED},
     **each("decoding", "name_suffixes image_size resize steps guidance", OF_DECODING),
+    **each("decoding", "cache_interval cache_branch", OF_DECODING),
     **each("decoding", "batch_size vae_batch_size", NOTHING),
     "decoding.outliers": OF_OUTLIERS,
     "decoding.by_name": {"decode by_name", *WITH_OUTLIERS},
