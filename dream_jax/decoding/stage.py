@@ -156,7 +156,7 @@ def _sampling(work: Work) -> tuple[Sampling, tuple[int, int, int]]:
         decoding.batch_size,
         decoding.vae_batch_size,
         decoding.resize,
-        DeepCache(decoding.cache_interval, decoding.cache_branch),
+        cache=DeepCache(decoding.cache_interval, decoding.cache_branch),
     )
     return sampling, (decoding.image_size, decoding.image_size, settings.data.channels)
 
