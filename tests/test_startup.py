@@ -14,9 +14,9 @@ def test_help_imports_nothing_heavy(tmp_path):
         assert "numpy" not in imported, name
 
 
-def test_a_finished_run_imports_jax_and_nothing_that_only_computes(toy, toy_run, tmp_path):
+def test_a_finished_run_imports_jax_and_nothing_that_only_computes(toy, copied_run, tmp_path):
     command = ["launch/main.py", f"--config={TOY}", f"--config.generator.path={toy.generator}"]
-    imported = modules_of([*command, f"--workdir={toy_run.workdir}"], tmp_path / "modules.txt")
+    imported = modules_of([*command, f"--workdir={copied_run()}"], tmp_path / "modules.txt")
     assert "dream_jax.pipeline" in imported
     assert heavy(imported) == ["jax"]
 
