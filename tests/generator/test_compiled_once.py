@@ -6,6 +6,7 @@ from collections import Counter
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from dream_jax.generator.interface import Sampling
 from dream_jax.generator.stable_diffusion import StableDiffusion
@@ -17,19 +18,24 @@ ASKED, FOUND = (
 
 
 @pytest.fixture
-def events():
+def events(tmp_path):
     """How often programs were asked for, and how often the cache on the disk had them."""
     counted: Counter[str] = Counter()
 
     def count(event, **_):
         counted[event] += 1
 
-    least = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    fields = "jax_persistent_cache_min_compile_time_secs", "jax_compilation_cache_dir"
+    before = [getattr(jax.config, field) for field in fields]
+    for field, value in zip(fields, (0, str(tmp_path)), strict=True):
+        jax.config.update(field, value)
+    compilation_cache.reset_cache()
     jax.monitoring.register_event_listener(count)
     yield counted
     jax.monitoring.unregister_event_listener(count)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
+    for field, value in zip(fields, before, strict=True):
+        jax.config.update(field, value)
+    compilation_cache.reset_cache()
 
 
 def test_each_size_and_guidance_is_compiled_once(toy, events):
