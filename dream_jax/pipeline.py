@@ -100,10 +100,10 @@ def check_folder(settings: Settings, workdir: Path) -> None:
 
 
 def possible_run(settings: Settings, workdir: Path, steps: Sequence[str], overwrite: bool) -> Run:
-    """Returns the run without the rows by CLIP where it is not here, and of `methods = "all"` or
-    "every" without those that the data do not allow.
+    """Returns the run with the rows that are possible.
 
-    Says in one line which rows are left out and why. While all stages are done, no data are loaded.
+    Rows by CLIP need its weights. `methods = "all"` and "every" leave out what the data do not
+    allow. One line says which rows are left out and why. While all stages are done, no data are loaded.
 
     Raises:
       UserError: no row remains.

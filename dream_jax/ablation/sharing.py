@@ -14,7 +14,7 @@ from dream_jax.repair import damaged_files
 
 
 def identity(record: Record) -> str:
-    """Returns a digest of all that a stage's result depends on, in whichever run it is made."""
+    """Returns a digest of everything that a stage's result depends on, the same in every run."""
     sources = {**record.upstream, record.stage.name: record}
     return _digest(
         record.stage.name, {name: (r.settings, r.origins) for name, r in sources.items()}

@@ -14,8 +14,8 @@ From the paper is what is done. From its published code are the forms: the terms
 CIFAR-10; σ_min is the last of the min(classes, d) singular values; the layer before is linear with
 a ReLU, of 64 features for CIFAR-10 and 114 for ImageNet-100. Our reading: which trainings have
 these settings. The paper has them for VOS and Dream-OOD; here every training has them whose logits
-are linear in the features, whichever detector scores it. GODIN and NPOS put functions of their own
-in the place of the last layer. Fewer features than classes leave no null space at all.
+are linear in the features; the detector does not matter. GODIN and NPOS replace the last layer by
+functions of their own. Fewer features than classes leave no null space at all.
 """
 
 from collections.abc import Mapping

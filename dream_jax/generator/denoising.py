@@ -137,7 +137,7 @@ def with_guidance(shapes: Mapping[str, Any], config: Mapping[str, Any]) -> Mappi
 
 
 def _projection(params: Mapping[str, Any]) -> Float[Array, "told width"] | None:
-    """Returns the weights by which a UNet is told its guidance, or None where it is not."""
+    """Returns the weights that a UNet takes its guidance by, or None if it takes none."""
     return params["time_embedding"].get("cond_proj", {}).get("kernel")
 
 

@@ -103,8 +103,8 @@ class ResNet(nn.Module):
       outputs: size of the last linear layer: classes, or the anchor dimension.
       block: `BasicBlock` or `BottleneckBlock`.
       dtype: the type of convolutions and activations.
-      reduced: where it is above 0, a linear layer with a ReLU makes so many features of the pooled
-        ones.
+      reduced: number of features that a linear layer with a ReLU makes of the pooled ones; 0 for
+        no such layer.
     """
 
     stages: Sequence[int]

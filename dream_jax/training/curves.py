@@ -157,7 +157,7 @@ class Curves:
             yield
 
     def due(self, done: int, length: int) -> bool:
-        """Returns whether the accuracy is to be measured after a call of `length` steps."""
+        """Returns whether a call of `length` steps reaches the next measurement of the accuracy."""
         every = self.accuracy.every if self.accuracy else 0
         return every > 0 and (done % every < length or done == self._steps)
 

@@ -49,7 +49,7 @@ def find(path: str, revision: str = "") -> Path | None:
 
 
 def fingerprint(path: str, revision: str = "") -> dict[str, Any]:
-    """Returns the fingerprint of a model's files that are read; {} where it is not here."""
+    """Returns the fingerprint of the files that a model is read from; {} if there is none."""
     folder = find(path, revision)
     if folder is None:
         return {}

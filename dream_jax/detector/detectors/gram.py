@@ -15,7 +15,7 @@ from dream_jax.detector.options import Options
 from dream_jax.errors import UserError
 from dream_jax.rules import Option
 
-HELD_OUT = 10  # one of so many images of a class is not used for the ranges, but for the scales
+HELD_OUT = 10  # every tenth image of a class sets the scales; the others set the ranges
 SMALLEST = 1e-6  # added to the ends of a range that deviations are divided by
 
 Values = Callable[[Inputs], dict[str, jax.Array]]  # inputs → (n, powers, C) by layer

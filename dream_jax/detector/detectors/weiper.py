@@ -68,7 +68,7 @@ def _described(features: jax.Array, head: Head) -> dict[str, jax.Array]:
 
 
 def _rows(data: FitData, width: int) -> Iterator[Float[np.ndarray, "m d"]]:
-    """Yields the features, of so many images at a time that their descriptions fit in memory."""
+    """Yields the features in parts whose descriptions fit in memory."""
     size = max(1, NUMBERS // width)
     for part in data.parts():
         for start in range(0, len(part.labels), size):
