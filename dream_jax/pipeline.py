@@ -103,7 +103,8 @@ def possible_run(settings: Settings, workdir: Path, steps: Sequence[str], overwr
     """Returns the run with the rows that are possible.
 
     Rows by CLIP need its weights. `methods = "all"` and "every" leave out what the data do not
-    allow. One line says which rows are left out and why. While all stages are done, no data are loaded.
+    allow. One line says which rows are left out and why. While all stages are done, no data are
+    loaded.
 
     Raises:
       UserError: no row remains.
