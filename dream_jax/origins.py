@@ -15,6 +15,7 @@ from dream_jax.errors import DataUnavailable
 from dream_jax.fingerprint import of_files
 from dream_jax.generator import folders
 from dream_jax.settings import Settings, value_of
+from dream_jax.zero_shot import folder
 
 Fingerprint = dict[str, Any]
 # Lists of sets, some of them name=folder.
@@ -84,12 +85,6 @@ def _file(name: str) -> Fingerprint:
     return of_files(path.parent, [path.name]) if name and path.is_file() else {}
 
 
-def _clip(settings: Settings) -> Fingerprint:
-    from dream_jax.zero_shot.clip import fingerprint as of_clip  # loads JAX
-
-    return of_clip(settings.zero_shot.path, settings.zero_shot.revision)
-
-
 ORIGINS: Mapping[str, Callable[[Settings], Fingerprint]] = {
     "data.id": _id,
     "data.ood": lambda settings: _each(registry.fingerprint, settings.data.ood, settings),
@@ -104,6 +99,8 @@ ORIGINS: Mapping[str, Callable[[Settings], Fingerprint]] = {
     ),
     "init_from": _start,
     "tuning.record": lambda settings: _file(settings.tuning.record),
-    "zero_shot.path": _clip,
+    "zero_shot.path": lambda settings: folder.fingerprint(
+        settings.zero_shot.path, settings.zero_shot.revision
+    ),
     "zero_shot.words": lambda settings: _file(settings.zero_shot.words),
 }

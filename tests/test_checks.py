@@ -66,7 +66,7 @@ def test_all_rows_can_be_asked_for_in_every_configuration():
         ("seeds", (0, -1), "at least 0"),
         ("seeds", (1, 1), "each once"),
         ("seeds", 1, "whole numbers"),
-        ("methods", ("energy", "magic"), "allowed: all, or some of msp"),
+        ("methods", ("energy", "magic"), "allowed: all, every, or some of msp"),
         ("methods", ("vos/energy", "vos"), "'vos' is there twice"),
         ("methods", ("vos/godin",), "pairs training/detector"),
         ("methods", ("energy/knn",), "'energy/knn' is no row"),
@@ -105,7 +105,7 @@ def test_all_rows_can_be_asked_for_in_every_configuration():
         ("sampling.keep", 51, "sampling.candidates = 50"),
         ("sampling.scale", -0.1, "above 0"),
         ("sampling.scale", float("nan"), "a number"),
-        ("sampling.method", "dream", "bood, knn"),
+        ("sampling.method", "dream", "bood, core, interpolation, knn, mean"),
         ("bood.step", 0.0, "above 0"),
         ("bood.step", 1.5, "at most 1"),
         ("bood.share", 5.0, "at most 1"),  # a percentage

@@ -18,43 +18,16 @@ from jaxtyping import Array, Float
 
 from dream_jax.data.images import Images
 from dream_jax.errors import UserError
-from dream_jax.fingerprint import of_files
-from dream_jax.generator import hub
 from dream_jax.generator.weights import leaves_of
 from dream_jax.training.devices import MappedFunction
 from dream_jax.training.finite import Origin, is_finite
 from dream_jax.vectors import unit
+from dream_jax.zero_shot.folder import WEIGHTS
 
 # Of the images that CLIP was trained on.
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-WEIGHTS = ("flax_model.msgpack", "model.safetensors")
-TOKENIZER = ("vocab.json", "merges.txt")
 TEXTS_AT_ONCE = 256
 END = "</w>"  # of a word, in the tokenizer's vocabulary
-
-
-def find(path: str, revision: str = "") -> Path | None:
-    """Returns the folder of a CLIP model that is on this machine, or None; nothing is downloaded.
-
-    Args:
-      path: a folder, or owner/name on the hub.
-      revision: of a name on the hub: a commit, tag or branch; "" for the branch "main".
-    """
-    folder: Path | None = Path(path)
-    if not Path(path).is_dir():
-        folder = hub.cached(path, revision or "main") if hub.is_name(path) else None
-    if folder is None or not all((folder / name).is_file() for name in ("config.json", *TOKENIZER)):
-        return None
-    return folder if any((folder / name).is_file() for name in WEIGHTS) else None
-
-
-def fingerprint(path: str, revision: str = "") -> dict[str, Any]:
-    """Returns the fingerprint of the files that a model is read from; {} if there is none."""
-    folder = find(path, revision)
-    if folder is None:
-        return {}
-    weights = next(name for name in WEIGHTS if (folder / name).is_file())  # as `load` takes them
-    return of_files(folder, ("config.json", *TOKENIZER, weights))
 
 
 class Clip:

@@ -9,6 +9,7 @@ from dream_jax.errors import UserError
 from dream_jax.results import Row
 from dream_jax.rules import Option
 from dream_jax.settings import Settings
+from dream_jax.zero_shot.folder import find
 
 CLIP = "clip"  # what stands in the place of a training
 
@@ -63,8 +64,6 @@ def without_weights(settings: Settings, rows: Iterable[Row]) -> dict[str, str]:
 
 def _lacking(settings: Settings, row: Row) -> str:
     """Returns why a zero-shot row cannot be made on this machine; "" if it can."""
-    from dream_jax.zero_shot.clip import find  # loads JAX
-
     own = settings.zero_shot
     if settings.data.channels != 3:
         return f"config.data.channels is {settings.data.channels}; CLIP scores colour photographs"

@@ -17,7 +17,8 @@ from dream_jax.origins import fingerprint
 from dream_jax.pipeline import make_run, possible_run
 from dream_jax.rows import make_rows
 from dream_jax.zero_shot import clip as clip_module
-from dream_jax.zero_shot.clip import encode_images, find, load, whole_words
+from dream_jax.zero_shot.clip import encode_images, load, whole_words
+from dream_jax.zero_shot.folder import find
 from dream_jax.zero_shot.rows import read_words, without_weights
 from dream_jax.zero_shot.scores import choose_negatives, gl_mcm, mcm, neg_label
 

@@ -18,6 +18,7 @@ from dream_jax.run import Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
+from dream_jax.zero_shot.folder import find
 from dream_jax.zero_shot.rows import CLIP, read_words
 
 
@@ -57,7 +58,7 @@ def _stage(settings: Settings, rows: tuple[Row, ...], seed: int, of: str | None)
 
 def make(work: Work, rows: Sequence[Row], use: str) -> None:
     """Writes the scores of every zero-shot row on every set, and their measures."""
-    from dream_jax.zero_shot.clip import find, load  # transformers: slow to import
+    from dream_jax.zero_shot.clip import load  # transformers: slow to import
 
     own = work.settings.zero_shot
     folder = find(own.path, own.revision)
