@@ -107,7 +107,7 @@ def main():
         contenders, agree = make(known, settings, rounds)
         compare(
             "sampler" if noise == "own" else "sampler_shared",
-            f"{title}, k = {args.k}, {noise} noise",
+            f"{title}, {noise} noise",
             contenders,
             args.rounds,
             sizes,
