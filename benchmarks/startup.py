@@ -64,8 +64,8 @@ def run(arguments: Sequence[str], **options: Any) -> subprocess.CompletedProcess
 
 
 def _check(status: int, arguments: Sequence[str], message: str = "") -> None:
-    """Ends this program if another one failed; after --help absl's programs end with 1."""
-    if status not in ((0, 1) if arguments[-1] == "--help" else (0,)):
+    """Ends this program if another one failed."""
+    if status:
         sys.exit(f"{shlex.join(arguments)[:200]} ended with {status}\n{message}")
 
 

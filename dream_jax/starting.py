@@ -17,6 +17,8 @@ def parse(argv: list[str]) -> list[str]:
         # Orbax logs every file that it writes, and the errors that it raises as well.
         logging.set_verbosity(logging.FATAL)
         return flags.FLAGS(last_of_each(argv))
+    except SystemExit as shown:  # of --help, which absl ends with 1
+        raise SystemExit(0) from shown
     except (UserError, BrokenPipeError):  # of --help
         raise
     except Exception as error:
