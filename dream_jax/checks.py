@@ -37,12 +37,12 @@ def check(config: ConfigDict) -> Settings:
         _split_at_commas(tree, field)
     settings = typed(Settings, tree, "")
     check_known(Settings, tree)
-    make_rows(settings)
+    rows = make_rows(settings)
     check_tuning(settings)
     check_sets(settings.data)
     check_sizes(settings)
     check_class_sizes(settings)
-    check_combinations(settings)
+    check_combinations(settings, rows)
     if settings.init_from in TRAININGS and settings.init_from != PLAIN:
         raise UserError(
             f"config.init_from is {settings.init_from!r}; allowed: empty, {PLAIN!r}, or a folder "

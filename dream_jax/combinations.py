@@ -1,15 +1,20 @@
 """Settings that do not go together, each allowed by itself."""
 
+from collections.abc import Collection, Iterable
+
 from dream_jax.detector.last_layer import DIMENSION
 from dream_jax.detector.methods import PLAIN, TRAININGS
 from dream_jax.errors import UserError
-from dream_jax.results import FROM_TEXT
+from dream_jax.results import FROM_TEXT, Row
 from dream_jax.rules import is_template
 from dream_jax.settings import Settings
 
 
-def check_combinations(settings: Settings) -> None:
+def check_combinations(settings: Settings, rows: Iterable[Row]) -> None:
     """Checks the filter's band, the size of patches, the network to start from, how outliers come.
+
+    Args:
+      rows: of the results.
 
     Raises:
       UserError: names the setting `config.<field>`.
@@ -26,17 +31,18 @@ def check_combinations(settings: Settings) -> None:
             f"config.decoding.image_size is {files}; with classifier.outlier_view = 'patches' it "
             f"must be at least data.image_size = {size}, the size of a patch"
         )
-    _check_start(settings)
-    _check_prompts(settings)
-    _check_loss(settings)
+    trainings = {row.training for row in rows}
+    _check_start(settings, trainings)
+    _check_prompts(settings, trainings)
+    _check_loss(settings, trainings)
 
 
-def _check_prompts(settings: Settings) -> None:
+def _check_prompts(settings: Settings, trainings: Collection[str]) -> None:
     """Checks that an embedding has a place in the prompts that it is decoded with."""
     fixed = [prompt for prompt in settings.decoding.prompts if not is_template(prompt)]
-    if fixed and (settings.sampling.method not in FROM_TEXT or _asks(settings, "bood")):
+    if fixed and (settings.sampling.method not in FROM_TEXT or "bood" in trainings):
         method = f"sampling.method = {settings.sampling.method!r}"
-        asked = "the row 'bood'" if _asks(settings, "bood") else method
+        asked = "the row 'bood'" if "bood" in trainings else method
         raise UserError(
             f"config.decoding.prompts is {settings.decoding.prompts!r}; {fixed[0]!r} must have "
             f"{{name}} in it, where the embeddings of {asked} stand; only with sampling.method = "
@@ -44,9 +50,9 @@ def _check_prompts(settings: Settings) -> None:
         )
 
 
-def _check_loss(settings: Settings) -> None:
+def _check_loss(settings: Settings, trainings: Collection[str]) -> None:
     """Checks that features are aligned with the anchors where BOOD's classifier reads them so."""
-    asked = _asks(settings, "bood")
+    asked = "bood" in trainings
     if settings.latent_space.loss != "alignment" and (asked or settings.sampling.method == "bood"):
         what = "the row 'bood'" if asked else "sampling.method = 'bood'"
         raise UserError(
@@ -55,11 +61,11 @@ def _check_loss(settings: Settings) -> None:
         )
 
 
-def _check_start(settings: Settings) -> None:
+def _check_start(settings: Settings, trainings: Collection[str]) -> None:
     """Checks that a training that starts from the plain classifier has a network of its shape."""
     start = _dimension(settings, PLAIN)
     for name, training in TRAININGS.items():
-        always = training.fine_tunes and _asks(settings, name)
+        always = training.fine_tunes and name in trainings
         if not (always or (settings.init_from and training.extra == "outliers")):
             continue
         if (value := _dimension(settings, name)) != start:
@@ -68,13 +74,6 @@ def _check_start(settings: Settings) -> None:
                 f"config.method_options.{name}.{DIMENSION} is {value}; {why}it must be that of the "
                 f"plain classifier, method_options.{PLAIN}.{DIMENSION} = {start}"
             )
-
-
-def _asks(settings: Settings, training: str) -> bool:
-    """Returns whether a training has a row in the results."""
-    if settings.methods == ("all",):
-        return TRAININGS[training].in_all
-    return training in {row.partition("/")[0] for row in settings.methods}
 
 
 def _dimension(settings: Settings, training: str) -> int:

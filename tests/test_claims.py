@@ -58,6 +58,13 @@ def changed(config: ConfigDict, **changes) -> ConfigDict:
             {"latent_space__loss": "cross_entropy", "methods": ("bood",)},
             "with the row 'bood' it must be 'alignment'",
         ),
+        *(
+            (
+                {"decoding__prompts": FIXED, "sampling__method": "text", "methods": (selection,)},
+                "where the embeddings of the row 'bood' stand; only with",
+            )
+            for selection in ("all", "every")
+        ),
         (
             {"latent_space__loss": "cross_entropy", "sampling__method": "bood"},
             "with sampling.method = 'bood' it must be 'alignment'",

@@ -112,7 +112,10 @@ def _draw_along(axes: Any, metrics: Mapping, values: Mapping[str, float]) -> Non
     """Draws the variants of one setting, in the order of its values."""
     names = sorted(values, key=lambda name: values[name])
     at = np.arange(len(names))
-    get = lambda part: np.array([100 * part[name]["ood"]["mean"]["fpr95"] for name in names])  # noqa: E731
+
+    def get(part: Mapping) -> np.ndarray:
+        return np.array([100 * part[name]["ood"]["mean"]["fpr95"] for name in names])
+
     mean = get(metrics["methods"])
     if "std" in metrics:
         std = get(metrics["std"])
