@@ -251,10 +251,20 @@ def classifier() -> ConfigDict:
 
 
 def fine_tune() -> ConfigDict:
-    """What takes the place of the classifier's settings where `init_from` is set."""
-    return ConfigDict(
-        {"epochs": 20, "batch_size": 256, "outlier_batch_size": 256, "learning_rate": 0.001}
-    )
+    """What takes the place of the classifier's settings in trainings that go on from a trained one.
+
+    Those are `energy_fine_tuning`, the rows with imagined outliers if `init_from` is set, and
+    `rows`.
+    """
+    fine_tune = ConfigDict()
+    # More trainings that go on from the plain classifier, where the time for each from fresh
+    # weights is missing: ("godin", "vos", "outlier_exposure").
+    fine_tune.rows = ()
+    fine_tune.epochs = 20
+    fine_tune.batch_size = 256
+    fine_tune.outlier_batch_size = 256
+    fine_tune.learning_rate = 0.001
+    return fine_tune
 
 
 def zero_shot() -> ConfigDict:

@@ -63,9 +63,15 @@ def _check_loss(settings: Settings, trainings: Collection[str]) -> None:
 
 def _check_start(settings: Settings, trainings: Collection[str]) -> None:
     """Checks that a training that starts from the plain classifier has a network of its shape."""
-    start = _dimension(settings, PLAIN)
+    start, tuned = _dimension(settings, PLAIN), settings.fine_tune.rows
+    if unknown := [name for name in tuned if name not in TRAININGS or name == PLAIN]:
+        others = ", ".join(name for name in TRAININGS if name != PLAIN)
+        raise UserError(
+            f"config.fine_tune.rows is {tuned!r}; {unknown[0]!r} is no training that can start "
+            f"from the plain classifier; allowed: {others}"
+        )
     for name, training in TRAININGS.items():
-        always = training.fine_tunes and name in trainings
+        always = (training.fine_tunes or name in tuned) and name in trainings
         if not (always or (settings.init_from and training.extra == "outliers")):
             continue
         if (value := _dimension(settings, name)) != start:

@@ -40,7 +40,7 @@ LATER: Mapping[str, Any] = {
     **{"latent_space.loss": "alignment", "classifier.outliers_used": 1.0, "ablation.only": ()},
     **{"zero_shot.prompt": "a photo of a {name}", "zero_shot.words": ""},
     **{"zero_shot.path": "openai/clip-vit-base-patch16", "zero_shot.revision": ""},
-    **{"decoding.cache_interval": 1, "decoding.cache_branch": 0},
+    **{"decoding.cache_interval": 1, "decoding.cache_branch": 0, "fine_tune.rows": ()},
 }
 
 Count = Annotated[int, whole(1)]
@@ -230,6 +230,7 @@ class ClassifierSettings:
 
 @dataclass(frozen=True)
 class FineTuneSettings:
+    rows: Annotated[tuple[str, ...], texts("names of trainings, or empty")]
     epochs: Epochs
     batch_size: Count
     outlier_batch_size: Count

@@ -434,6 +434,14 @@ def test_settings_of_the_classifier_that_do_not_go_together(toy):
     check(config)
 
 
+@pytest.mark.parametrize("name", ["cross_entropy", "knn", "godni"])
+def test_what_cannot_start_from_the_plain_classifier_is_refused(toy, name):
+    config = toy.config()
+    config.fine_tune.rows = ("godin", name)
+    expected = f"config.fine_tune.rows is ('godin', {name!r}); {name!r} is no training that can"
+    assert expected in refusal(config)
+
+
 def test_a_training_starts_from_a_network_of_its_shape(toy):
     config = toy.config()
     for start in ("cross_entropy", "a/folder"):

@@ -480,6 +480,19 @@ def test_dream_ood_starts_from_a_trained_network(toy, toy_run, copied_run, tmp_p
     assert list(read_json(other / "metrics.json")["methods"]) == ["dream_ood"]
 
 
+def test_other_trainings_start_from_the_plain_classifier_where_asked(toy, copied_run):
+    workdir = copied_run("classifier/dream_ood", "evaluation", "report", "metrics.json")
+    config = toy.config()
+    config.methods, config.fine_tune.rows = ("energy", "godin"), ("godin",)
+    config.fine_tune.update(epochs=1, batch_size=40, learning_rate=2e-6)
+    pipeline.run(config, workdir, ["train"])
+    trained = ("cross_entropy", "godin")
+    plain, tuned = (network_of(workdir / "classifier" / name) for name in trained)
+    for name, value in plain.items():
+        if "batch_stats" not in name:
+            np.testing.assert_allclose(tuned[name], value, atol=1e-4, err_msg=name)
+
+
 @pytest.mark.parametrize("lost", ["folder", "checkpoint", "shape"])
 def test_a_start_that_does_not_fit_is_refused_before_any_work(toy, toy_run, tmp_path, lost):
     config = toy.config()

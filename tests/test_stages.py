@@ -46,6 +46,7 @@ def of(*trainings: str) -> set[str]:
 
 
 WITH_OUTLIERS = of("dream_ood", "bood")
+FINE_TUNING = "epochs batch_size outlier_batch_size learning_rate"
 IMAGINED = WITH_OUTLIERS | of("dream_id")
 OF_OOD = SCORES | END
 JUDGED = "evaluate outliers"
@@ -114,7 +115,8 @@ OUTDATED: dict[str, set[str]] = {
     **each("classifier", "round_trip_share by_name_share filter_confidence", WITH_OUTLIERS),
     **each("classifier", "outlier_view filter_least_confidence outliers_used", WITH_OUTLIERS),
     **each("classifier", "collapse_below collapse_after", NOTHING),
-    **each("fine_tune", "epochs batch_size outlier_batch_size learning_rate", {"report"}),
+    **each("fine_tune", FINE_TUNING, {"report"}),
+    "fine_tune.rows": of("vos"),
     **each("zero_shot", "path revision", NOTHING),  # of a model that is not here
     **each("zero_shot", "prompt words", {"report"}),
     **each("tuning", "seed candidates", {"report"}),
@@ -127,6 +129,7 @@ STRUCTURE = {"seeds", "methods", "method_options"}
 OTHER: dict[str, Any] = {
     "name": "other",
     "init_from": "cross_entropy",
+    "fine_tune.rows": ("vos",),
     "wandb": "project" if find_spec("wandb") else "",  # refused where it is not installed
     "data.id": "digits",
     "data.folder": "folder",
@@ -235,13 +238,12 @@ def test_a_field_outdates_the_stages_that_depend_on_it_and_no_others(config, fie
         assert not found
 
 
-@pytest.mark.parametrize("field", [field for field in OUTDATED if field.startswith("fine_tune")])
-def test_fine_tuning_takes_the_place_of_the_classifiers_settings(config, field):
+@pytest.mark.parametrize("name", FINE_TUNING.split())
+def test_fine_tuning_takes_the_place_of_the_classifiers_settings(config, name):
     config.init_from = "cross_entropy"
     config = with_value(config, "fine_tune.epochs", 3)
     before = of_config(config)
-    name = field.removeprefix("fine_tune.")
-    changed = with_value(config, field, 0.5 if name == "learning_rate" else 7)
+    changed = with_value(config, f"fine_tune.{name}", 0.5 if name == "learning_rate" else 7)
     assert outdated(before, of_config(changed)) == WITH_OUTLIERS
     instead = "classifier.optimizer." if name == "learning_rate" else "classifier."
     changed = with_value(config, instead + name, 0.5 if name == "learning_rate" else 7)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,19 +55,26 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
     """Returns a stage for every training that a row needs and every seed."""
     rows = tuple(row for row in rows if row.training in TRAININGS)  # without those by CLIP
     options: dict[str, Mapping[str, Any]] = {row.training: row.training_options for row in rows}
-    if any(row.extra in IMAGINED or TRAININGS[row.training].fine_tunes for row in rows):
+    trainings = trainings_of(settings)
+    if any(row.extra in IMAGINED or trainings[row.training].fine_tunes for row in rows):
         # It judges what was imagined, and is what a training goes on from.
         plain = settings.method_options.get(PLAIN, {})
         options.setdefault(PLAIN, resolve(PLAIN, TRAININGS[PLAIN].options, plain))
     found = []
     for seed in settings.seeds or (settings.seed,):
         judge = stage_of("train", PLAIN, seed, settings.seed)
-        for name, training in TRAININGS.items():
+        for name, training in trainings.items():
             if name in options:
                 kind = kind_shown(settings, training.extra)
                 trained = Trained(training, options[name], seed, judge, kind)
                 found.append(_stage(settings, trained))
     return found
+
+
+def trainings_of(settings: Settings) -> dict[str, Training]:
+    """Returns all trainings; those of `fine_tune.rows` go on from the plain classifier."""
+    tuned = {name: replace(TRAININGS[name], fine_tunes=True) for name in settings.fine_tune.rows}
+    return TRAININGS | tuned
 
 
 def starts_elsewhere(init_from: str) -> bool:
