@@ -93,7 +93,7 @@ def data() -> ConfigDict:
 def model() -> ConfigDict:
     """The network of the feature extractor and of the classifiers."""
     model = ConfigDict()
-    model.arch = "resnet34"  # resnet8, resnet18, resnet34, resnet50
+    model.arch = "resnet34"  # resnet8, resnet9, resnet18, resnet34, resnet50
     model.width = 64  # channels of the first stage
     model.stem = "small"  # 3×3; "stride2" 3×3 with stride 2; "imagenet" 7×7 and max-pooling
     # "auto" is bfloat16 where the device computes it natively (TPU, GPU of compute capability 8.0
@@ -260,6 +260,7 @@ def fine_tune() -> ConfigDict:
     # More trainings that go on from the plain classifier, where the time for each from fresh
     # weights is missing: ("godin", "vos", "outlier_exposure").
     fine_tune.rows = ()
+    fine_tune.degrade = 0.0  # in place of classifier.degrade
     fine_tune.epochs = 20
     fine_tune.batch_size = 256
     fine_tune.outlier_batch_size = 256

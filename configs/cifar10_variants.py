@@ -45,7 +45,7 @@ TRAINING = (
     ("decoded ID: by name alone", "classifier.round_trip_share=0.0"),
     ("zoom 2", "method_options.dream_ood.zoom=2.0"),
     ("FEVER-OOD", "method_options.dream_ood.regulariser_weight=0.1"),
-    ("degradations", "classifier.degrade=0.5"),  # the plain classifier too
+    ("degradations", "fine_tune.degrade=0.5"),
 )
 # 3,000 outliers each.
 SAMPLING = (

@@ -136,7 +136,9 @@ def get_config() -> ConfigDict:
         collapse_below=0.4,
     )
     config.classifier.optimizer.warmup = 0.05
-    config.fine_tune.update(epochs=2, batch_size=64, outlier_batch_size=32, learning_rate=0.01)
+    config.fine_tune.update(
+        degrade=0.5, epochs=2, batch_size=64, outlier_batch_size=32, learning_rate=0.01
+    )
     config.tuning.candidates = ConfigDict(
         {
             "odin": {"epsilon": (0.0014, 0.005, 0.02, 0.08)},

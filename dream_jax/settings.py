@@ -40,7 +40,8 @@ LATER: Mapping[str, Any] = {
     **{"latent_space.loss": "alignment", "classifier.outliers_used": 1.0, "ablation.only": ()},
     **{"zero_shot.prompt": "a photo of a {name}", "zero_shot.words": ""},
     **{"zero_shot.path": "openai/clip-vit-base-patch16", "zero_shot.revision": ""},
-    **{"decoding.cache_interval": 1, "decoding.cache_branch": 0, "fine_tune.rows": ()},
+    **{"decoding.cache_interval": 1, "decoding.cache_branch": 0},
+    **{"fine_tune.rows": (), "fine_tune.degrade": 0.0},
 }
 
 Count = Annotated[int, whole(1)]
@@ -54,7 +55,7 @@ Positive = Annotated[float, above(0, 1e20)]
 NotNegative = Annotated[float, number(0, 1e20)]
 
 Augmentation = Literal["none", "affine", "crop_flip", "random_resized_crop"]
-Architecture = Literal["resnet8", "resnet18", "resnet34", "resnet50"]
+Architecture = Literal["resnet8", "resnet9", "resnet18", "resnet34", "resnet50"]
 Stem = Literal["small", "stride2", "imagenet"]
 ModelPrecision = Literal["auto", "float32", "bfloat16"]
 GeneratorPrecision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -231,6 +232,7 @@ class ClassifierSettings:
 @dataclass(frozen=True)
 class FineTuneSettings:
     rows: Annotated[tuple[str, ...], texts("names of trainings, or empty")]
+    degrade: Share
     epochs: Epochs
     batch_size: Count
     outlier_batch_size: Count

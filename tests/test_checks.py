@@ -92,7 +92,7 @@ def test_all_rows_can_be_asked_for_in_every_configuration():
         ("data.channels", 2, "1, 3"),
         ("data.tfds_dir", 3, "a text"),
         ("data.class_tokens", "zero", "a word"),
-        ("model.arch", "resnet9", "resnet18, resnet34, resnet50, resnet8"),
+        ("model.arch", "resnet19", "resnet18, resnet34, resnet50, resnet8, resnet9"),
         ("model.stem", "large", "imagenet, small, stride2"),
         ("latent_space.batch_size", 0, "at least 1"),
         ("latent_space.temperature", 0.0, "above 0"),

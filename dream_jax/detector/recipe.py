@@ -10,11 +10,11 @@ from dream_jax.settings import OptimizerSettings, Settings
 
 _PLAIN = (
     *CURVES,
-    *("save_every", "eval_batch_size", "data.workers", "classifier.augment", "classifier.degrade"),
+    *("save_every", "eval_batch_size", "data.workers", "classifier.augment"),
     *("classifier.optimizer.final_learning_rate", "classifier.optimizer.warmup"),
     *("classifier.optimizer.momentum", "classifier.optimizer.weight_decay"),
 )
-_SCHEDULE = ("epochs", "batch_size")
+_SCHEDULE = ("epochs", "batch_size", "degrade")
 _COLLAPSE = ("classifier.collapse_below", "classifier.collapse_after")
 _OUTLIERS = (
     *("init_from", "classifier.round_trip_share", "classifier.by_name_share"),
@@ -120,7 +120,7 @@ def recipe(settings: Settings, training: Training, seed: int) -> Recipe:
         batch_size=sizes.batch_size,
         extra_batch_size=sizes.outlier_batch_size if training.extra else 0,
         augment=own.augment,
-        degrade=own.degrade,
+        degrade=sizes.degrade,
         optimizer=OptimizerSettings(
             learning_rate=rates.learning_rate,
             final_learning_rate=optimizer.final_learning_rate,

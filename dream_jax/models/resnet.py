@@ -72,18 +72,43 @@ class BottleneckBlock(nn.Module):
         return nn.relu(residual + y)
 
 
+class PooledBlock(nn.Module):
+    """A 3×3 convolution and max-pooling, which halve the image, or two convolutions and a shortcut.
+
+    ReLU stands inside of the residual branch, and not after the sum (Page, "How to train your
+    ResNet", 2018).
+    """
+
+    channels: int
+    stride: int
+    dtype: jnp.dtype = jnp.dtype(jnp.float32)
+
+    @nn.compact
+    def __call__(self, x: Maps, train: bool, mask: Mask) -> Maps:
+        conv = partial(_conv, self.channels, 3, 1, self.dtype)
+        y = nn.relu(BatchNorm()(conv("conv1")(x), train, mask))
+        if self.stride > 1:
+            size = (self.stride, self.stride)
+            return nn.max_pool(y, size, size, "SAME")  # rounds up, as the other blocks do
+        return x + nn.relu(BatchNorm()(conv("conv2")(y), train, mask))
+
+
+Block: TypeAlias = type[BasicBlock] | type[BottleneckBlock] | type[PooledBlock]
+
+
 class Architecture(NamedTuple):
     """A kind of block, and how many of them each stage has.
 
-    Each stage after the first halves the image and doubles the channels.
+    Each stage after the first halves the image and doubles the channels, by its first block.
     """
 
-    block: type[BasicBlock] | type[BottleneckBlock]
+    block: Block
     stages: tuple[int, ...]
 
 
 ARCHITECTURES = {
     "resnet8": Architecture(BasicBlock, (1, 1, 1)),
+    "resnet9": Architecture(PooledBlock, (0, 2, 1, 2)),
     "resnet18": Architecture(BasicBlock, (2, 2, 2, 2)),
     "resnet34": Architecture(BasicBlock, (3, 4, 6, 3)),
     "resnet50": Architecture(BottleneckBlock, (3, 4, 6, 3)),
@@ -101,7 +126,7 @@ class ResNet(nn.Module):
       width: channels of the first stage.
       stem: one of `STEMS`.
       outputs: size of the last linear layer: classes, or the anchor dimension.
-      block: `BasicBlock` or `BottleneckBlock`.
+      block: one of the blocks above.
       dtype: the type of convolutions and activations.
       reduced: number of features that a linear layer with a ReLU makes of the pooled ones; 0 for
         no such layer.
@@ -111,7 +136,7 @@ class ResNet(nn.Module):
     width: int
     stem: str
     outputs: int
-    block: type[BasicBlock] | type[BottleneckBlock] = BasicBlock
+    block: Block = BasicBlock
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
     reduced: int = 0
 

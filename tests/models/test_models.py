@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dream_jax.models.norm import BatchNorm
-from dream_jax.models.resnet import ARCHITECTURES, STEMS, build_model, init_model
+from dream_jax.models.resnet import ARCHITECTURES, STEMS, PooledBlock, build_model, init_model
 from dream_jax.settings import ModelSettings
 from dream_jax.training import devices
 
@@ -137,6 +137,36 @@ def test_resnets_are_the_papers(arch, parameters):
     """As many parameters as torchvision's, with its 1,000 classes."""
     made = shapes(network(arch, "imagenet", width=64, outputs=1000))
     assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(made["params"])) == parameters
+
+
+def test_resnet9_is_pages():
+    """As many parameters as in "How to train your ResNet", 6,573,120, and biases of the classes."""
+    made = shapes(network("resnet9", "small", width=64, outputs=10))
+    assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(made["params"])) == 6_573_130
+
+
+@pytest.mark.parametrize("arch", ["resnet8", "resnet9"])
+def test_small_images_are_halved_to_no_less_than_a_pixel(arch):
+    model = network(arch, "imagenet", width=4)
+    variables = init_model(model, jax.random.key(0), (9, 9, 3))
+    outputs, _ = model.apply(variables, jnp.ones((2, 9, 9, 3)))
+    assert np.isfinite(outputs).all()
+
+
+def test_a_pooled_block_is_convolutions_pooling_and_a_sum():
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 4)).astype(np.float32)
+    for stride in (1, 2):
+        block = PooledBlock(4 * stride, stride)
+        made = block.init(jax.random.key(1), x, False, None)
+        y = x
+        for name in ("conv1", "conv2")[: 3 - stride]:
+            kernel = np.asarray(made["params"][name]["kernel"], np.float64)
+            padded = np.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0))).astype(np.float64)
+            windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+            scale = 1 / np.sqrt(1 + 1e-5)  # fresh statistics
+            y = np.maximum(scale * np.einsum("nhwcij,ijcd->nhwd", windows, kernel), 0)
+        expected = x + y if stride == 1 else y.reshape(2, 3, 2, 3, 2, 8).max((2, 4))
+        np.testing.assert_allclose(block.apply(made, x, False, None), expected, atol=1e-5)
 
 
 def test_bfloat16_computes_and_float32_keeps():
