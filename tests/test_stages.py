@@ -243,7 +243,7 @@ def test_fine_tuning_takes_the_place_of_the_classifiers_settings(config, name):
     config.init_from = "cross_entropy"
     config = with_value(config, "fine_tune.epochs", 3)
     before = of_config(config)
-    value = 0.5 if name in ("degrade", "learning_rate") else 7
+    value = 0.25 if name in ("degrade", "learning_rate") else 7
     changed = with_value(config, f"fine_tune.{name}", value)
     assert outdated(before, of_config(changed)) == WITH_OUTLIERS
     instead = "classifier.optimizer." if name == "learning_rate" else "classifier."
