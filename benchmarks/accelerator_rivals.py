@@ -87,7 +87,7 @@ def resnet34(sizes: Sizes, device: str) -> Callable[[], Any]:
     from benchmarks.rivals import ResNet
     from dream_jax.models.resnet import ARCHITECTURES
 
-    net = ResNet(ARCHITECTURES[sizes.resnet34[0]].stages, 64, 3, 1, 100)
+    net = ResNet(ARCHITECTURES[sizes.resnet34[0]].stages, 64, 3, "small", 100, "BasicBlock")
     return _training(net, sizes.resnet34, 100, sizes, device)
 
 

@@ -1,11 +1,14 @@
 """Training steps and forward passes of the classifiers against PyTorch.
 
-    python -m benchmarks.resnet [--rounds 5]
+    python -m benchmarks.resnet [--rounds 5] [--only "ResNet-34" "ResNet-9"]
 
-ResNet-34 at batch 64 on 32×32 images, and the quickstart's small ResNet. Training is the project's
-own (forward, gradients, batch statistics, SGD with momentum; several steps in one call, as its loop
-makes them), on one device per core; PyTorch, in a process of its own, trains the same network with
-the same weights, in its own memory layout and in channels-last. The logits of both must agree.
+The networks of the configurations: of CIFAR-10 and CIFAR-100, the quickstart's, of the photographs
+on a CPU, of OpenOOD, of a folder of images, of ImageNet-100 and -200; and ResNet-50. Those of the
+quickstart and of the photographs are batches with outliers. Batches of large images are smaller
+than in the configurations, for the time that a round takes. Training is the project's own (forward,
+gradients, batch statistics, SGD with momentum; several steps in one call, as its loop makes them),
+on one device per core; PyTorch, in a process of its own, trains the same network with the same
+weights, in its own memory layout and in channels-last. The logits of both must agree.
 """
 
 import functools
@@ -24,8 +27,14 @@ from dream_jax.training.loop import Term, create_state, make_steps
 NETWORKS = {  # architecture, width, stem, (H, W, C) of the images, classes, batch
     "ResNet-34": ("resnet34", 64, "small", (32, 32, 3), 100, 64),
     "the quickstart's ResNet": ("resnet8", 24, "stride2", (28, 28, 1), 10, 96),
+    "ResNet-9 of 32 channels": ("resnet9", 32, "small", (32, 32, 3), 10, 192),
+    "ResNet-18": ("resnet18", 64, "small", (32, 32, 3), 10, 64),
+    "ResNet-18, stem of ImageNet": ("resnet18", 64, "imagenet", (128, 128, 3), 10, 32),
+    "ResNet-34, stem of ImageNet": ("resnet34", 64, "imagenet", (224, 224, 3), 100, 16),
+    "ResNet-50, stem of ImageNet": ("resnet50", 64, "imagenet", (224, 224, 3), 1000, 8),
 }
 LAYOUTS = ("PyTorch", "PyTorch, channels last")  # of `rivals.LAYOUTS`
+LARGE = 64  # pixels; results of larger images say their size
 STEPS = 4  # in a timed call; one alone would pay for all its memory afresh, in training none does
 
 
@@ -59,13 +68,13 @@ def our_training(model, variables, images, labels):
 
 def rival_shape(model, channels: int) -> dict:
     """The arguments of the rivals' network that has the structure of ours."""
-    stride = 2 if model.stem == "stride2" else 1
     return {
         "stages": tuple(model.stages),
         "width": model.width,
         "channels": channels,
-        "stride": stride,
+        "stem": model.stem,
         "outputs": model.outputs,
+        "block": model.block.__name__,
     }
 
 
@@ -82,35 +91,38 @@ def benchmark(title, rounds):
     on_devices = devices.replicate(variables), devices.put(devices.shard({"x": images})["x"])
     ours = functools.partial(forward, *on_devices)
     forwards = {"dream_jax": ours} | {
-        name: InOwnProcess("benchmarks.rivals:forward", *theirs, name, images, batch)
-        for name in LAYOUTS
+        who: InOwnProcess("benchmarks.rivals:forward", *theirs, who, images, batch)
+        for who in LAYOUTS
     }
 
     def agree(logits):
         expected = devices.unshard(logits["dream_jax"], batch)
-        for name in LAYOUTS:
-            np.testing.assert_allclose(logits[name], expected, atol=2e-3, err_msg=name)
+        for who in LAYOUTS:
+            np.testing.assert_allclose(logits[who], expected, atol=2e-3, err_msg=who)
 
     sizes = {"arch": arch, "width": width, "stem": stem, "image": shape, "batch": batch}
+    name = arch if shape[0] < LARGE else f"{arch}_{shape[0]}"
     sizes["devices"] = jax.local_device_count()
     what = f"{title}, batch {batch}, {shape[0]}×{shape[1]}"
     work = (batch, "images")
     title = f"Forward pass of {what}"
-    compare(f"{arch}_forward", title, forwards, rounds, sizes, work, agree)
+    compare(f"{name}_forward", title, forwards, rounds, sizes, work, agree)
 
     trainings = {"dream_jax": our_training(model, variables, images, labels)} | {
-        name: InOwnProcess("benchmarks.rivals:training", *theirs, name, images, labels, STEPS)
-        for name in LAYOUTS
+        who: InOwnProcess("benchmarks.rivals:training", *theirs, who, images, labels, STEPS)
+        for who in LAYOUTS
     }
     work = (STEPS * batch, "images")
-    compare(f"{arch}_training", f"{STEPS} training steps of {what}", trainings, rounds, sizes, work)
+    compare(f"{name}_training", f"{STEPS} training steps of {what}", trainings, rounds, sizes, work)
 
 
 def main():
-    args = parser(__doc__).parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    args = flags.parse_args()
     check_installed("torch")
     devices.use_cores()
-    for title in NETWORKS:
+    for title in args.only:
         benchmark(title, args.rounds)
 
 

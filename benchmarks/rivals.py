@@ -12,47 +12,92 @@ nn = torch.nn
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut, as in `dream_jax.models.resnet`."""
+    """Two 3×3 convolutions and a shortcut, as in `dream_jax.models.resnet`, like those below."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int):
+    expansion = 1
+
+    def __init__(self, inputs: int, channels: int, stride: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        self.shortcut = None
-        if stride > 1 or inputs != outputs:
-            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.norm3 = nn.BatchNorm2d(outputs)
+        self.conv1 = nn.Conv2d(inputs, channels, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(2))
+        if stride > 1 or inputs != channels:
+            self.shortcut = nn.Conv2d(inputs, channels, 1, stride, bias=False)
+            self.norms.append(nn.BatchNorm2d(channels))
 
     def forward(self, x):
-        y = torch.relu(self.norm1(self.conv1(x)))
-        y = self.norm2(self.conv2(y))
-        if self.shortcut is not None:
-            x = self.norm3(self.shortcut(x))
+        y = torch.relu(self.norms[0](self.conv1(x)))
+        y = self.norms[1](self.conv2(y))
+        if len(self.norms) > 2:
+            x = self.norms[2](self.shortcut(x))
         return torch.relu(x + y)
 
 
-class ResNet(nn.Module):
-    """`dream_jax.models.resnet.ResNet` with the stem of one 3×3 convolution."""
+class BottleneckBlock(nn.Module):
+    expansion = 4
 
-    def __init__(self, stages, width: int, channels: int, stride: int, outputs: int):
+    def __init__(self, inputs: int, channels: int, stride: int):
         super().__init__()
-        self.stem = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        outputs = 4 * channels
+        self.conv1 = nn.Conv2d(inputs, channels, 1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        self.conv3 = nn.Conv2d(channels, outputs, 1, bias=False)
+        self.norms = nn.ModuleList(map(nn.BatchNorm2d, (channels, channels, outputs)))
+        if stride > 1 or inputs != outputs:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.norms.append(nn.BatchNorm2d(outputs))
+
+    def forward(self, x):
+        y = torch.relu(self.norms[0](self.conv1(x)))
+        y = torch.relu(self.norms[1](self.conv2(y)))
+        y = self.norms[2](self.conv3(y))
+        if len(self.norms) > 3:
+            x = self.norms[3](self.shortcut(x))
+        return torch.relu(x + y)
+
+
+class PooledBlock(nn.Module):
+    expansion = 1
+
+    def __init__(self, inputs: int, channels: int, stride: int):
+        super().__init__()
+        self.stride = stride
+        self.conv1 = nn.Conv2d(inputs, channels, 3, 1, 1, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(channels)])
+        if stride == 1:
+            self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+            self.norms.append(nn.BatchNorm2d(channels))
+
+    def forward(self, x):
+        y = torch.relu(self.norms[0](self.conv1(x)))
+        if self.stride > 1:
+            return nn.functional.max_pool2d(y, self.stride)
+        return x + torch.relu(self.norms[1](self.conv2(y)))
+
+
+BLOCKS = {kind.__name__: kind for kind in (BasicBlock, BottleneckBlock, PooledBlock)}
+
+
+class ResNet(nn.Module):
+    """`dream_jax.models.resnet.ResNet`; `block` is the name of one of the classes above."""
+
+    def __init__(self, stages, width: int, channels: int, stem: str, outputs: int, block: str):
+        super().__init__()
+        size, stride = (7, 2) if stem == "imagenet" else (3, 2 if stem == "stride2" else 1)
+        self.stem = nn.Conv2d(channels, width, size, stride, size // 2, bias=False)
         self.norm = nn.BatchNorm2d(width)
+        self.pool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
         self.blocks = nn.Sequential()
-        inputs = width
+        inputs, kind = width, BLOCKS[block]
         for stage, blocks in enumerate(stages):
-            for block in range(blocks):
+            for index in range(blocks):
                 features = width * 2**stage
-                self.blocks.append(
-                    BasicBlock(inputs, features, 2 if stage > 0 and block == 0 else 1)
-                )
-                inputs = features
+                self.blocks.append(kind(inputs, features, 2 if stage > 0 and index == 0 else 1))
+                inputs = features * kind.expansion
         self.head = nn.Linear(inputs, outputs)
 
     def forward(self, x):
-        x = torch.relu(self.norm(self.stem(2 * x - 1)))
+        x = self.pool(torch.relu(self.norm(self.stem(2 * x - 1))))
         return self.head(self.blocks(x).mean((2, 3)))
 
 
@@ -88,14 +133,12 @@ def torch_resnet(shape: Mapping[str, Any], variables: Mapping, layout: str) -> R
     copy_conv(net.stem, params["stem"]["kernel"])
     copy_norm(net.norm, params["BatchNorm_0"], stats["BatchNorm_0"])
     for index, block in enumerate(net.blocks):
-        own, running = params[f"BasicBlock_{index}"], stats[f"BasicBlock_{index}"]
-        norms = [block.norm1, block.norm2]
-        copy_conv(block.conv1, own["conv1"]["kernel"])
-        copy_conv(block.conv2, own["conv2"]["kernel"])
-        if block.shortcut is not None:
-            copy_conv(block.shortcut, own["shortcut"]["kernel"])
-            norms.append(block.norm3)
-        for number, norm in enumerate(norms):
+        name = f"{type(block).__name__}_{index}"
+        own, running = params[name], stats[name]
+        for part in ("conv1", "conv2", "conv3", "shortcut"):
+            if part in own:
+                copy_conv(getattr(block, part), own[part]["kernel"])
+        for number, norm in enumerate(block.norms):
             copy_norm(norm, own[f"BatchNorm_{number}"], running[f"BatchNorm_{number}"])
     net.head.weight.data = torch.tensor(np.asarray(params["head"]["kernel"]).T.copy())
     net.head.bias.data = torch.tensor(np.asarray(params["head"]["bias"]))
