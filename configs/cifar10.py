@@ -10,8 +10,8 @@ There is no published number for this set. Time and memory of the first are CIFA
 project, for two CPU cores. It reads CIFAR-10, CIFAR-100, Fashion-MNIST, SVHN and Tiny-ImageNet at
 32×32 (`tiny_imagenet32`, for Outlier Exposure) as prepared TFDS sets, and four kinds of photographs
 from `data/ood32/<kind>`; an OOD set that is not there is left out. Every training fine-tunes the
-plain classifier, as the paper's does for ImageNet-100. Its recipe has not been chosen on tuning sets
-yet, and of its table only two rows were measured, of a shorter training: docs/results.md.
+plain classifier, as the paper's does for ImageNet-100. Its recipe has not been chosen on tuning
+sets yet, and of its table only two rows were measured, of a shorter training: docs/results.md.
 
     python launch/ablate.py --config=configs/cifar10.py:small --config.ablation.only=claim
 
