@@ -36,7 +36,7 @@ def photos_of(names: tuple[str, ...]) -> tuple[str, ...]:
 TRAINING = (
     ("no outliers (Energy)", "ablation.row=energy"),
     *((f"images {share:g}", f"classifier.outliers_used={share}") for share in (0.03, 0.1, 0.3)),
-    *((f"weight {w:g}", f"method_options.dream_ood.weight={w}") for w in (0.3, 2.5)),
+    *((f"weight {w:g}", f"method_options.dream_ood.weight={w}") for w in (0.0, 0.3, 2.5)),
     ("filter: none", "classifier.filter_confidence=1.0", "classifier.collapse_below=0.0"),
     *((f"filter: {c:g}", f"classifier.filter_confidence={c}") for c in (0.7, 0.99)),
     ("filter: middling confidence alone", "classifier.filter_least_confidence=0.5"),

@@ -100,7 +100,7 @@ def _figures(record: Mapping[str, Any], runs: Mapping[str, Run], folder: Path) -
     pictures = _pictures(runs)
     if pictures:
         caption = (
-            f"The first outliers of up to {IMAGES} classes. Variants that train on the same images "
+            f"An outlier of each of up to {IMAGES} classes. Variants that train on the same images "
             f"share a row."
         )
         path = sheet_of_outliers(pictures, folder / "outliers.png")
@@ -132,7 +132,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _pictures(runs: Mapping[str, Run]) -> dict[str, list[np.ndarray]]:
-    """Returns the first outliers of the first classes; of variants that share them, once."""
+    """Returns an outlier of each of the first classes; of variants that share them, once.
+
+    Of the second class the second one, and so on, as prompts take turns within a class.
+    """
     sharing: dict[tuple[str, str], list[str]] = {}
     for name, run in runs.items():
         kind = kind_shown(run.settings, run.rows[0].extra)
@@ -142,9 +145,10 @@ def _pictures(runs: Mapping[str, Run]) -> dict[str, list[np.ndarray]]:
     found = {}
     for (kind, _), (first, *others) in sharing.items():
         images, labels = runs[first].decoded(kind)
-        firsts = np.unique(labels, return_index=True)[1][:IMAGES]
+        classes = [np.flatnonzero(labels == label) for label in np.unique(labels)[:IMAGES]]
+        chosen = [places[turn % len(places)] for turn, places in enumerate(classes)]
         more = f" and {len(others)} other{'s' * (len(others) > 1)}" if others else ""
-        found[first + more] = [images[int(place)] for place in firsts]
+        found[first + more] = [images[int(place)] for place in chosen]
     return found
 
 
