@@ -119,7 +119,8 @@ def float32_softmax() -> Iterator[None]:
     """Makes attention of text encoder and VAE take its softmax in float32 where they have 16 bits.
 
     It holds for what is traced in this context: transformers' Flax CLIP and diffusers' Flax VAE,
-    whose own softmax is of 16 bits then. In float32 they are left as they are.
+    whose own softmax is of 16 bits then. In float32 they are left as they are, and so they are on
+    CPUs, whose compiler has no product of float16 with a float32 result.
     """
     from diffusers.models.vae_flax import FlaxAttentionBlock
     from transformers.models.clip.modeling_flax_clip import FlaxCLIPAttention
@@ -128,10 +129,11 @@ def float32_softmax() -> Iterator[None]:
         FlaxAttentionBlock: _attend_pixels,
         FlaxCLIPAttention: _attend_tokens,
     }
+    on_cpu = jax.default_backend() == "cpu"
 
     def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         own = ours.get(type(context.module)) if context.method_name == "__call__" else None
-        if own is None or jnp.dtype(context.module.dtype).itemsize != 2:
+        if own is None or on_cpu or jnp.dtype(context.module.dtype).itemsize != 2:
             return call(*args, **kwargs)
         return own(context.module, *args, **kwargs)
 

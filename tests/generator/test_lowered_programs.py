@@ -45,7 +45,9 @@ def lowered() -> Callable[[str], str]:
     @functools.cache
     def lower(name: str) -> str:
         run = functools.partial(getattr(module, name), pipeline, **settings.get(name, {}))
-        traced = jax.jit(run).trace(*given[name])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jax, "default_backend", lambda: "tpu")
+            traced = jax.jit(run).trace(*given[name])
         return traced.lower(lowering_platforms=("tpu",)).as_text(debug_info=True)
 
     return lower
