@@ -36,7 +36,15 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs
 import jax
 import numpy as np
 
-from benchmarks.accelerator_works import IN_FLOAT32, SMALL, WORKS, Sizes, pieces
+from benchmarks.accelerator_works import (
+    IN_FLOAT32,
+    OF_GENERATOR,
+    SMALL,
+    WORKS,
+    Sizes,
+    batch_of,
+    pieces,
+)
 from benchmarks.paired import RESULTS, environment
 from benchmarks.processes import InOwnProcess
 from dream_jax.generator.attention import FORMS
@@ -124,6 +132,8 @@ def rivals(names: list[str], sizes: Sizes, seconds: float) -> Callable[[], dict]
     if backend not in ("gpu", "cpu"):
         return f"not measured on {backend}"
     device = "cuda" if backend == "gpu" else "cpu"
+    if any(name in OF_GENERATOR for name in names):
+        sizes = sizes._replace(batch=batch_of(sizes))
     run = InOwnProcess("benchmarks.accelerator_rivals:in_turn", names, sizes, device, seconds)
 
     def call() -> dict:
@@ -186,7 +196,7 @@ def flags() -> argparse.ArgumentParser:
     made.add_argument("--only", nargs="+", choices=WORKS, default=list(WORKS), metavar="WORK")
     made.add_argument("--seconds", type=float, default=5.0, help="for a measurement (%(default)s)")
     made.add_argument("--steps", type=int, help="denoising steps (50)")
-    made.add_argument("--batch", type=int, help="images decoded at once (16)")
+    made.add_argument("--batch", type=int, help="images decoded at once (16); 0: all that fit")
     made.add_argument("--images", type=int, help="images decoded end to end (64)")
     made.add_argument("--precision", choices=("float32", "bfloat16"))
     made.add_argument("--attention", choices=("auto", *FORMS), help="form of the UNet's (auto)")

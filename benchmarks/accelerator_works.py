@@ -27,7 +27,7 @@ class Sizes(NamedTuple):
     Attributes:
       parts: the generator's architecture.
       images: decoded end to end.
-      batch: images that are decoded at once.
+      batch: images that are decoded at once; 0 as many as fit.
       steps: denoising steps.
       precision: of the generator and the classifiers.
       resnet34, resnet50: network, images in a training step, their size, steps in one call.
@@ -118,7 +118,14 @@ def _decoder(sizes: Sizes) -> tuple[Any, Any, Any]:
     made = generator(sizes.parts, sizes.precision)
     made.attention = sizes.attention
     sampling = Sampling("ddim", sizes.steps, GUIDANCE, sizes.batch, sizes.batch)
-    return made, sampling, made._prepared(sampling, None)
+    decoder = made._prepared(sampling, None)
+    decoder.fit(sizes.images)
+    return made, sampling, decoder
+
+
+def batch_of(sizes: Sizes) -> int:
+    """Returns how many images are decoded at once, found if that is left open."""
+    return sizes.batch or _decoder(sizes)[2].batch_size
 
 
 def _prompts(sizes: Sizes, count: int) -> tuple[np.ndarray, np.ndarray, jax.Array]:
@@ -133,13 +140,13 @@ def text_encoder(sizes: Sizes) -> Work:
     from dream_jax.generator.stable_diffusion import encode_prompts
 
     made, _, decoder = _decoder(sizes)
-    ids, embeddings, _ = _prompts(sizes, sizes.batch)
+    ids, embeddings, _ = _prompts(sizes, batch_of(sizes))
     batch = devices.shard({"ids": ids, "embeddings": embeddings})
     given = decoder._params["text_encoder"], *devices.put((batch["ids"], batch["embeddings"]))
     return Work(
-        f"text encoder, {sizes.batch} prompts",
+        f"text encoder, {batch_of(sizes)} prompts",
         lambda: decoder._encode(*given),
-        sizes.batch,
+        batch_of(sizes),
         "prompts",
         flops=lambda: _count(functools.partial(encode_prompts, made.pipeline), *given),
         memory=lambda: _needed(decoder._encode, *given),
@@ -149,7 +156,7 @@ def text_encoder(sizes: Sizes) -> Work:
 def unet(sizes: Sizes) -> Work:
     """All denoising steps of a batch with guidance, as the project runs them."""
     made, _, decoder = _decoder(sizes)
-    keys = np.asarray(jax.random.key_data(_prompts(sizes, sizes.batch)[2]))
+    keys = np.asarray(jax.random.key_data(_prompts(sizes, batch_of(sizes))[2]))
     noise = decoder._noise(devices.put(devices.shard({"keys": keys})["keys"]))
     width = sizes.parts.unet["cross_attention_dim"]
     shape = (*noise.shape[:2], sizes.parts.tokens, width)
@@ -167,9 +174,9 @@ def unet(sizes: Sizes) -> Work:
     both = jax.ShapeDtypeStruct((1, 2 * noise.shape[1], *noise.shape[2:]), noise.dtype)
     contexts = jax.ShapeDtypeStruct((1, 2 * shape[1], *shape[2:]), states.dtype)
     return Work(
-        f"UNet step, {sizes.batch} images, guided",
+        f"UNet step, {batch_of(sizes)} images, guided",
         lambda: decoder._denoise(*given),
-        sizes.batch,
+        batch_of(sizes),
         "images",
         flops=lambda: _count(evaluate, given[0], both, contexts),
         memory=lambda: _needed(decoder._denoise, *given),
@@ -179,15 +186,15 @@ def unet(sizes: Sizes) -> Work:
 def vae(sizes: Sizes) -> Work:
     """The pictures of a batch of latents."""
     made, _, decoder = _decoder(sizes)
-    keys = np.asarray(jax.random.key_data(_prompts(sizes, sizes.batch)[2]))
+    keys = np.asarray(jax.random.key_data(_prompts(sizes, batch_of(sizes))[2]))
     keys = devices.put(devices.shard({"keys": keys})["keys"])
     given = decoder._params["vae"], decoder._noise(keys), keys
     vae = made.pipeline.vae
     plain = functools.partial(_decode_plainly, vae)
     return Work(
-        f"VAE decoder, {sizes.batch} images",
+        f"VAE decoder, {batch_of(sizes)} images",
         lambda: decoder._decode_latents(*given),
-        sizes.batch,
+        batch_of(sizes),
         "images",
         flops=lambda: _count(plain, *given[:2]),
         memory=lambda: _needed(decoder._decode_latents, *given),
@@ -323,7 +330,7 @@ def decoding(sizes: Sizes) -> Work:
         functools.partial(decode, sizes.images),
         sizes.images,
         "images",
-        warm=functools.partial(decode, sizes.batch),
+        warm=functools.partial(decode, batch_of(sizes)),
     )
 
 
@@ -347,3 +354,4 @@ def pieces(name: str, sizes: Sizes) -> int:
 
 
 IN_FLOAT32 = ("knn", "sampler")
+OF_GENERATOR = ("text_encoder", "vae", "unet", "decoding")

@@ -77,6 +77,8 @@ def measure(world: str, args) -> None:
     keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(0), len(ids))))
     settings = samplings(args, guidance)
     decoders = {who: Decoder(generator, given, None) for who, given in settings.items()}
+    for decoder in decoders.values():
+        decoder.fit(len(ids))
     calls = {who: lambda d=d: d(ids, vectors, keys)[0] for who, d in decoders.items()}
     fast = next(who for who in calls if who != EACH)  # ours, to which the others are compared
     sizes = {"images": len(ids), "steps": args.steps, "scheduler": args.scheduler}

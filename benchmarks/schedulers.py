@@ -101,6 +101,7 @@ def main():
         sizes = (decoding.batch_size, decoding.vae_batch_size)
         sampling = Sampling(scheduler, steps, decoding.guidance, *sizes)
         decoders[who] = Decoder(generator, sampling, image_shape=None)
+        decoders[who].fit(decoding.batch_size)
     ids, vectors = prompts(decoding, generator, names, embeddings)
     keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(0), len(ids))))
 

@@ -35,7 +35,8 @@ def get_config() -> ConfigDict:
     # 0 for none. Nothing but the curves depends on it.
     config.test_every = 1
     config.wandb = ""  # a project of Weights & Biases that gets the curves too, if one is named
-    config.eval_batch_size = 1000  # images at once over all devices, where nothing is trained
+    # Images at once over all devices, where nothing is trained; 0 as many as fit into their memory.
+    config.eval_batch_size = 0
     config.data = data()
     config.model = model()
     config.latent_space = latent_space()
@@ -213,8 +214,10 @@ def decoding() -> ConfigDict:
     # the skip connection: from 0, the cheapest, to the UNet's last, the nearest to the original.
     decoding.cache_interval = 1
     decoding.cache_branch = 0
-    decoding.batch_size = 32  # images at once over all devices
-    decoding.vae_batch_size = 8  # of these, images that the VAE decodes at once, for its memory
+    # Images at once over all devices, and of these the images that the VAE decodes at once, which
+    # needs more memory for each; 0 as many as fit.
+    decoding.batch_size = 0
+    decoding.vae_batch_size = 0
     decoding.outliers = 100_000  # images, spread evenly over the classes
     decoding.by_name = 0  # images of plain class names, to train on as ID images
     decoding.by_name_test = 1000  # the same, to test that a detector takes them for ID images

@@ -20,7 +20,7 @@ Estimate, from the FLOPs in docs/scale.md, at 30 % of an A100's peak for decodin
 20 % for training: ① 0.3 h, ② a minute, ③ 25 h (100,000 images; 10 h with
 `--config.generator.scheduler=dpmsolver++ --config.decoding.steps=20`), ④ 0.3 h plain and 0.6 h
 Dream-OOD; to be divided by the number of devices. Memory per device: 2.1 GB of weights and 0.7 GB
-per image of its share of `decoding.batch_size`.
+per image that is decoded at once, of which there are as many as fit (docs/scale.md).
 """
 
 from ml_collections import ConfigDict

@@ -28,7 +28,6 @@ def get_config() -> ConfigDict:
     config.data.ood = ("textures", "faces")  # these come with scikit-image
     config.data.image_size = 128
     config.data.ood_count = 1000
-    config.eval_batch_size = 250
     config.model.arch = "resnet18"
     config.model.stem = "imagenet"
     config.latent_space.epochs = 100

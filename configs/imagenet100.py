@@ -39,7 +39,6 @@ def get_config() -> ConfigDict:
     )
     config.data.image_size = 224
     config.data.ood_count = 1000  # a fifth of the ID test set
-    config.eval_batch_size = 500
     config.model.stem = "imagenet"
 
     config.latent_space.epochs = 100

@@ -51,7 +51,6 @@ def get_config(root: str = "data") -> ConfigDict:
     )
     config.data.full_spectrum = True
     config.data.image_size = 224
-    config.eval_batch_size = 500
     config.model.stem = "imagenet"
     config.latent_space.epochs = 100
     config.latent_space.batch_size = 256

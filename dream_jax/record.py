@@ -15,7 +15,7 @@ from dream_jax import memory
 from dream_jax.errors import UserError
 from dream_jax.files import PARTIAL, checksum, checksums, delete, read_json, write_json
 from dream_jax.stage import Stage
-from dream_jax.training import hosts
+from dream_jax.training import batch_sizes, hosts
 from dream_jax.training.curves import MEASURED, METRICS
 
 RECORD = "stage.json"
@@ -35,7 +35,8 @@ class Record:
     upstream, with a digest of its files), `files` with sizes and checksums, `done`, `seconds`,
     `peak_memory_mb`, what was resident at most since it was last begun, and `start_memory_mb`,
     what was when it began (null where only the peak of the whole process is known; records of
-    earlier versions lack it). Of several processes, process 0 writes it, about itself.
+    earlier versions lack it), and `batch_sizes`, those that were found, by setting. Of several
+    processes, process 0 writes it, about itself.
 
     Args:
       stage: the declaration.
@@ -215,6 +216,7 @@ class Record:
         made = self._content()
         spent = made["seconds"] if made is not None and not self.done else 0.0
         begin, resident = time.perf_counter(), memory.forget_peak()
+        batch_sizes.forget()
         hosts.barrier(f"begin {name}")
         self._write(False, spent)
         hosts.barrier(f"recorded {name}")  # no file of the stage lies there without its record
@@ -229,10 +231,11 @@ class Record:
         files = self._files() if hosts.is_main() else {}
         used = {name: file for name, file in files.items() if _first(name) not in UNREAD}
         digest = hashlib.sha256(json.dumps(used).encode()).hexdigest()
-        taken = {
+        taken: dict[str, Any] = {
             "peak_memory_mb": round(memory.peak_mb()),
             "start_memory_mb": None if resident is None else round(resident),
         }
+        taken |= {"batch_sizes": found} if (found := batch_sizes.chosen()) else {}
         self._write(True, seconds, **taken, files=files, digest=digest)
         print(f"   done in {seconds:.0f} s", flush=True)
         hosts.barrier(f"recorded {name}, done")

@@ -46,6 +46,7 @@ LATER: Mapping[str, Any] = {
 
 Count = Annotated[int, whole(1)]
 NeutralCount = Annotated[int, whole(1), NEUTRAL]
+BatchOrFound = Annotated[int, whole(0), NEUTRAL]  # 0: as many as fit, see training/batch_sizes.py
 Seed = Annotated[int, whole(0, MOST_SEED)]
 # Bounds far beyond what is of use, so that a slip of the pen is no list of 10^12 images.
 Epochs = Annotated[int, whole(1, 1_000_000)]  # also rounds of sampling
@@ -204,8 +205,8 @@ class DecodingSettings:
     guidance: NotNegative
     cache_interval: Annotated[int, whole(1, 1000)]
     cache_branch: Annotated[int, whole(0, 1000)]
-    batch_size: NeutralCount
-    vae_batch_size: NeutralCount
+    batch_size: BatchOrFound
+    vae_batch_size: BatchOrFound
     outliers: Pictures
     by_name: Annotated[int, whole(0, 10_000_000)]
     by_name_test: Pictures
@@ -301,7 +302,7 @@ class Settings:
     save_every: NeutralCount
     test_every: Annotated[int, whole(0, 1_000_000), NEUTRAL]
     wandb: Annotated[str, project(), NEUTRAL]
-    eval_batch_size: NeutralCount
+    eval_batch_size: BatchOrFound
     data: DataSettings
     model: ModelSettings
     latent_space: LatentSpaceSettings

@@ -57,9 +57,14 @@ def explain(error: BaseException, workdir: Path | None = None) -> str | None:
         for number in _HIDDEN:  # first: tensorstore calls a full disk RESOURCE_EXHAUSTED too
             if os.strerror(number).lower() in text.lower():
                 return _line(number, _path_in(text) or workdir, found)
-        if _MEMORY.search(text):
+        if says_memory(text):
             return _memory("the device", found)
     return None
+
+
+def says_memory(text: str) -> bool:
+    """Returns whether the text of an error says that memory was not enough."""
+    return _MEMORY.search(text) is not None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -93,5 +98,5 @@ def _memory(whose: str, error: BaseException) -> str:
     return (
         f"the memory of {whose} is not enough ({reason}); lower the batch sizes: batch_size and "
         f"outlier_batch_size of the training, config.eval_batch_size, decoding.batch_size, "
-        f"decoding.vae_batch_size; or data.hold_bytes and data.workers"
+        f"decoding.vae_batch_size (0 finds the last three); or data.hold_bytes and data.workers"
     )

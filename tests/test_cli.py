@@ -138,7 +138,7 @@ def test_changed_setting_is_named(toy, toy_run, setting, value, stage):
         ("save_every", 7),
         ("eval_batch_size", 33),
         ("decoding.batch_size", 7),
-        ("decoding.vae_batch_size", 3),
+        ("decoding.vae_batch_size", 0),
         ("data.unreadable", "skip"),
         ("data.hold_bytes", 0),
         ("classifier.collapse_below", 0.001),

@@ -62,6 +62,8 @@ def test_this_machine_is_asked():
 def test_configurations_of_the_papers_sizes_leave_it_to_the_device(config):
     found = config.get_config()
     assert (found.model.precision, found.generator.precision) == ("auto", "auto")
+    sizes = found.eval_batch_size, found.decoding.batch_size, found.decoding.vae_batch_size
+    assert sizes == (0, 0, 0)  # as many images at once as fit
 
 
 @pytest.mark.parametrize("device", [("cpu", ""), ("gpu", "9.0")])

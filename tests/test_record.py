@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from dream_jax.files import read_json
 from dream_jax.record import FORMAT, Record
 from dream_jax.repair import damaged_files, repair
 from dream_jax.stage import Stage
+from dream_jax.training.devices import MappedFunction
 
 SETTINGS = {"seed": 0, "sampling.k": 50, "sampling.prompts": ("a {name}",)}
 
@@ -51,6 +53,19 @@ def test_a_stage_is_done_only_after_it_ran_through(tmp_path):
     }
     again.clear()
     assert not again.done and not any((tmp_path / "sample").iterdir())
+
+
+def test_sizes_of_batches_that_were_found_are_recorded(tmp_path):
+    found, given = record(tmp_path, {}, "found"), record(tmp_path, {}, "given")
+    rows = {"x": np.arange(5.0)}
+    with found.running():
+        MappedFunction(lambda _, batch: batch["x"], {}, 0)(rows)
+    with given.running():
+        MappedFunction(lambda _, batch: batch["x"], {}, 2)(rows)
+    devices = jax.local_device_count()
+    assert found.read()["batch_sizes"] == {"eval_batch_size": [max(8, devices)]}
+    assert "batch_sizes" not in given.read()
+    assert found.settings == given.settings
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only the peak of the process is known")

@@ -1,13 +1,13 @@
-"""Which form the UNet's attention takes: the platform's best, or one that is asked for."""
+"""Which form the UNet's attention takes, and the precision of other parts' softmax."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from dream_jax.generator import cpu_attention
 
@@ -112,3 +112,57 @@ def _attend(
         made = attend(queries, keys, values, layer.scale)
         out = made.reshape(hidden.shape[0], hidden.shape[1], -1)
     return layer.dropout_layer(layer.proj_attn(out), deterministic=deterministic)
+
+
+@contextlib.contextmanager
+def float32_softmax() -> Iterator[None]:
+    """Makes attention of text encoder and VAE take its softmax in float32 where they have 16 bits.
+
+    It holds for what is traced in this context: transformers' Flax CLIP and diffusers' Flax VAE,
+    whose own softmax is of 16 bits then. In float32 they are left as they are, and so they are on
+    CPUs, whose compiler has no product of float16 with a float32 result.
+    """
+    from diffusers.models.vae_flax import FlaxAttentionBlock
+    from transformers.models.clip.modeling_flax_clip import FlaxCLIPAttention
+
+    ours: dict[type, Callable[..., Any]] = {
+        FlaxAttentionBlock: _attend_pixels,
+        FlaxCLIPAttention: _attend_tokens,
+    }
+    on_cpu = jax.default_backend() == "cpu"
+
+    def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        own = ours.get(type(context.module)) if context.method_name == "__call__" else None
+        if own is None or on_cpu or jnp.dtype(context.module.dtype).itemsize != 2:
+            return call(*args, **kwargs)
+        return own(context.module, *args, **kwargs)
+
+    with nn.intercept_methods(intercept):
+        yield
+
+
+def _attend_pixels(
+    block: Any, hidden: Float[Array, "n height width channels"]
+) -> Float[Array, "n height width channels"]:
+    """Computes a `FlaxAttentionBlock`."""
+    count, height, width, channels = hidden.shape
+    rows = block.group_norm(hidden).reshape(count, height * width, channels)
+    parts = (part(rows) for part in (block.query, block.key, block.value))
+    queries, keys, values = (part.reshape(*rows.shape[:2], block.num_heads, -1) for part in parts)
+    made = xla_attention(queries, keys, values, queries.shape[-1] ** -0.5)
+    return hidden + block.proj_attn(made.reshape(rows.shape)).reshape(hidden.shape)
+
+
+def _attend_tokens(
+    layer: Any,
+    hidden_states: Float[Array, "n positions width"],
+    attention_mask: Int[Array, "n positions"] | None = None,
+    **options: Any,
+) -> tuple[Float[Array, "n positions width"]]:
+    """Computes a `FlaxCLIPAttention`; `options` say how it is trained, which it is not here."""
+    parts = (part(hidden_states) for part in (layer.q_proj, layer.k_proj, layer.v_proj))
+    queries, keys, values = (p.reshape(*p.shape[:2], layer.num_heads, -1) for p in parts)
+    mask = None if attention_mask is None else attention_mask[:, None, None] > 0
+    own: dict[str, Any] = {"mask": mask, "scale": layer.scale, "is_causal": layer.causal}
+    made = jax.nn.dot_product_attention(queries, keys, values, **own, implementation="xla")
+    return (layer.out_proj(made.reshape(hidden_states.shape)),)

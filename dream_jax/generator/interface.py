@@ -53,8 +53,9 @@ class Sampling:
       scheduler: the name of one of `schedulers.SCHEDULERS`.
       steps: denoising steps.
       guidance: scale of classifier-free guidance.
-      batch_size: images at once over the devices of all processes.
-      vae_batch_size: images of a batch that are decoded to pixels at once, over the same devices.
+      batch_size: images at once over the devices of all processes; 0 as many as fit.
+      vae_batch_size: images of a batch that are decoded to pixels at once, over the same devices;
+        0 as many as fit.
       resize: how pictures are brought to another size, see `resizing`.
       text_noise: scale of the noise that is added to the text encoder's output; 0 adds none.
       cache: which features are reused from step to step.
@@ -102,7 +103,7 @@ class Generator(Vocabulary, Protocol):
         """Yields images after the autoencoder and back; each process its share of them.
 
         Args:
-          batch_size: images at once over the devices of all processes.
+          batch_size: images at once over the devices of all processes; 0 as many as fit.
           progress: title of the progress bar; None shows none.
           done: images of this process's share that are left out, the first ones.
 

@@ -12,13 +12,13 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from dream_jax.data.images import Images
 from dream_jax.errors import UserError
-from dream_jax.generator.attention import AUTO
+from dream_jax.generator.attention import AUTO, float32_softmax
 from dream_jax.generator.denoising import denoise
 from dream_jax.generator.interface import Sampling
 from dream_jax.generator.resizing import antialiased, resize
 from dream_jax.generator.schedulers import make_scheduler
 from dream_jax.generator.vocabulary import TokenTable
-from dream_jax.training import devices, finite, hosts
+from dream_jax.training import batch_sizes, devices, finite
 from dream_jax.vectors import unit
 
 # A picture's key is that of its latents; with this number it gives one for the noise on its text.
@@ -83,15 +83,34 @@ class StableDiffusion(TokenTable):
                 f"generator.path: its token embeddings are {width} wide, the features and their "
                 f"outliers {embeddings.shape[1]}; both must come from the same generator"
             )
-        decoder = self._prepared(sampling, image_shape)
-        key_data = np.asarray(jax.random.key_data(keys))
+        decoder, done = self._prepared(sampling, image_shape), 0
+        columns = ids, embeddings, np.asarray(jax.random.key_data(keys))
+        while done < len(ids):
+            decoder.fit(len(ids) - done)
+            with batch_sizes.shrinking(*decoder.sizes):
+                for images in self._batches(decoder, columns, done):
+                    done += len(images)
+                    yield images
+
+    def _batches(
+        self, decoder: "Decoder", columns: tuple[np.ndarray, ...], first: int
+    ) -> Iterator[Float[np.ndarray, "batch H W C"]]:
+        """Yields the images from a first one on, batch by batch; `columns` as a decoder has them.
+
+        Where a batch cannot be begun, the one before it is yielded before that is raised.
+        """
         waiting = None
-        for start in range(0, len(ids), decoder.batch_size):
-            chosen = slice(start, start + decoder.batch_size)
-            made = decoder(ids[chosen], embeddings[chosen], key_data[chosen])
+        for start in range(first, len(columns[0]), decoder.batch_size):
+            chosen = [column[start : start + decoder.batch_size] for column in columns]
+            try:
+                made = decoder(*chosen)
+            except jax.errors.JaxRuntimeError:
+                if waiting:
+                    yield self._images(*waiting)
+                raise
             if waiting:
                 yield self._images(*waiting)
-            waiting = made, start, len(ids[chosen])
+            waiting = made, start, len(chosen[0])
         if waiting:
             yield self._images(*waiting)
 
@@ -137,21 +156,26 @@ class StableDiffusion(TokenTable):
         def forward(params, batch):
             pixels = fit_channels(batch["images"], vae.config.in_channels)
             pixels = jnp.transpose(fit_size(pixels, (size, size)), (0, 3, 1, 2)) * 2 - 1
-            moments = vae.apply({"params": params}, pixels, method=vae.encode).latent_dist
+            with float32_softmax():
+                moments = vae.apply({"params": params}, pixels, method=vae.encode).latent_dist
             return _vae_decode(vae, params, moments.mean)
 
         def to_bytes(decoded):
             made = fit_channels(fit_size(decoded.clip(0, 1), shape[:2]), shape[-1])
             return jnp.round(made * 255).astype(jnp.uint8)
 
-        run = devices.MappedFunction(forward, self.params["vae"], batch_size, self.origin, to_bytes)
+        own = (self.origin, to_bytes, "decoding.vae_batch_size")
+        run = devices.MappedFunction(forward, self.params["vae"], batch_size, *own)
         yield from run.batches({"images": images}, progress, done)
 
 
 class Decoder:
-    """The programs of one batch size: text encoder, UNet and VAE, on this process's devices.
+    """The programs of text encoder, UNet and VAE, on this process's devices.
 
     What passes between them stays on the devices. The unconditional branch's text is encoded once.
+
+    Attributes:
+      sizes: images at once, and images that the VAE decodes at once; found where they are not set.
     """
 
     def __init__(
@@ -162,8 +186,6 @@ class Decoder:
     ):
         pipeline = generator.pipeline
         scheduler, state = make_scheduler(sampling.scheduler, generator.noise)
-        self.batch_size = hosts.share_size(sampling.batch_size)
-        at_once = max(1, sampling.vae_batch_size // jax.device_count())
 
         def mapped(function, **settings):
             return devices.pmap(functools.partial(function, pipeline, **settings))
@@ -181,16 +203,56 @@ class Decoder:
             attention=generator.attention,
             cache=sampling.cache,
         )
-        self._decode_latents = mapped(
-            decode_latents, at_once=at_once, image_shape=image_shape, how=sampling.resize
-        )
+        own = {"image_shape": image_shape, "how": sampling.resize}
+        self._vae_of = functools.cache(lambda each: mapped(decode_latents, at_once=each, **own))
         self._params = devices.replicate({**generator.params, "scheduler": state})
         empty = generator.prompt_ids(())[None]
-        text = {"ids": empty, "embeddings": np.zeros_like(generator.table[:1])}
-        # Padded to the size of a batch, so that one compiled program encodes both.
-        batch = devices.shard(text, rows=self.batch_size)
-        states = self._encode(self._params["text_encoder"], batch["ids"], batch["embeddings"])
-        self._unconditional = states[:, :1]
+        self._empty = {"ids": empty, "embeddings": np.zeros_like(generator.table[:1])}
+        self.sizes = (
+            batch_sizes.BatchSize(sampling.batch_size, "decoding.batch_size"),
+            batch_sizes.BatchSize(sampling.vae_batch_size, "decoding.vae_batch_size"),
+        )
+        self.batch_size = 0
+
+    def fit(self, count: int) -> None:
+        """Prepares the programs for batches of some of `count` images, before the first of them.
+
+        The UNet tells how many images there are at once; the rest needs less for each, but for the
+        VAE, which decodes them in parts.
+        """
+        size, vae_size = self.sizes
+        size.fit(count, self._unet_needs)
+        vae_size.fit(size.rows, self._vae_needs)
+        at_once = max(1, vae_size.rows // jax.local_device_count())
+        self._decode_latents = self._vae_of(at_once)
+        if size.rows != self.batch_size:
+            self.batch_size = size.rows
+            # Padded to the size of a batch, so that one compiled program encodes both.
+            batch = devices.shard(self._empty, rows=self.batch_size)
+            params = self._params["text_encoder"]
+            states = self._encode(params, batch["ids"], batch["embeddings"])
+            self._unconditional = states[:, :1]
+
+    def _shapes(self, each: int) -> tuple[Any, ...]:
+        """Returns the shapes (devices, ...) of states, unconditional, noise and keys."""
+        count = jax.local_device_count()
+
+        def shape(array: np.ndarray) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((count, each, *array.shape[1:]), array.dtype)
+
+        texts = map(shape, self._empty.values())
+        states = jax.eval_shape(self._encode, self._params["text_encoder"], *texts)
+        one = jax.ShapeDtypeStruct((count, 1, *states.shape[2:]), states.dtype)
+        keys = jax.ShapeDtypeStruct((count, each, 2), np.uint32)
+        return states, one, jax.eval_shape(self._noise, keys), keys
+
+    def _unet_needs(self, each: int) -> float:
+        held = self._params["unet"], self._params["scheduler"]
+        return batch_sizes.needed(self._denoise, held, self._shapes(each))
+
+    def _vae_needs(self, each: int) -> float:
+        latents = self._shapes(self.sizes[0].rows // jax.local_device_count())[2:]
+        return batch_sizes.needed(self._vae_of(each), (self._params["vae"],), latents)
 
     def __call__(
         self,
@@ -208,7 +270,8 @@ class Decoder:
           Images in [0, 1] and whether each is finite, padded (see `devices.shard`).
         """
         batch = {"ids": ids, "embeddings": embeddings, "keys": keys}
-        batch = devices.shard(batch, rows=self.batch_size)
+        # Put there once, and nothing more moves between the host and the devices.
+        batch = devices.put(devices.shard(batch, rows=self.batch_size))
         params = self._params
         states = self._encode(params["text_encoder"], batch["ids"], batch["embeddings"])
         if self._disturb is not None:
@@ -251,7 +314,7 @@ def encode_prompts(
         given = embeddings[:, None].astype(looked_up.dtype)
         return jnp.where(placeholder[..., None], given, looked_up)
 
-    with nn.intercept_methods(look_up):
+    with float32_softmax(), nn.intercept_methods(look_up):
         return encoder(jnp.where(placeholder, 0, ids), params=params)[0]
 
 
@@ -344,7 +407,9 @@ def _vae_decode(
     They are not clipped here, as that would turn infinity into 1. The latents have their channels
     last: diffusers moves them there only where the width is another number than the channels.
     """
-    pixels = vae.apply({"params": params}, latents, method=vae.decode).sample.astype(jnp.float32)
+    with float32_softmax():
+        pixels = vae.apply({"params": params}, latents, method=vae.decode).sample
+    pixels = pixels.astype(jnp.float32)
     return jnp.transpose(pixels / 2 + 0.5, (0, 2, 3, 1))
 
 

@@ -22,8 +22,8 @@ IMAGES, BYTES = 1024, 2**27
 
 
 def rows_per_part(scorer: ImageScorer) -> int:
-    """Returns how many images make up a part: whole batches, and little memory."""
-    batch = scorer.batch_size
+    """Returns how many images make up a part: whole batches, where set, and little memory."""
+    batch = scorer.batch_size or 1
     fits = BYTES // (batch * scorer.size**2 * scorer.channels)
     return batch * max(1, min(-(-IMAGES // batch), fits))
 

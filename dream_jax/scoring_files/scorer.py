@@ -22,7 +22,7 @@ class ImageScorer:
       class_names: of the ID classes, in the order of the logits.
       size, channels: of the images that it takes.
       unreadable: what an image that cannot be read does: "stop" or "skip".
-      batch_size: images at once over all devices.
+      batch_size: images at once over all devices; 0 as many as fit.
       known: the scores of the run's own test sets; "id" first, then the OOD sets.
       identity: what tells it from other detectors; JSON can hold it.
       prepare: makes it ready to score, which may take a while.

@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from dream_jax.training import finite, hosts
+from dream_jax.training import batch_sizes, finite, hosts
 from dream_jax.training.cpu_convolution import cpu_convolutions
 
 AXIS = "devices"
@@ -219,9 +219,10 @@ class MappedFunction:
     Args:
       function: `function(variables, batch) -> pytree of arrays (rows, ...)`, pure.
       variables: a pytree, replicated once.
-      batch_size: rows per call over the devices of all processes.
+      batch_size: rows per call over the devices of all processes; 0 as many as fit.
       origin: what messages say of the function.
       result: makes of the checked outputs what is returned; traced.
+      setting: that `batch_size` is the value of.
     """
 
     def __init__(
@@ -231,8 +232,9 @@ class MappedFunction:
         batch_size: int,
         origin: finite.Origin = finite.ANYTHING,
         result: Callable[[Any], Any] = lambda outputs: outputs,
+        setting: str = "eval_batch_size",
     ):
-        self._batch_size = hosts.share_size(batch_size)
+        self._size = batch_sizes.BatchSize(batch_size, setting)
         self._variables = replicate(variables)
         self._origin = origin
 
@@ -263,10 +265,22 @@ class MappedFunction:
             were given.
         """
         share = hosts.share_of(len(next(iter(arrays.values()))))
-        starts = range(share.start + done, share.stop, self._batch_size)
+        place = share.start + done
+        while place < share.stop:
+            self._size.fit(share.stop - place, functools.partial(self._needs, arrays))
+            with batch_sizes.shrinking(self._size):
+                for out, rows in self._from(arrays, range(place, share.stop), progress):
+                    place += rows
+                    yield out
+
+    def _from(
+        self, arrays: dict[str, Any], places: range, progress: str | None
+    ) -> Iterator[tuple[Any, int]]:
+        """Yields the outputs of some rows batch by batch, each with its number of rows."""
+        starts = places[:: self._size.rows]
 
         def read(start: int) -> dict[str, np.ndarray]:
-            stop = min(start + self._batch_size, share.stop)
+            stop = min(start + self._size.rows, places.stop)
             return {name: a[start:stop] for name, a in arrays.items()}
 
         # Columns may be read from files: in a thread, while the devices are at the last batch.
@@ -275,12 +289,19 @@ class MappedFunction:
             starts, tqdm(parts, progress, len(starts), disable=progress is None), strict=True
         ):
             rows = len(next(iter(part.values())))
-            made = self._function(self._variables, shard(part, rows=self._batch_size))
+            made = self._function(self._variables, shard(part, rows=self._size.rows))
             out, right = jax.tree.map(lambda leaf, rows=rows: unshard(leaf, rows), made)
             if (row := finite.first_fault(right)) is not None:
                 fault = self._origin.fault(finite.names_of(out, row))
                 raise finite.NotFinite(start + row, fault, _row_name(arrays, start + row))
-            yield out
+            yield out, rows
+
+    def _needs(self, arrays: dict[str, Any], each: int) -> float:
+        """Returns the memory of a device that a batch of some rows on each takes."""
+        first = shard({name: a[:1] for name, a in arrays.items()})
+        shape = lambda a: jax.ShapeDtypeStruct((len(a), each, *a.shape[2:]), a.dtype)  # noqa: E731
+        given = ({name: shape(array) for name, array in first.items()},)
+        return batch_sizes.needed(self._function, (self._variables,), given)
 
     def __call__(self, arrays: dict[str, Any], progress: str | None = None) -> Any:
         """All outputs, in all processes: a pytree of NumPy arrays (n, ...)."""
@@ -296,7 +317,7 @@ class MappedFunction:
             done += len(jax.tree.leaves(part)[0])
         if whole is None:  # more processes than rows: the shapes of a row, for the gathering
             first = {name: a[:1] for name, a in arrays.items()}
-            out, _ = self._function(self._variables, shard(first, rows=self._batch_size))
+            out, _ = self._function(self._variables, shard(first, rows=self._size.rows))
             whole = jax.tree.map(lambda leaf: unshard(leaf, 0), out)
         return jax.tree.map(lambda leaf: hosts.gather(leaf, count), whole)
 

@@ -1,5 +1,6 @@
 """Which form the UNet's attention takes, and that each is that of diffusers' own layer."""
 
+import contextlib
 import math
 import re
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from dream_jax.generator import attention as module
 from dream_jax.generator.attention import FORMS, attention_form, best_form
@@ -137,3 +139,58 @@ def test_cudnn_on_a_gpu(positions, width, context_positions):
     with attention_form("cudnn"):
         actual = layer(jnp.bfloat16).apply(variables, x, context)
     np.testing.assert_allclose(actual, expected, atol=0.03)
+
+
+def vae_layer(dtype):
+    from diffusers.models.vae_flax import FlaxAttentionBlock
+
+    return FlaxAttentionBlock(channels=16, num_head_channels=8, num_groups=4, dtype=dtype), ()
+
+
+def text_layer(dtype):
+    from transformers import CLIPTextConfig
+    from transformers.models.clip.modeling_flax_clip import FlaxCLIPAttention
+
+    config = CLIPTextConfig(hidden_size=16, num_attention_heads=2, max_position_embeddings=9)
+    mask = np.arange(9) < np.array([[9], [5]])  # of a text with padding
+    return FlaxCLIPAttention(config, dtype), (mask.astype(np.int32),)
+
+
+@pytest.mark.parametrize(
+    ("make", "own", "shape"),
+    [
+        (vae_layer, module._attend_pixels, (2, 3, 5, 16)),
+        (text_layer, module._attend_tokens, (2, 9, 16)),
+    ],
+)
+def test_float32_softmax_is_that_of_the_layer(make, own, shape, monkeypatch):
+    """The same function in float32; used in 16 bits alone, and not on CPUs."""
+    x = 3 * jax.random.normal(jax.random.key(0), shape)
+    layer, more = make(jnp.float32)
+    variables = layer.init(jax.random.key(1), x, *more)
+    ours = nn.apply(lambda bound, x: own(bound, x, *more), layer)(variables, x)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        ours,
+        layer.apply(variables, x, *more),
+    )
+
+    def lowered(dtype, within):
+        layer, more = make(dtype)
+
+        def program(variables, x):
+            with within():
+                return layer.apply(variables, x, *more)
+
+        given = jax.tree.map(lambda leaf: leaf.astype(dtype), (variables, x))
+        traced = jax.jit(program).trace(*given)
+        text = traced.lower(lowering_platforms=("tpu",)).as_text()
+        lines = [line for line in text.splitlines() if "exponential" in line]
+        return text, {line.rsplit("x", 1)[-1].strip("> ") for line in lines}
+
+    plain, ours = contextlib.nullcontext, module.float32_softmax
+    assert lowered(jnp.bfloat16, ours)[1] == {"bf16"}
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert lowered(jnp.float32, ours)[0] == lowered(jnp.float32, plain)[0]
+    assert lowered(jnp.bfloat16, plain)[1] == {"bf16"}
+    assert lowered(jnp.bfloat16, ours)[1] == {"f32"}

@@ -1,5 +1,7 @@
 """Batch norm against Flax's, and the shapes of the networks."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -195,3 +197,32 @@ def test_bfloat16_computes_and_float32_keeps():
     }
     # Batch norm over few random images enlarges roundings, so the mean is compared.
     assert 0 < np.abs(logits - expected).mean() < 0.15 * np.abs(expected).mean()
+
+
+@pytest.mark.parametrize("arch", ["resnet8", "resnet50"])
+def test_convolutions_of_training_in_bfloat16_have_no_other_precision(arch):
+    """Forward and backward, of the program for a TPU; the last layer alone is float32."""
+    model = build_model(ModelSettings(arch, 8, "imagenet", "bfloat16"), 5)
+    made = shapes(model)
+
+    def loss(params, statistics, images, mask):
+        (logits, _), _ = model.apply(
+            {"params": params, **statistics}, images, True, mask, mutable=["batch_stats"]
+        )
+        return jnp.mean(logits**2)
+
+    over_devices = jax.vmap(jax.grad(loss), (None, None, 0, 0), axis_name=devices.AXIS)
+    params, statistics = made["params"], {"batch_stats": made["batch_stats"]}
+    batch = jax.ShapeDtypeStruct((1, 4, 32, 32, 3), jnp.float32)
+    mask = jax.ShapeDtypeStruct((1, 4), jnp.float32)
+    traced = jax.jit(over_devices).trace(params, statistics, batch, mask)
+    text = traced.lower(lowering_platforms=("tpu",)).as_text()
+
+    def kinds(operation):
+        lines = [line for line in text.splitlines() if f"stablehlo.{operation}" in line]
+        return [re.findall(r"(bf16|f16|f32)>", line.rpartition(" : (")[2]) for line in lines]
+
+    kernels = sum(leaf.ndim == 4 for leaf in jax.tree.leaves(params))
+    # Forward and for each kernel's gradient, and for the gradients of all inputs but the images.
+    assert kinds("convolution") == [["bf16"] * 3] * (3 * kernels - 1)
+    assert kinds("dot_general") == [["f32"] * 3] * 3

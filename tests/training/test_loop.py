@@ -352,6 +352,25 @@ def test_calls_of_several_steps_are_of_one_program(tmp_path):
     assert by_look == [by_look[0]] * 4  # looks at 4, 8 and 12
 
 
+def test_the_state_is_donated_and_nothing_is_called_on_the_host():
+    """Each array of the state lies where that of the result will lie; table and batches stay."""
+    objective, variables, batches = image_task()
+    optimizer = optax.sgd(0.1, momentum=0.9, nesterov=True)
+    state = create_state(variables, optimizer, jax.random.key(1), average=True)
+    program = loop.make_steps(objective, optimizer, 0.9)
+    table, held = devices.replicate(batches.whole()), devices.replicate(state)
+    rows = batches.share(0, devices.layout(), True)
+    call = devices.put(jax.tree.map(lambda column: np.stack([column] * 2, 1), rows))
+    lowered = program.lower(table, held, call)
+    for way in ("callback", "infeed", "outfeed", "stablehlo.send", "stablehlo.recv"):
+        assert way not in lowered.as_text()
+    bytes_of_state = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert lowered.compile().memory_analysis().alias_size_in_bytes == bytes_of_state
+    made, _ = program(table, held, call)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(held))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((table, call, made)))
+
+
 @contextmanager
 def compilations():
     """A list that grows by one with every compilation."""
