@@ -17,7 +17,7 @@ from dream_jax.files import read_json
 from dream_jax.generator.folders import REPOSITORY, check_folder, fingerprint, read_config
 from dream_jax.generator.load import reading
 from dream_jax.generator.weights import read_weights
-from dream_jax.miniature.settings import TrainingSettings
+from dream_jax.miniature.settings import TrainingSettings, WorldSettings
 from dream_jax.settings import expand, value_of
 
 SETTINGS = "training.json"  # the configuration that a pipeline was trained by, in its folder
@@ -42,6 +42,11 @@ class Start:
     folder: Path
     settings: TrainingSettings
     before: Start | None = None
+
+    @property
+    def worlds(self) -> tuple[WorldSettings, ...]:
+        """The settings of its world, and of those that this one holds."""
+        return (self.settings.world, *(self.before.worlds if self.before else ()))
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns what identifies the files of its parts."""

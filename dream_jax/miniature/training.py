@@ -73,7 +73,7 @@ def train_generator(settings: TrainingSettings, workdir: Path, start: Start | No
       UserError: a caption is longer than the text encoder's positions, a loss is not finite, or a
         file cannot be read.
     """
-    world = _world(settings, start)
+    world = build_world(settings.world, *(start.worlds if start else ()))
     print(
         f"world: {world.id_images} images of {settings.world.id}, "
         f"{len(world.images) - world.id_images} of {settings.world.others}, "
@@ -107,13 +107,6 @@ def train_generator(settings: TrainingSettings, workdir: Path, start: Start | No
     write_json(partial / SETTINGS, as_dict(settings, TrainingSettings))
     sample_sheet(partial, _names_shown(world), partial / "samples.png")
     return _put_in_place(partial, workdir / "pipeline")
-
-
-def _world(settings: TrainingSettings, start: Start | None) -> World:
-    """Returns the world of a training, which may hold that of the pipeline that it starts from."""
-    if start is None or settings.world.others != EARLIER:
-        return build_world(settings.world)
-    return build_world(settings.world, _world(start.settings, start.before))
 
 
 def _tokenizer(

@@ -9,9 +9,9 @@ from tqdm import tqdm
 
 from dream_jax.data import glyphs, tfds
 from dream_jax.data.image_sets import DataOptions
-from dream_jax.data.registry import load_id
+from dream_jax.data.registry import check_available, load_id
 from dream_jax.errors import UserError
-from dream_jax.miniature.settings import GLYPHS, WorldSettings
+from dream_jax.miniature.settings import EARLIER, GLYPHS, WorldSettings
 from dream_jax.training.batches import epoch_index
 
 
@@ -38,19 +38,21 @@ class World(NamedTuple):
         return [caption for captions in self.captions for caption in captions]
 
 
-def build_world(config: WorldSettings, earlier: World | None = None) -> World:
+def build_world(config: WorldSettings, *earlier: WorldSettings) -> World:
     """Returns the training images of the ID set and those of the others, with their captions.
 
     Args:
-      earlier: the others, with their captions, where `config.others` is EARLIER.
+      earlier: the settings of the world that is the others where `config.others` is EARLIER, and of
+        those that it holds in its turn.
 
     Raises:
       UserError: there is no set of a name, or no class of one in `config.id_words`.
       DataUnavailable: its data are not on this machine.
     """
+    for one in (config, *earlier):
+        _check_available(one)
     rng = np.random.default_rng(20230913)  # the world is one, whatever the seed of the training
-    options = DataOptions(image_size=config.image_size, channels=config.channels)
-    id_set, _ = load_id(config.id, options)
+    id_set, _ = load_id(config.id, _options(config))
     captions = [
         _captions(config.id_prompts, name, *words)
         for name, words in _words(id_set.class_names, config).items()
@@ -60,13 +62,14 @@ def build_world(config: WorldSettings, earlier: World | None = None) -> World:
         versions = range(config.affine_versions)
         moved = [glyphs.random_affine(image[..., 0], rng) for _ in versions for image in images]
         images, labels = np.stack(moved)[..., None], np.tile(labels, config.affine_versions)
-    if earlier is not None:
-        others, other_labels, other_captions = earlier.images, earlier.labels, earlier.captions
+    if config.others == EARLIER:
+        before = build_world(*earlier)
+        others, other_labels, other_captions = before.images, before.labels, before.captions
     elif config.others == GLYPHS:
         others, other_labels, names = _glyphs(config.image_size, rng)
         other_captions = [_captions(config.other_prompts, name) for name in names]
     else:
-        found, other_labels, names = tfds.load_split(config.others, "train", options)
+        found, other_labels, names = tfds.load_split(config.others, "train", _options(config))
         others = found.pixels(slice(None))
         other_captions = [_captions(config.other_prompts, name) for name in names]
     return World(
@@ -76,6 +79,17 @@ def build_world(config: WorldSettings, earlier: World | None = None) -> World:
         len(images),
         len(id_set.class_names),
     )
+
+
+def _options(config: WorldSettings) -> DataOptions:
+    return DataOptions(image_size=config.image_size, channels=config.channels)
+
+
+def _check_available(config: WorldSettings) -> None:
+    """Raises UserError if a set is not on this machine, before any images are read."""
+    for name in (config.id, config.others):
+        if name not in (GLYPHS, EARLIER):
+            check_available(name, _options(config))
 
 
 def _glyphs(

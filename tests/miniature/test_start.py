@@ -1,5 +1,7 @@
 """The second round of a miniature generator's training: what it keeps of the first one."""
 
+import dataclasses
+import itertools
 import json
 import shutil
 
@@ -10,8 +12,9 @@ from slow import takes_a_minute
 from test_training import refusal, small_config, small_world
 
 from configs import generator_photos
+from dream_jax.data import glyphs
 from dream_jax.errors import UserError
-from dream_jax.files import read_json, write_json
+from dream_jax.files import checksums, read_json, write_json
 from dream_jax.generator_training import check, run, start_of
 from dream_jax.miniature import start as starts
 from dream_jax.miniature import training
@@ -126,21 +129,28 @@ def test_the_autoencoder_and_the_unet_are_read_as_they_are(first):
         assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(np.float32)}
 
 
-def test_the_world_is_the_new_set_and_all_of_the_earlier_one(monkeypatch):
-    config = second_config("dream_jax/miniature/weights/glyphs", id_words={"one": "single"})
-    with pytest.raises(UserError):
-        check(config)  # other networks; the world needs none
-    earlier = small_world(config.world)
-    settings = config.world.copy_and_resolve_references()
-    with settings.ignore_type():
-        settings.affine_versions = 0
-    world = build_world(settings, earlier)
-    assert (world.id_images, world.id_classes) == (4000, 10)
-    np.testing.assert_array_equal(world.images[4000:], earlier.images)
-    np.testing.assert_array_equal(world.labels[4000:], earlier.labels + 10)
+def test_the_world_is_the_new_set_and_all_of_the_earlier_one(first, monkeypatch):
+    few = list(itertools.islice(glyphs.world_glyphs(), 30))
+    monkeypatch.setattr(glyphs, "world_glyphs", lambda: few)
+    config = second_config(first, id_words={"one": "single"}, affine_versions=0)
+    settings = check(config)
+    start = start_of(settings)
+    old = dataclasses.replace(start.settings.world, affine_versions=0)
+    start = dataclasses.replace(start, settings=dataclasses.replace(start.settings, world=old))
+    before, world = build_world(old), build_world(settings.world, *start.worlds)
+    assert (world.id_images, world.id_classes, len(before.images)) == (4000, 10, 4030)
+    np.testing.assert_array_equal(world.images[4000:], before.images)
+    np.testing.assert_array_equal(world.labels[4000:], before.labels + 10)
     assert world.captions[1] == ("a handwritten one", "a handwritten single")
     assert world.captions[2] == ("a handwritten two",) * 2
-    assert world.captions[10:] == [own * 2 for own in earlier.captions]
+    assert world.captions[10:] == [own * 2 for own in before.captions]
+
+
+def test_sets_of_the_earlier_world_are_looked_for_before_images_are_read(first, tmp_path):
+    settings = check(second_config(first))
+    old = dataclasses.replace(settings.world, others="no_such_set")
+    with pytest.raises(UserError, match="no_such_set"):
+        build_world(settings.world, old)
 
 
 def damaged_settings(folder, **values):
@@ -202,6 +212,20 @@ def test_weights_that_are_damaged_are_named(own, tmp_path):
         starts.kept_autoencoder(start_of(settings), training._autoencoder(settings))
 
 
+def test_a_training_from_before_there_was_a_second_round_is_still_finished(tmp_path):
+    config = small_config()
+    tree = json.loads(json.dumps(as_dict(check(config), TrainingSettings)))
+    del tree["start_from"], tree["world"]["id_words"]
+    for file in ("pipeline/weights", "diffusion/4"):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).touch()
+    made = {"program": "launch/train_generator.py", "settings": tree}
+    record = made | {"pipeline": checksums(tmp_path / "pipeline", "")}
+    write_json(tmp_path / "config.json", record)
+    assert run(config, tmp_path) == tmp_path / "pipeline"
+    assert read_json(tmp_path / "config.json") == record
+
+
 def test_the_configurations_for_cifar100_pass():
     for machine in ("cifar100", "cifar100_cpu"):
         settings = check(generator_photos.get_config(machine))
@@ -211,7 +235,7 @@ def test_the_configurations_for_cifar100_pass():
         assert settings.diffusion.steps < start_of(settings).settings.diffusion.steps
 
 
-def second_world(config, earlier=None) -> World:
+def second_world(config, *earlier) -> World:
     """A world with names that the first one lacks."""
     world = small_world(config)
     captions = [("a handwritten wolf",), ("a handwritten one",), ("the symbol black square",)]
