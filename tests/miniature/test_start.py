@@ -137,13 +137,16 @@ def test_the_world_is_the_new_set_and_all_of_the_earlier_one(first, monkeypatch)
     start = start_of(settings)
     old = dataclasses.replace(start.settings.world, affine_versions=0)
     start = dataclasses.replace(start, settings=dataclasses.replace(start.settings, world=old))
-    before, world = build_world(old), build_world(settings.world, *start.worlds)
-    assert (world.id_images, world.id_classes, len(before.images)) == (4000, 10, 4030)
-    np.testing.assert_array_equal(world.images[4000:], before.images)
-    np.testing.assert_array_equal(world.labels[4000:], before.labels + 10)
+    world = build_world(settings.world, *start.worlds)
+    assert (world.id_images, world.id_classes, len(world.images)) == (4000, 10, 8030)
+    # Both worlds have the digits, the earlier one glyphs too.
+    np.testing.assert_array_equal(world.images[4000:8000], world.images[:4000])
+    np.testing.assert_array_equal(world.labels[4000:8000], world.labels[:4000] + 10)
+    assert world.labels[8000:].min() == 20
     assert world.captions[1] == ("a handwritten one", "a handwritten single")
-    assert world.captions[2] == ("a handwritten two",) * 2
-    assert world.captions[10:] == [own * 2 for own in before.captions]
+    assert world.captions[2] == world.captions[12] == ("a handwritten two",) * 2
+    assert world.captions[11] == ("a handwritten one",) * 2
+    assert all(own[0].startswith("the symbol ") for own in world.captions[20:])
 
 
 def test_sets_of_the_earlier_world_are_looked_for_before_images_are_read(first, tmp_path):
