@@ -26,18 +26,19 @@ per image of its share of `decoding.batch_size`.
 `small` is for two CPU cores: CIFAR-10's small network and recipe (configs/cifar10.py) with a
 miniature Stable Diffusion that a second round of training teaches CIFAR-100's names
 (`configs/generator_photos.py:cifar100`, docs/generator.md); its weights do not come with the
-project. It reads CIFAR-100, CIFAR-10, Fashion-MNIST and Tiny-ImageNet at 32×32 as prepared TFDS
-sets, and photographs from `data/ood32/{textures,clothing}`. Nothing was measured yet.
+project. It reads CIFAR-100, CIFAR-10, Fashion-MNIST, SVHN and Tiny-ImageNet at 32×32 as prepared
+TFDS sets, and photographs from `data/ood32/{textures,clothing}`. Nothing was measured yet.
 
 Its OOD sets are those that show no ID class. Left out are CIFAR-10's flowers (CIFAR-100 has roses,
 tulips, sunflowers, poppies, orchids), scenes (forest, mountain, sea, road) and faces (man, woman,
-boy, girl, baby). Two remarks belong to the figures:
+boy, girl, baby); and of its tuning sets tench (fish) and church (house, castle). Two remarks belong
+to the figures:
 
 - CIFAR-10's training images are in the world of the generator, under its ten names. No test image
   is, but `far` is the group by which rows with imagined images are fairly judged.
 - Outlier Exposure trains on Tiny-ImageNet, of whose 200 classes ten are ID classes by name (lion,
-  orange, ...) and some thirty more are kinds of one (school bus, boa constrictor): its row is worse
-  than with clean outliers.
+  orange, ...) and some thirty more are kinds of one (school bus, boa constrictor): it learns to call
+  these OOD.
 """
 
 from ml_collections import ConfigDict
@@ -45,7 +46,12 @@ from ml_collections import ConfigDict
 from configs import base, cifar10, cifar10_variants
 from configs.generator_photos import CIFAR100_WORDS
 
-FOLDERS = ("textures", "clothing")  # kinds of photographs at 32×32 pixels, none of an ID class
+# Photographs of which none shows an ID class, to test on and to choose settings by.
+FOLDERS = tuple(f"{kind}=data/ood32/{kind}" for kind in ("textures", "clothing"))
+TUNING = tuple(
+    f"{kind.replace(' ', '_')}=data/imagenette128/train/{kind}"
+    for kind in ("parachute", "golf ball")
+)
 
 
 def get_config(size: str = "full") -> ConfigDict:
@@ -109,13 +115,12 @@ def make_small(config: ConfigDict) -> None:
     config.name = "cifar100_small"
     config.data.update(
         near=("cifar10",),
-        far=(*(f"{kind}=data/ood32/{kind}" for kind in FOLDERS), "letters", "fashion_mnist"),
-        tuning=("noise", "alphabets"),
+        far=(*FOLDERS, "letters", "fashion_mnist", "svhn_cropped"),
+        tuning=("noise", "alphabets", *TUNING),
     )
     config.data.class_tokens = ConfigDict(CIFAR100_WORDS)  # in place of the original's
     config.generator.path = "dream_jax/miniature/weights/photos100"
-    config.latent_space.epochs = 6
-    config.classifier.epochs = 12
+    config.latent_space.epochs = 4
     config.decoding.update(by_name=2000, by_name_test=1000)  # 20 and 10 of each class
     config.inliers.images = 2000
     config.ablation.variants = (*cifar10_variants.TRAINING, *cifar10_variants.SAMPLING)

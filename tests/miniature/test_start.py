@@ -26,7 +26,7 @@ from dream_jax.settings import as_dict
 from dream_jax.training.checkpoints import Checkpoints
 
 OLD = ["a handwritten zero", "a handwritten one", "the symbol black square", "the potter's wheel"]
-NEW = ["a handwritten zero", "a handwritten wolf", "the potters"]
+NEW = ["a handwritten zero", "a handwritten wolf", "the potters", "the wolf's"]
 
 
 def random_params(network):
