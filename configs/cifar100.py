@@ -37,8 +37,8 @@ to the figures:
 - CIFAR-10's training images are in the world of the generator, under its ten names. No test image
   is, but `far` is the group by which rows with imagined images are fairly judged.
 - Outlier Exposure trains on Tiny-ImageNet, of whose 200 classes ten are ID classes by name (lion,
-  orange, ...) and some thirty more are kinds of one (school bus, boa constrictor): it learns to call
-  these OOD.
+  orange, ...) and some thirty more are kinds of one (school bus, boa constrictor): it learns to
+  call these OOD.
 """
 
 from ml_collections import ConfigDict
