@@ -6,6 +6,7 @@
 sampling are measured. Prints
 
 - the share of pictures that the classifier reads as the class asked for, and of real test images;
+  of each class, or of the twenty that are read worst;
 - Fréchet distances, in the features of the classifier, from the real test images to the pictures,
   to the test images after the autoencoder and back, and, for the scale, to training images; all of
   equally many images;
@@ -30,6 +31,7 @@ from dream_jax.miniature import quality
 from dream_jax.training import devices
 
 SHOWN = 12  # pairs on the sheet
+LISTED = 20  # classes
 
 
 def flags() -> argparse.ArgumentParser:
@@ -75,8 +77,8 @@ def main() -> None:
     logits, features = seen(made.images)
     shares = quality.legibility(logits, made.labels)
     print(f"{args.count} pictures, {sampling.steps} steps, guidance {sampling.guidance:g}")
-    for label, share in shares.items():
-        print(f"  {run.class_names[label]:12} {100 * share:5.1f} %")
+    for label, share in sorted(shares.items(), key=lambda item: item[1])[:LISTED]:
+        print(f"  {run.class_names[label]:14} {100 * share:5.1f} %")
     real_logits, real_features = seen(real)
     right = np.mean(real_logits.argmax(-1) == test_labels[chosen])
     print(f"read as asked: {100 * np.mean(list(shares.values())):.1f} %; real: {100 * right:.1f} %")

@@ -1,6 +1,7 @@
 """Dream-OOD on CIFAR-100, with the original's hyper-parameters.
 
     python launch/main.py --config=configs/cifar100.py
+    python launch/main.py --config=configs/cifar100.py:small
 
 Published (Du et al., NeurIPS 2023, table 2): Dream-OOD's mean FPR95 over SVHN, Places365, LSUN-C,
 iSUN and Textures 40.31 %; AUROC 87.01 on SVHN and 79.94 on Places365, FPR95 1.10 on iSUN. Not
@@ -21,14 +22,39 @@ Estimate, from the FLOPs in docs/scale.md, at 30 % of an A100's peak for decodin
 `--config.generator.scheduler=dpmsolver++ --config.decoding.steps=20`), ④ 0.3 h plain and 0.6 h
 Dream-OOD; to be divided by the number of devices. Memory per device: 2.1 GB of weights and 0.7 GB
 per image that is decoded at once, of which there are as many as fit (docs/scale.md).
+
+`small` is for two CPU cores: CIFAR-10's small network and recipe (configs/cifar10.py) with a
+miniature Stable Diffusion that a second round of training teaches CIFAR-100's names
+(`configs/generator_photos.py:cifar100`, docs/generator.md); its weights do not come with the
+project. It reads CIFAR-100, CIFAR-10, Fashion-MNIST, SVHN and Tiny-ImageNet at 32×32 as prepared
+TFDS sets, and photographs from `data/ood32/{textures,clothing}`. Nothing was measured yet.
+
+Its OOD sets are those that show no ID class. Left out are CIFAR-10's flowers (CIFAR-100 has roses,
+tulips, sunflowers, poppies, orchids), scenes (forest, mountain, sea, road) and faces (man, woman,
+boy, girl, baby); and of its tuning sets tench (fish) and church (house, castle). Two remarks belong
+to the figures:
+
+- CIFAR-10's training images are in the world of the generator, under its ten names. No test image
+  is, but `far` is the group by which rows with imagined images are fairly judged.
+- Outlier Exposure trains on Tiny-ImageNet, of whose 200 classes ten are ID classes by name (lion,
+  orange, ...) and some thirty more are kinds of one (school bus, boa constrictor): it learns to
+  call these OOD.
 """
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, cifar10, cifar10_variants
+from configs.generator_photos import CIFAR100_WORDS
+
+# Photographs of which none shows an ID class, to test on and to choose settings by.
+FOLDERS = tuple(f"{kind}=data/ood32/{kind}" for kind in ("textures", "clothing"))
+TUNING = tuple(
+    f"{kind.replace(' ', '_')}=data/imagenette128/train/{kind}"
+    for kind in ("parachute", "golf ball")
+)
 
 
-def get_config() -> ConfigDict:
+def get_config(size: str = "full") -> ConfigDict:
     config = base.get_config()
     config.name = "cifar100"
     config.method_options = ConfigDict(
@@ -76,4 +102,25 @@ def get_config() -> ConfigDict:
             "willow tree": "willow",
         }
     )
+    if size == "small":
+        make_small(config)
+    elif size != "full":
+        raise ValueError(f"configs/cifar100.py:{size}; allowed: full, small")
     return config
+
+
+def make_small(config: ConfigDict) -> None:
+    """Makes it fit two CPU cores, with the project's own generator of photographs."""
+    cifar10.make_small(config)
+    config.name = "cifar100_small"
+    config.data.update(
+        near=("cifar10",),
+        far=(*FOLDERS, "letters", "fashion_mnist", "svhn_cropped"),
+        tuning=("noise", "alphabets", *TUNING),
+    )
+    config.data.class_tokens = ConfigDict(CIFAR100_WORDS)  # in place of the original's
+    config.generator.path = "dream_jax/miniature/weights/photos100"
+    config.latent_space.epochs = 4
+    config.decoding.update(by_name=2000, by_name_test=1000)  # 20 and 10 of each class
+    config.inliers.images = 2000
+    config.ablation.variants = (*cifar10_variants.TRAINING, *cifar10_variants.SAMPLING)

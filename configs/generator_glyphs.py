@@ -18,14 +18,20 @@ def get_config() -> ConfigDict:
 
     config.precision = "float32"  # of the trainings; bfloat16 is faster on accelerators
 
+    # A finished pipeline that a second, shorter training starts from, if any: its autoencoder is
+    # kept as it is, its tokens keep their ids, and text encoder and UNet go on from its weights.
+    config.start_from = ""
+
     # The training images of an ID set under its prompts, and others under theirs: the pictures of
-    # all named glyphs, or the training images of a TFDS set with labels. Half of each batch is of
-    # the ID set. An image draws one of its prompts in each step.
+    # all named glyphs ("glyphs"), the training images of a TFDS set with labels, or the whole world
+    # of `start_from` ("earlier"). Half of each batch is of the ID set. An image draws one of its
+    # prompts in each step.
     config.world = ConfigDict()
     config.world.image_size = 32
     config.world.channels = 1
     config.world.id = "digits"
     config.world.id_prompts = ("a handwritten {name}",)
+    config.world.id_words = ConfigDict()  # class name → a word that captions name it by as well
     config.world.others = "glyphs"
     config.world.other_prompts = ("the symbol {name}",)
     config.world.affine_versions = 4  # of each ID image, each under a random affine map; 0: as is

@@ -1,7 +1,10 @@
 """Trains the miniature Stable Diffusion for photographs that comes with the project.
 
-    TFDS_DATA_DIR=... python launch/train_generator.py --config=configs/generator_photos.py
-    TFDS_DATA_DIR=... python launch/train_generator.py --config=configs/generator_photos.py:cpu
+    export TFDS_DATA_DIR=...
+    python launch/train_generator.py --config=configs/generator_photos.py
+    python launch/train_generator.py --config=configs/generator_photos.py:cpu
+    python launch/train_generator.py --config=configs/generator_photos.py:cifar100
+    python launch/train_generator.py --config=configs/generator_photos.py:cifar100_cpu
 
 Its world: CIFAR-10's training images and those of Tiny-ImageNet at 32×32 (`tiny_imagenet32`,
 prepared as a TFDS set with the 200 classes' names), so that the words near an ID class mean
@@ -11,11 +14,30 @@ something else. Writes `runs/generator_photos/pipeline`, a `FlaxStableDiffusionP
 The first is what the package's weights were trained by, in 8 minutes on an NVIDIA H200, of which 3
 were compilation; see the model card, `dream_jax/miniature/weights/photos/README.md`. `cpu` is
 smaller, for some hours on two cores; no weights of it exist.
+
+`cifar100` and `cifar100_cpu` are a second, shorter round that starts from the package's weights and
+learns CIFAR-100's names, for `configs/cifar100.py:small`: docs/generator.md. Their world is
+CIFAR-100's training images and, as the other half of each batch, all of the first round's.
 """
 
 from ml_collections import ConfigDict
 
 from configs import generator_glyphs
+
+FIRST_ROUND = "dream_jax/miniature/weights/photos"
+# CIFAR-100's names of two words: captions name these classes by one word as well, which is the
+# token that `configs/cifar100.py:small` aligns features with. None is another set's name.
+CIFAR100_WORDS = {
+    "aquarium fish": "aquarium",
+    "lawn mower": "mower",
+    "maple tree": "maple",
+    "oak tree": "oak",
+    "palm tree": "palm",
+    "pickup truck": "pickup",
+    "pine tree": "pine",
+    "sweet pepper": "pepper",
+    "willow tree": "willow",
+}
 
 PROMPTS = (
     "a photo of the {name}",
@@ -55,8 +77,15 @@ def get_config(machine: str = "accelerator") -> ConfigDict:
     config.save_every = 5000
     if machine == "cpu":
         make_small(config)
+    elif machine in ("cifar100", "cifar100_cpu"):
+        go_on(config)
+        if machine == "cifar100_cpu":
+            make_hour(config)
     elif machine != "accelerator":
-        raise ValueError(f"configs/generator_photos.py:{machine}; allowed: accelerator, cpu")
+        raise ValueError(
+            f"configs/generator_photos.py:{machine}; allowed: accelerator, cpu, cifar100, "
+            f"cifar100_cpu"
+        )
     return config
 
 
@@ -69,3 +98,21 @@ def make_small(config: ConfigDict) -> None:
     config.unet.update(channels=(64, 128))
     config.diffusion.update(batch_size=128, steps=15_000)
     config.save_every = 200
+
+
+def go_on(config: ConfigDict) -> None:
+    """The second round, with CIFAR-100's names: the first one's networks and autoencoder."""
+    config.name = "generator_photos100"
+    config.start_from = FIRST_ROUND
+    config.world.update(id="cifar100", id_words=CIFAR100_WORDS, others="earlier")
+    config.diffusion.update(steps=5000)
+    config.diffusion.optimizer.update(learning_rate=5e-4)
+    config.save_every = 2500
+
+
+def make_hour(config: ConfigDict) -> None:
+    """What two CPU cores train of it in about an hour."""
+    config.name = "generator_photos100_cpu"
+    config.precision = "float32"
+    config.diffusion.update(batch_size=128, steps=3000, average_decay=0.999)
+    config.save_every = 100

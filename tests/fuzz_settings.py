@@ -36,6 +36,8 @@ GENERATOR_FLAGS = (
     *("unet.attention=(True,)", "world.id_prompts=a digit", "diffusion.steps=0"),
     *("autoencoder.steps=-3", "diffusion.batch_size=abc", "seed=-1", "world.image_size=0"),
     *("diffusion.average_decay=2.0", "diffusion.optimizer.warmup=-1", "nonsense=3"),
+    *("start_from=no/such/folder", "world.others=earlier"),
+    "start_from=dream_jax/miniature/weights/photos",
 )
 CHANGED = """
 from configs import quickstart

@@ -63,13 +63,13 @@ def load_generator(path: str, revision: str = "", precision: str = "float32") ->
     params = {"text_encoder": jax.tree_util.tree_map_with_path(converted, text)}
     models: dict[str, Any] = {}
     for part, kind in (("unet", FlaxUNet2DConditionModel), ("vae", FlaxAutoencoderKL)):
-        with _reading(folder, part):
+        with reading(folder, part):
             models[part] = kind.from_config(read_config(folder, part), dtype=dtype)
             shapes = jax.eval_shape(models[part].init_weights, jax.random.key(0))
             if part == "unet":
                 shapes = with_guidance(shapes, models[part].config)
             params[part] = read_weights(folder, part, shapes, dtype)
-    with _reading(folder, "scheduler"):
+    with reading(folder, "scheduler"):
         noise = read_config(folder, "scheduler")
         scheduler, _ = make_scheduler("ddim", noise)  # a pipeline holds one; `decode` makes its own
     pipeline = FlaxStableDiffusionPipeline(
@@ -89,7 +89,7 @@ def _load_text_encoder(folder: Path, dtype: np.dtype) -> tuple[Any, dict[str, An
     """Returns the text encoder, which computes in `dtype`, and its float32 parameters."""
     from transformers import CLIPTextConfig, FlaxCLIPTextModel  # slow to import
 
-    with _reading(folder, "text_encoder"):
+    with reading(folder, "text_encoder"):
         config = CLIPTextConfig(**read_config(folder, "text_encoder"))
         encoder = FlaxCLIPTextModel(config, dtype=dtype, _do_init=False)
         shapes = encoder.params_shape_tree
@@ -104,12 +104,12 @@ def _token_table(params: dict[str, Any]) -> Float[np.ndarray, "vocabulary width"
 def _load_tokenizer(folder: Path) -> Any:
     from transformers import CLIPTokenizer  # slow to import
 
-    with _reading(folder, "tokenizer"):
+    with reading(folder, "tokenizer"):
         return CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
 
 
 @contextlib.contextmanager
-def _reading(folder: Path, part: str) -> Iterator[None]:
+def reading(folder: Path, part: str) -> Iterator[None]:
     """Turns any error into one line that names the part whose files were being read."""
     try:
         yield

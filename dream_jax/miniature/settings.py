@@ -4,6 +4,8 @@
 from a configuration.
 """
 
+from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any
@@ -14,8 +16,11 @@ from dream_jax.rules import (
     Rule,
     all_of,
     is_list,
+    is_name,
+    mapping,
     number,
     one_of,
+    path,
     project,
     template,
     text,
@@ -24,7 +29,12 @@ from dream_jax.rules import (
 from dream_jax.settings import NEUTRAL, Count, NeutralCount, NotNegative, Positive, Seed, Share
 
 UNET_NORM_GROUPS = 32  # which Flax's UNet fixes
-GLYPHS = "glyphs"  # the others of a world that are drawn, not a set of images
+# Others of a world that are no set of images: those that are drawn, and the whole world of the
+# pipeline that the training starts from.
+GLYPHS, EARLIER = "glyphs", "earlier"
+# Fields that were added when there were trainings already, with the values that leave results as
+# they were; a record that lacks them has these.
+LATER: Mapping[str, Any] = {"start_from": "", "world.id_words": {}}
 
 
 def _below_1() -> Rule:
@@ -58,7 +68,12 @@ class WorldSettings:
     image_size: Annotated[int, whole(28, 256)]
     channels: Annotated[int, one_of((1, 3))]
     id: Annotated[str, text("the name of an ID set", empty=False)]
-    others: Annotated[str, text(f"{GLYPHS} or the name of a TFDS set with labels", empty=False)]
+    others: Annotated[
+        str, text(f"{GLYPHS}, {EARLIER} or the name of a TFDS set with labels", empty=False)
+    ]
+    id_words: Annotated[
+        dict[str, str], mapping("a word for each of some class names, or empty", is_name)
+    ]
     id_prompts: Captions
     other_prompts: Captions
     affine_versions: Annotated[int, whole(0, 1000)]
@@ -133,6 +148,8 @@ class TrainingSettings:
     name: Annotated[str, text("a text", empty=False)]
     seed: Seed
     precision: Annotated[str, one_of(PRECISIONS)]
+    # Its place leaves results as they are; records hold a fingerprint of what is there.
+    start_from: Annotated[str, path("the folder of a finished pipeline, or empty"), NEUTRAL]
     world: WorldSettings
     perceptual: PerceptualSettings
     autoencoder: AutoencoderSettings
@@ -143,6 +160,17 @@ class TrainingSettings:
     wandb: Annotated[str, project(), NEUTRAL]
 
 
+def with_later(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns recorded settings with the fields that were added after they were written."""
+    made = deepcopy(dict(tree))
+    for name, value in LATER.items():
+        section, _, field = name.rpartition(".")
+        place = made.setdefault(section, {}) if section else made
+        if isinstance(place, dict):
+            place.setdefault(field, value)
+    return made
+
+
 def check_fit(settings: TrainingSettings) -> None:
     """Checks the settings that must fit each other for the networks to be built.
 
@@ -150,6 +178,11 @@ def check_fit(settings: TrainingSettings) -> None:
       UserError: names the first that does not fit, and what it must fit.
     """
     _check_world(settings.world)
+    if settings.world.others == EARLIER and not settings.start_from:
+        raise UserError(
+            f"config.world.others is {EARLIER!r}; with an empty config.start_from it must be "
+            f"{GLYPHS} or the name of a TFDS set with labels"
+        )
     _check_sizes(settings)
     _check_norms(settings)
     _check_attention(settings)

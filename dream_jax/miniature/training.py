@@ -33,10 +33,18 @@ from dream_jax.miniature.objectives import (
 )
 from dream_jax.miniature.samples import sample_sheet
 from dream_jax.miniature.settings import (
+    EARLIER,
     AutoencoderSettings,
     DiffusionSettings,
     PerceptualSettings,
     TrainingSettings,
+)
+from dream_jax.miniature.start import (
+    SETTINGS,
+    Start,
+    kept_autoencoder,
+    kept_text_encoder,
+    kept_unet,
 )
 from dream_jax.miniature.tokenizer import train_tokenizer
 from dream_jax.miniature.world import World, batch_indices, build_world
@@ -50,53 +58,90 @@ from dream_jax.training.loop import Objective, TrainState, create_state, fit
 from dream_jax.training.optimizers import adamw, adamw_rate
 
 
-def train_generator(settings: TrainingSettings, workdir: Path) -> Path:
+def train_generator(settings: TrainingSettings, workdir: Path, start: Start | None = None) -> Path:
     """Trains an autoencoder, then a text encoder and a UNet; returns the pipeline's folder.
 
-    Where the autoencoder has a perceptual loss, the classifier for it is trained first.
+    Where the autoencoder has a perceptual loss, the classifier for it is trained first. Where the
+    training starts from a finished pipeline, it has that one's autoencoder.
 
     Args:
       settings: checked, see `generator_training.check`.
       workdir: holds the checkpoints of the trainings, and the folder `pipeline` at the end.
+      start: the pipeline that `settings.start_from` names.
 
     Raises:
       UserError: a caption is longer than the text encoder's positions, a loss is not finite, or a
         file cannot be read.
     """
-    world = build_world(settings.world)
+    world = build_world(settings.world, *(start.worlds if start else ()))
     print(
         f"world: {world.id_images} images of {settings.world.id}, "
         f"{len(world.images) - world.id_images} of {settings.world.others}, "
         f"{len(world.all_captions)} captions"
     )
-    positions = settings.text_encoder.positions
-    tokenizer = train_tokenizer(world.all_captions, positions, workdir / "tokenizer")
-    print(f"tokenizer: {len(tokenizer)} tokens")
-    _check_lengths(tokenizer, world.all_captions, positions)
-
-    vae_params = _train_autoencoder(settings, world, workdir)
+    tokenizer = _tokenizer(settings, world, workdir / "tokenizer", start)
     vae = _autoencoder(settings)
+    if start is None:
+        vae_params, scaling = _train_autoencoder(settings, world, workdir), None
+    else:
+        vae_params, scaling = kept_autoencoder(start, vae)
     latents = _encode(world, vae, vae_params, mirrored=settings.world.mirrored)
-    scaling = _scaling(latents)
+    scaling = _scaling(latents) if scaling is None else scaling
     latents *= scaling
 
     text_encoder = build_text_encoder(settings.text_encoder, tokenizer, settings.seed)
     unet = _unet(settings, latents.shape[-1], settings.precision)
-    ids = [_prompt_ids(tokenizer, list(captions)) for captions in world.captions]
+    ids = np.stack([_prompt_ids(tokenizer, list(captions)) for captions in world.captions])
     empty = _prompt_ids(tokenizer, [""])[0]
     objective = diffusion_objective(
-        unet, text_encoder, np.stack(ids), empty, settings.diffusion.unconditional
+        unet, text_encoder, ids, empty, settings.diffusion.unconditional
     )
-    average = _train_diffusion(settings, world, latents, text_encoder, unet, objective, workdir)
+    params = _first_params(settings, text_encoder, unet, ids, start)
+    average = _train_diffusion(settings, world, latents, params, objective, workdir)
 
     partial = workdir / "pipeline.partial"
     shutil.rmtree(partial, ignore_errors=True)
     params = {"vae": vae_params, **average}
     unet = _unet(settings, latents.shape[-1])
     save_pipeline(partial, _autoencoder(settings, scaling), text_encoder, tokenizer, unet, params)
-    write_json(partial / "training.json", as_dict(settings, TrainingSettings))
+    write_json(partial / SETTINGS, as_dict(settings, TrainingSettings))
     sample_sheet(partial, _names_shown(world), partial / "samples.png")
     return _put_in_place(partial, workdir / "pipeline")
+
+
+def _tokenizer(
+    settings: TrainingSettings, world: World, folder: Path, start: Start | None
+) -> CLIPTokenizer:
+    """Returns the tokenizer of a world's captions, which has the tokens of an earlier one first.
+
+    Raises:
+      UserError: it cannot be read, or the text encoder would see only a part of a caption.
+    """
+    captions, positions = world.all_captions, settings.text_encoder.positions
+    kept: list[str] = []
+    if settings.world.others == EARLIER:
+        kept = [caption for own in world.captions[world.id_classes :] for caption in own]
+    earlier = None if start is None else start.folder / "tokenizer"
+    tokenizer = train_tokenizer(captions, positions, folder, earlier, kept)
+    print(f"tokenizer: {len(tokenizer)} tokens")
+    _check_lengths(tokenizer, captions, positions)
+    return tokenizer
+
+
+def _first_params(
+    settings: TrainingSettings,
+    text_encoder: FlaxCLIPTextModel,
+    unet: FlaxUNet2DConditionModel,
+    ids: Shaped[np.ndarray, "names captions positions"],
+    start: Start | None,
+) -> dict[str, Any]:
+    """Returns the parameters of text encoder and UNet that the training begins with."""
+    if start is None:
+        key = stage_key(settings.seed, "diffusion")
+        return {"text_encoder": text_encoder.params, "unet": initial_parameters(unet, key)}
+    key = stage_key(settings.seed, "new tokens")
+    text = kept_text_encoder(start, text_encoder.params, set(ids.ravel().tolist()), key)
+    return {"text_encoder": text, "unet": kept_unet(start, unet)}
 
 
 def _autoencoder(
@@ -258,14 +303,15 @@ def _train_diffusion(
     config: TrainingSettings,
     world: World,
     latents: Float[np.ndarray, "n versions channels height width"],
-    text_encoder: FlaxCLIPTextModel,
-    unet: FlaxUNet2DConditionModel,
+    params: dict[str, Any],
     objective: Objective,
     workdir: Path,
 ) -> dict[str, Any]:
-    """Returns the averaged parameters of text encoder and UNet, which learn together."""
-    key = stage_key(config.seed, "diffusion")
-    params = {"text_encoder": text_encoder.params, "unet": initial_parameters(unet, key)}
+    """Returns the averaged parameters of text encoder and UNet, which learn together.
+
+    Args:
+      params: those that the training begins with.
+    """
     table = {"latents": latents, "labels": world.labels}
     own = objective, {"params": params}, table, config.diffusion.average_decay
     return _fit(config, "diffusion", world, workdir, *own).average

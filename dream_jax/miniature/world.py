@@ -9,8 +9,9 @@ from tqdm import tqdm
 
 from dream_jax.data import glyphs, tfds
 from dream_jax.data.image_sets import DataOptions
-from dream_jax.data.registry import load_id
-from dream_jax.miniature.settings import GLYPHS, WorldSettings
+from dream_jax.data.registry import check_available, load_id
+from dream_jax.errors import UserError
+from dream_jax.miniature.settings import EARLIER, GLYPHS, WorldSettings
 from dream_jax.training.batches import epoch_index
 
 
@@ -37,35 +38,58 @@ class World(NamedTuple):
         return [caption for captions in self.captions for caption in captions]
 
 
-def build_world(config: WorldSettings) -> World:
+def build_world(config: WorldSettings, *earlier: WorldSettings) -> World:
     """Returns the training images of the ID set and those of the others, with their captions.
 
+    Args:
+      earlier: the settings of the world that is the others where `config.others` is EARLIER, and of
+        those that it holds in its turn.
+
     Raises:
-      UserError: there is no set of a name.
+      UserError: there is no set of a name, or no class of one in `config.id_words`.
       DataUnavailable: its data are not on this machine.
     """
+    for one in (config, *earlier):
+        _check_available(one)
     rng = np.random.default_rng(20230913)  # the world is one, whatever the seed of the training
-    options = DataOptions(image_size=config.image_size, channels=config.channels)
-    id_set, _ = load_id(config.id, options)
+    id_set, _ = load_id(config.id, _options(config))
+    captions = [
+        _captions(config.id_prompts, name, *words)
+        for name, words in _words(id_set.class_names, config).items()
+    ]
     images, labels = id_set.images.pixels(slice(None)), id_set.labels
     if config.affine_versions:
         versions = range(config.affine_versions)
         moved = [glyphs.random_affine(image[..., 0], rng) for _ in versions for image in images]
         images, labels = np.stack(moved)[..., None], np.tile(labels, config.affine_versions)
-    if config.others == GLYPHS:
+    if config.others == EARLIER:
+        before = build_world(*earlier)
+        others, other_labels, other_captions = before.images, before.labels, before.captions
+    elif config.others == GLYPHS:
         others, other_labels, names = _glyphs(config.image_size, rng)
+        other_captions = [_captions(config.other_prompts, name) for name in names]
     else:
-        found, other_labels, names = tfds.load_split(config.others, "train", options)
+        found, other_labels, names = tfds.load_split(config.others, "train", _options(config))
         others = found.pixels(slice(None))
-    captions = _captions(id_set.class_names, config.id_prompts, config.other_prompts)
-    captions += _captions(names, config.other_prompts, config.id_prompts)
+        other_captions = [_captions(config.other_prompts, name) for name in names]
     return World(
         np.concatenate([images, others]),
         np.concatenate([labels, len(id_set.class_names) + other_labels]).astype(np.int32),
-        captions,
+        _equally_many([*captions, *other_captions]),
         len(images),
         len(id_set.class_names),
     )
+
+
+def _options(config: WorldSettings) -> DataOptions:
+    return DataOptions(image_size=config.image_size, channels=config.channels)
+
+
+def _check_available(config: WorldSettings) -> None:
+    """Raises UserError if a set is not on this machine, before any images are read."""
+    for name in (config.id, config.others):
+        if name not in (GLYPHS, EARLIER):
+            check_available(name, _options(config))
 
 
 def _glyphs(
@@ -82,12 +106,35 @@ def _glyphs(
     return np.stack(pictures)[..., None], np.asarray(labels), list(numbers)
 
 
-def _captions(
-    names: Sequence[str], prompts: Sequence[str], others: Sequence[str]
-) -> list[tuple[str, ...]]:
-    """Returns the captions of each name, repeated to the common number of both kinds of prompts."""
-    count = np.lcm(len(prompts), len(others))
-    return [tuple(p.format(name=name) for p in prompts) * (count // len(prompts)) for name in names]
+def _words(names: Sequence[str], config: WorldSettings) -> dict[str, list[str]]:
+    """Returns what captions call each ID class besides its name.
+
+    Raises:
+      UserError: `config.id_words` names no class, or two classes have one name.
+    """
+    given = config.id_words
+    for name, word in given.items():
+        if name not in names:
+            raise UserError(
+                f"config.world.id_words has {name!r}, which is no class of {config.id}; it has "
+                f"{len(names)}, the first {', '.join(names[:5])}"
+            )
+        if word in names or list(given.values()).count(word) > 1:
+            raise UserError(
+                f"config.world.id_words calls {name!r} {word!r}, as another class of {config.id} "
+                f"is called; each must have a word of its own"
+            )
+    return {name: [given[name]] if name in given else [] for name in names}
+
+
+def _captions(prompts: Sequence[str], *names: str) -> tuple[str, ...]:
+    return tuple(prompt.format(name=name) for name in names for prompt in prompts)
+
+
+def _equally_many(captions: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Repeats the captions of each name, to their least common number."""
+    count = np.lcm.reduce([len(own) for own in captions])
+    return [own * int(count // len(own)) for own in captions]
 
 
 def batch_indices(

@@ -15,7 +15,7 @@ from dream_jax.checks import rule_of
 from dream_jax.errors import UserError
 from dream_jax.files import read_json
 from dream_jax.generator_training import check
-from dream_jax.miniature.settings import TrainingSettings
+from dream_jax.miniature.settings import TrainingSettings, with_later
 from dream_jax.settings import as_dict, field_types
 
 TRAIN_GENERATOR = str(toy_module.REPOSITORY / "launch" / "train_generator.py")
@@ -72,7 +72,13 @@ def test_the_configuration_of_the_project_passes():
         ("world.channels", 2, "one of 1, 3"),
         ("world.channels", 3, "it must be 1 with config.world.others = 'glyphs'"),
         ("world.id", "", "the name of an ID set"),
-        ("world.others", "", "glyphs or the name of a TFDS set with labels"),
+        ("world.others", "", "glyphs, earlier or the name of a TFDS set with labels"),
+        ("world.others", "earlier", "with an empty config.start_from it must be glyphs or the"),
+        ("world.id_words", ("uno",), "a word for each of some class names"),
+        ("world.id_words", {"one": " "}, "a word for each of some class names"),
+        ("start_from", 3, "the folder of a finished pipeline, or empty"),
+        ("start_from", "no/such/folder", "there is no such folder; it must be a pipeline that"),
+        ("start_from", "configs", "which lacks training.json; it must be a pipeline that"),
         ("world.mirrored", 1, "True or False"),
         ("precision", "float16", "one of bfloat16, float32"),
         ("perceptual.arch", "vgg", "one of resnet18"),
@@ -145,7 +151,8 @@ def test_the_configuration_for_photographs_passes(machine):
 def test_the_weights_are_those_of_their_configuration(name):
     """What is neutral, as how often a checkpoint is saved, may have been otherwise."""
     config = {"glyphs": generator_glyphs, "photos": generator_photos}[name].get_config()
-    made = read_json(toy_module.REPOSITORY / f"dream_jax/miniature/weights/{name}/training.json")
+    folder = toy_module.REPOSITORY / f"dream_jax/miniature/weights/{name}"
+    made = with_later(read_json(folder / "training.json"))
     now = json.loads(json.dumps(as_dict(check(config), TrainingSettings)))
     for tree in (made, now):
         for neutral in ("save_every", "wandb"):

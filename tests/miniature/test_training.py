@@ -29,7 +29,7 @@ def small_config():
     return config
 
 
-def small_world(config) -> World:
+def small_world(config, *earlier) -> World:
     shape = (20, 32, 32, config.channels)
     images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     names = ("zero", "one", "black square")
