@@ -100,16 +100,10 @@ def make_small(config: ConfigDict) -> None:
         batch_size=50,
         vae_batch_size=25,
         outliers=3000,
-        by_name=1000,
         by_name_test=500,
     )
     config.classifier.update(
-        epochs=8,
-        batch_size=128,
-        outlier_batch_size=32,
-        round_trip_share=0.3,
-        by_name_share=0.1,
-        filter_confidence=0.95,
+        epochs=8, batch_size=128, outlier_batch_size=32, filter_confidence=0.95
     )
     config.classifier.optimizer.warmup = 0.1
     config.init_from = "cross_entropy"
@@ -131,4 +125,4 @@ def make_quick(config: ConfigDict) -> None:
     config.model.width = 24
     config.latent_space.epochs = 1
     config.classifier.epochs = 3
-    config.decoding.update(outliers=1000, by_name=500, by_name_test=200)
+    config.decoding.update(outliers=1000, by_name_test=200)

@@ -121,6 +121,6 @@ def make_small(config: ConfigDict) -> None:
     config.data.class_tokens = ConfigDict(CIFAR100_WORDS)  # in place of the original's
     config.generator.path = "dream_jax/miniature/weights/photos100"
     config.latent_space.epochs = 4
-    config.decoding.update(by_name=2000, by_name_test=1000)  # 20 and 10 of each class
+    config.decoding.by_name_test = 1000  # 10 of each class
     config.inliers.images = 2000
     config.ablation.variants = (*cifar10_variants.TRAINING, *cifar10_variants.SAMPLING)
