@@ -97,7 +97,7 @@ def asked_for(variants: Sequence[Variant], only: Sequence[str]) -> set[str]:
     """Returns the names of the variants that are made: the recipe, and those of `ablation.only`.
 
     Args:
-      only: names, or how they begin; () asks for all.
+      only: names, or how others begin: "k 20" is not also "k 200"; () asks for all.
 
     Raises:
       UserError: no variant's name begins so.
@@ -105,7 +105,8 @@ def asked_for(variants: Sequence[Variant], only: Sequence[str]) -> set[str]:
     names = [variant.name for variant in variants]
     found = {RECIPE} if only else set(names)
     for beginning in only:
-        own = {name for name in names if name.startswith(beginning)}
+        begun = {name for name in names if name.startswith(beginning)}
+        own = {beginning} & begun or begun
         if not own:
             raise UserError(
                 f"config.ablation.only names {beginning!r}; no variant's name begins so: "

@@ -167,6 +167,9 @@ def test_a_part_of_the_list_is_asked_for_by_how_names_begin(config, tmp_path):
     assert asked_for(variants, ()) == {RECIPE, "scale: small", "scale: large", "k 5"}
     assert asked_for(variants, ("scale",)) == {RECIPE, "scale: small", "scale: large"}
     assert asked_for(variants, ("k 5", "scale: l")) == {RECIPE, "k 5", "scale: large"}
+    config.ablation.variants += (("k 50", "sampling.k=40"),)
+    assert asked_for(read_variants(config), ("k 5",)) == {RECIPE, "k 5"}  # the one of that name
+    config.ablation.variants = config.ablation.variants[:-1]
     config.ablation.only = ("k,size",)  # as a flag gives them
     message = refused(config, tmp_path / "run")
     assert message.startswith("config.ablation.only names 'size'; no variant's name begins so: ")
