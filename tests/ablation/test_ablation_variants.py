@@ -101,7 +101,7 @@ def test_the_folder_is_of_the_settings(config):
         (("x", "sampling.k=0"), "config.sampling.k is 0; it must be a whole number"),
         (("x", "inliers.confirmed=perhaps"), "config.inliers.confirmed=perhaps"),
         (("x", "decoding.prompts=(1, 2)"), "config.decoding.prompts is (1, 2); it must be one or"),
-        (("x", "model.arch=resnet19"), "config.model.arch is 'resnet9'; it must be one of"),
+        (("x", "model.arch=resnet19"), "config.model.arch is 'resnet19'; it must be one of"),
         (("x", "sampling.k"), "'sampling.k' is no setting; it must be written as field=value"),
         (("x", "=3"), "'=3' is no setting"),
         (("x", "--k=3"), "'--k=3' is no setting"),
