@@ -135,7 +135,7 @@ def kept_text_encoder(
 def new_rows(
     words: Float[np.ndarray, "words width"], count: int, key: Array
 ) -> Float[np.ndarray, "count width"]:
-    """Draws embeddings of tokens that are to be learned, from what is known of learned ones.
+    """Draws first embeddings of new tokens, like those of the tokens that were learned.
 
     They have the mean and the deviation of the given rows in each dimension, so that a text with a
     new word begins as a text with an unknown one of the old words.
