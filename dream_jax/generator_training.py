@@ -15,9 +15,9 @@ from dream_jax.config_tree import plain_tree
 from dream_jax.configurations import check_known, check_program
 from dream_jax.errors import UserError
 from dream_jax.files import checksums, read_json, write_json
-from dream_jax.miniature.settings import EARLIER, TrainingSettings, check_fit, with_later
+from dream_jax.miniature.settings import EARLIER, LATER, TrainingSettings, check_fit
 from dream_jax.miniature.start import SETTINGS, Start, check_kept, find_start
-from dream_jax.settings import as_dict, expand, is_neutral
+from dream_jax.settings import as_dict, expand, is_neutral, with_later
 from dream_jax.training import hosts
 from dream_jax.training.event_files import check_project
 
@@ -65,7 +65,7 @@ def start_of(settings: TrainingSettings, seen: Collection[Path] = ()) -> Start |
         return None
     folder = find_start(settings.start_from)
     path = folder / SETTINGS
-    tree = with_later(read_json(path, "get the pipeline again"))
+    tree = with_later(read_json(path, "get the pipeline again"), LATER)
     try:
         made: TrainingSettings = typed(TrainingSettings, tree, "")
     except UserError as error:
@@ -136,7 +136,7 @@ def _read(path: Path) -> dict[str, Any]:
         )
     if not isinstance(record.get("settings"), dict):
         raise UserError(f"{path}: holds no settings; delete it to go on with those given")
-    return record | {"settings": with_later(record["settings"])}
+    return record | {"settings": with_later(record["settings"], LATER)}
 
 
 def _refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], workdir: Path) -> None:

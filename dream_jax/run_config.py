@@ -6,7 +6,7 @@ from typing import Any
 from dream_jax.errors import UserError
 from dream_jax.files import read_json, write_json
 from dream_jax.record import FORMAT, old_format, seal
-from dream_jax.settings import LATER, Settings, as_dict
+from dream_jax.settings import Settings, as_dict, with_later
 
 FILE = "config.json"
 
@@ -31,7 +31,4 @@ def read_config(workdir: Path) -> dict[str, Any]:
     if found.pop("format") != FORMAT:
         raise old_format(workdir)
     del found["seal"]
-    for name, value in LATER.items():
-        section, _, field = name.rpartition(".")
-        (found.setdefault(section, {}) if section else found).setdefault(field, value)
-    return found
+    return with_later(found)

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, cast, get_type_hints
@@ -341,6 +342,17 @@ def is_neutral(name: str, kind: type = Settings) -> bool:
 def is_as_before(settings: Any, name: str) -> bool:
     """Returns whether a field was added later and has the value that leaves results as before."""
     return name in LATER and value_of(settings, name) == LATER[name]
+
+
+def with_later(tree: Mapping[str, Any], later: Mapping[str, Any] = LATER) -> dict[str, Any]:
+    """Returns recorded settings with the fields that were added after they were written."""
+    made = deepcopy(dict(tree))
+    for name, value in later.items():
+        section, _, field = name.rpartition(".")
+        place = made.setdefault(section, {}) if section else made
+        if isinstance(place, dict):  # a damaged record may hold anything
+            place.setdefault(field, value)
+    return made
 
 
 def expand(names: tuple[str, ...], kind: type = Settings) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from a configuration.
 """
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any
@@ -158,17 +157,6 @@ class TrainingSettings:
     diffusion: DiffusionSettings
     save_every: NeutralCount
     wandb: Annotated[str, project(), NEUTRAL]
-
-
-def with_later(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns recorded settings with the fields that were added after they were written."""
-    made = deepcopy(dict(tree))
-    for name, value in LATER.items():
-        section, _, field = name.rpartition(".")
-        place = made.setdefault(section, {}) if section else made
-        if isinstance(place, dict):
-            place.setdefault(field, value)
-    return made
 
 
 def check_fit(settings: TrainingSettings) -> None:

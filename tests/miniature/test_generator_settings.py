@@ -15,8 +15,8 @@ from dream_jax.checks import rule_of
 from dream_jax.errors import UserError
 from dream_jax.files import read_json
 from dream_jax.generator_training import check
-from dream_jax.miniature.settings import TrainingSettings, with_later
-from dream_jax.settings import as_dict, field_types
+from dream_jax.miniature.settings import LATER, TrainingSettings
+from dream_jax.settings import as_dict, field_types, with_later
 
 TRAIN_GENERATOR = str(toy_module.REPOSITORY / "launch" / "train_generator.py")
 
@@ -152,7 +152,7 @@ def test_the_weights_are_those_of_their_configuration(name):
     """What is neutral, as how often a checkpoint is saved, may have been otherwise."""
     config = {"glyphs": generator_glyphs, "photos": generator_photos}[name].get_config()
     folder = toy_module.REPOSITORY / f"dream_jax/miniature/weights/{name}"
-    made = with_later(read_json(folder / "training.json"))
+    made = with_later(read_json(folder / "training.json"), LATER)
     now = json.loads(json.dumps(as_dict(check(config), TrainingSettings)))
     for tree in (made, now):
         for neutral in ("save_every", "wandb"):
