@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 
 from dream_jax.detector.last_layer import DIMENSION
-from dream_jax.detector.methods import PLAIN, TRAININGS
+from dream_jax.detector.methods import PLAIN, TRAININGS, fine_tuning
 from dream_jax.errors import UserError
 from dream_jax.results import FROM_TEXT, Row
 from dream_jax.rules import is_template
@@ -70,8 +70,8 @@ def _check_start(settings: Settings, trainings: Collection[str]) -> None:
             f"config.fine_tune.rows is {tuned!r}; {unknown[0]!r} is no training that can start "
             f"from the plain classifier; allowed: {others}"
         )
-    for name, training in TRAININGS.items():
-        always = (training.fine_tunes or name in tuned) and name in trainings
+    for name, training in fine_tuning(tuned).items():
+        always = training.fine_tunes and name in trainings
         if not (always or (settings.init_from and training.extra == "outliers")):
             continue
         if (value := _dimension(settings, name)) != start:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.images import Images
 from dream_jax.data.registry import load_for
 from dream_jax.detector.extra_images import ExtraImages
-from dream_jax.detector.methods import PLAIN, TRAININGS, Training
+from dream_jax.detector.methods import PLAIN, TRAININGS, Training, fine_tuning
 from dream_jax.detector.options import resolve
 from dream_jax.detector.recipe import Recipe, fields, recipe, starts_trained
 from dream_jax.errors import UserError
@@ -55,7 +55,7 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
     """Returns a stage for every training that a row needs and every seed."""
     rows = tuple(row for row in rows if row.training in TRAININGS)  # without those by CLIP
     options: dict[str, Mapping[str, Any]] = {row.training: row.training_options for row in rows}
-    trainings = trainings_of(settings)
+    trainings = fine_tuning(settings.fine_tune.rows)
     if any(row.extra in IMAGINED or trainings[row.training].fine_tunes for row in rows):
         # It judges what was imagined, and is what a training goes on from.
         plain = settings.method_options.get(PLAIN, {})
@@ -69,12 +69,6 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
                 trained = Trained(training, options[name], seed, judge, kind)
                 found.append(_stage(settings, trained))
     return found
-
-
-def trainings_of(settings: Settings) -> dict[str, Training]:
-    """Returns all trainings; those of `fine_tune.rows` go on from the plain classifier."""
-    tuned = {name: replace(TRAININGS[name], fine_tunes=True) for name in settings.fine_tune.rows}
-    return TRAININGS | tuned
 
 
 def starts_elsewhere(init_from: str) -> bool:

@@ -3,6 +3,9 @@
 Adding one is adding a file with a `TRAINING` and naming it here, in the order of the table.
 """
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 from dream_jax.detector.methods import (
     bood,
     cider,
@@ -32,4 +35,10 @@ TRAININGS: dict[str, Training] = {module.TRAINING.name: module.TRAINING for modu
 # The plain classifier, which judges outliers, and which detectors without a training are fitted to.
 PLAIN = cross_entropy.TRAINING.name
 
-__all__ = ["PLAIN", "TRAININGS", "Training"]
+
+def fine_tuning(names: Iterable[str]) -> dict[str, Training]:
+    """Returns all trainings; those of some names always go on from the plain classifier too."""
+    return TRAININGS | {name: replace(TRAININGS[name], fine_tunes=True) for name in names}
+
+
+__all__ = ["PLAIN", "TRAININGS", "Training", "fine_tuning"]
