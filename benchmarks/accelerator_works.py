@@ -140,13 +140,13 @@ def text_encoder(sizes: Sizes) -> Work:
     from dream_jax.generator.stable_diffusion import encode_prompts
 
     made, _, decoder = _decoder(sizes)
-    ids, embeddings, _ = _prompts(sizes, batch_of(sizes))
+    ids, embeddings, _ = _prompts(sizes, decoder.batch_size)
     batch = devices.shard({"ids": ids, "embeddings": embeddings})
     given = decoder._params["text_encoder"], *devices.put((batch["ids"], batch["embeddings"]))
     return Work(
-        f"text encoder, {batch_of(sizes)} prompts",
+        f"text encoder, {decoder.batch_size} prompts",
         lambda: decoder._encode(*given),
-        batch_of(sizes),
+        decoder.batch_size,
         "prompts",
         flops=lambda: _count(functools.partial(encode_prompts, made.pipeline), *given),
         memory=lambda: _needed(decoder._encode, *given),
@@ -156,7 +156,7 @@ def text_encoder(sizes: Sizes) -> Work:
 def unet(sizes: Sizes) -> Work:
     """All denoising steps of a batch with guidance, as the project runs them."""
     made, _, decoder = _decoder(sizes)
-    keys = np.asarray(jax.random.key_data(_prompts(sizes, batch_of(sizes))[2]))
+    keys = np.asarray(jax.random.key_data(_prompts(sizes, decoder.batch_size)[2]))
     noise = decoder._noise(devices.put(devices.shard({"keys": keys})["keys"]))
     width = sizes.parts.unet["cross_attention_dim"]
     shape = (*noise.shape[:2], sizes.parts.tokens, width)
@@ -174,9 +174,9 @@ def unet(sizes: Sizes) -> Work:
     both = jax.ShapeDtypeStruct((1, 2 * noise.shape[1], *noise.shape[2:]), noise.dtype)
     contexts = jax.ShapeDtypeStruct((1, 2 * shape[1], *shape[2:]), states.dtype)
     return Work(
-        f"UNet step, {batch_of(sizes)} images, guided",
+        f"UNet step, {decoder.batch_size} images, guided",
         lambda: decoder._denoise(*given),
-        batch_of(sizes),
+        decoder.batch_size,
         "images",
         flops=lambda: _count(evaluate, given[0], both, contexts),
         memory=lambda: _needed(decoder._denoise, *given),
@@ -186,15 +186,15 @@ def unet(sizes: Sizes) -> Work:
 def vae(sizes: Sizes) -> Work:
     """The pictures of a batch of latents."""
     made, _, decoder = _decoder(sizes)
-    keys = np.asarray(jax.random.key_data(_prompts(sizes, batch_of(sizes))[2]))
+    keys = np.asarray(jax.random.key_data(_prompts(sizes, decoder.batch_size)[2]))
     keys = devices.put(devices.shard({"keys": keys})["keys"])
     given = decoder._params["vae"], decoder._noise(keys), keys
     vae = made.pipeline.vae
     plain = functools.partial(_decode_plainly, vae)
     return Work(
-        f"VAE decoder, {batch_of(sizes)} images",
+        f"VAE decoder, {decoder.batch_size} images",
         lambda: decoder._decode_latents(*given),
-        batch_of(sizes),
+        decoder.batch_size,
         "images",
         flops=lambda: _count(plain, *given[:2]),
         memory=lambda: _needed(decoder._decode_latents, *given),
@@ -313,7 +313,7 @@ def decoding(sizes: Sizes) -> Work:
     """Images end to end: prompts to PNG files, as stage ③ makes them."""
     from dream_jax.data.parts import ImageWriter
 
-    made, sampling, _ = _decoder(sizes)
+    made, sampling, decoder = _decoder(sizes)
     folder = tempfile.TemporaryDirectory()
 
     def decode(count):
@@ -330,7 +330,7 @@ def decoding(sizes: Sizes) -> Work:
         functools.partial(decode, sizes.images),
         sizes.images,
         "images",
-        warm=functools.partial(decode, batch_of(sizes)),
+        warm=functools.partial(decode, decoder.batch_size),
     )
 
 

@@ -235,13 +235,9 @@ class Decoder:
 
     def _shapes(self, each: int) -> tuple[Any, ...]:
         """Returns the shapes (devices, ...) of states, unconditional, noise and keys."""
-        count = jax.local_device_count()
-
-        def shape(array: np.ndarray) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((count, each, *array.shape[1:]), array.dtype)
-
-        texts = map(shape, self._empty.values())
-        states = jax.eval_shape(self._encode, self._params["text_encoder"], *texts)
+        count, text = jax.local_device_count(), devices.shapes(devices.shard(self._empty), each)
+        params = self._params["text_encoder"]
+        states = jax.eval_shape(self._encode, params, text["ids"], text["embeddings"])
         one = jax.ShapeDtypeStruct((count, 1, *states.shape[2:]), states.dtype)
         keys = jax.ShapeDtypeStruct((count, each, 2), np.uint32)
         return states, one, jax.eval_shape(self._noise, keys), keys

@@ -170,6 +170,14 @@ def _padded(count: int, rows: int, devices: int) -> tuple[np.ndarray, np.ndarray
     return np.where(real, position, 0), real.astype(np.float32), position
 
 
+def shapes(batch: dict[str, np.ndarray], each: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a sharded batch, with `each` rows on every device."""
+    return {
+        name: jax.ShapeDtypeStruct((len(a), each, *a.shape[2:]), a.dtype)
+        for name, a in batch.items()
+    }
+
+
 def unshard(array: jax.Array, count: int) -> np.ndarray:
     """(devices, rows per device, ...) → (count, ...): the inverse of `shard`, padding dropped."""
     array = np.asarray(array)
@@ -299,9 +307,7 @@ class MappedFunction:
     def _needs(self, arrays: dict[str, Any], each: int) -> float:
         """Returns the memory of a device that a batch of some rows on each takes."""
         first = shard({name: a[:1] for name, a in arrays.items()})
-        shape = lambda a: jax.ShapeDtypeStruct((len(a), each, *a.shape[2:]), a.dtype)  # noqa: E731
-        given = ({name: shape(array) for name, array in first.items()},)
-        return batch_sizes.needed(self._function, (self._variables,), given)
+        return batch_sizes.needed(self._function, (self._variables,), (shapes(first, each),))
 
     def __call__(self, arrays: dict[str, Any], progress: str | None = None) -> Any:
         """All outputs, in all processes: a pytree of NumPy arrays (n, ...)."""
