@@ -10,8 +10,8 @@ There is no published number for this set. Time and memory of the first are CIFA
 project, for two CPU cores. It reads CIFAR-10, CIFAR-100, Fashion-MNIST, SVHN and Tiny-ImageNet at
 32×32 (`tiny_imagenet32`, for Outlier Exposure) as prepared TFDS sets, and four kinds of photographs
 from `data/ood32/<kind>`; an OOD set that is not there is left out. Every training fine-tunes the
-plain classifier, as the paper's does for ImageNet-100. Its recipe has not been chosen on tuning
-sets yet, and of its table only two rows were measured, of a shorter training: docs/results.md.
+plain classifier, as the paper's does for ImageNet-100. Of its recipe only a part has been chosen on
+tuning sets yet, and of its table two rows were measured, of another network: docs/results.md.
 
     python launch/ablate.py --config=configs/cifar10.py:small --config.ablation.only=claim
 
@@ -26,18 +26,18 @@ from ml_collections import ConfigDict
 from configs import base
 from configs.cifar10_variants import PROMPT, VARIANTS
 
-# Photographs of 32×32 pixels, each kind in a folder of its own: describable textures, natural and
-# city scenes, flowers, garments.
-FOLDERS = tuple(
-    f"{kind}=data/ood32/{kind}" for kind in ("textures", "scenes", "flowers", "clothing")
-)
 
+def folders(root: str, *kinds: str) -> tuple[str, ...]:
+    """Returns sets of photographs, each kind in a folder of its own."""
+    return tuple(f"{kind.replace(' ', '_')}={root}/{kind}" for kind in kinds)
+
+
+SMALL_PHOTOS, IMAGENETTE = "data/ood32", "data/imagenette128/train"  # of 32×32 pixels, and larger
+# Describable textures, natural and city scenes, flowers, garments.
+FOLDERS = folders(SMALL_PHOTOS, "textures", "scenes", "flowers", "clothing")
 # Photographs of Imagenette, other ones than those sets, by which settings are chosen. Without its
 # dogs and lorries, which are classes of CIFAR-10; one of those left swims, one shows much sky.
-TUNING = tuple(
-    f"{kind.replace(' ', '_')}=data/imagenette128/train/{kind}"
-    for kind in ("tench", "church", "parachute", "golf ball")
-)
+TUNING = folders(IMAGENETTE, "tench", "church", "parachute", "golf ball")
 # Every training: two CPU cores take 25 minutes for one from fresh weights.
 FINE_TUNED = (
     *("godin", "gan", "vos", "npos", "logit_norm", "cider", "rotpred", "regmixup", "t2fnorm"),

@@ -47,11 +47,8 @@ from configs import base, cifar10, cifar10_variants
 from configs.generator_photos import CIFAR100_WORDS
 
 # Photographs of which none shows an ID class, to test on and to choose settings by.
-FOLDERS = tuple(f"{kind}=data/ood32/{kind}" for kind in ("textures", "clothing"))
-TUNING = tuple(
-    f"{kind.replace(' ', '_')}=data/imagenette128/train/{kind}"
-    for kind in ("parachute", "golf ball")
-)
+FOLDERS = cifar10.folders(cifar10.SMALL_PHOTOS, "textures", "clothing")
+TUNING = cifar10.folders(cifar10.IMAGENETTE, "parachute", "golf ball")
 
 
 def get_config(size: str = "full") -> ConfigDict:
