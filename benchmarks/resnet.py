@@ -1,6 +1,6 @@
 """Training steps and forward passes of the classifiers against PyTorch.
 
-    python -m benchmarks.resnet [--rounds 5] [--only "ResNet-34" "ResNet-9"]
+    python -m benchmarks.resnet [--rounds 5] [--only "ResNet-34" "ResNet-18"]
 
 The networks of the configurations: of CIFAR-10 and CIFAR-100, the quickstart's, of the photographs
 on a CPU, of OpenOOD, of a folder of images, of ImageNet-100 and -200; and ResNet-50. Those of the
