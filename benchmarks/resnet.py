@@ -27,7 +27,7 @@ from dream_jax.training.loop import Term, create_state, make_steps
 NETWORKS = {  # architecture, width, stem, (H, W, C) of the images, classes, batch
     "ResNet-34": ("resnet34", 64, "small", (32, 32, 3), 100, 64),
     "the quickstart's ResNet": ("resnet8", 24, "stride2", (28, 28, 1), 10, 96),
-    "ResNet-9 of 32 channels": ("resnet9", 32, "small", (32, 32, 3), 10, 192),
+    "Airbench": ("airbench", 64, "whitened", (32, 32, 3), 10, 192),
     "ResNet-18": ("resnet18", 64, "small", (32, 32, 3), 10, 64),
     "ResNet-18, stem of ImageNet": ("resnet18", 64, "imagenet", (128, 128, 3), 10, 32),
     "ResNet-34, stem of ImageNet": ("resnet34", 64, "imagenet", (224, 224, 3), 100, 16),
@@ -69,12 +69,14 @@ def our_training(model, variables, images, labels):
 def rival_shape(model, channels: int) -> dict:
     """The arguments of the rivals' network that has the structure of ours."""
     return {
-        "stages": tuple(model.stages),
+        "stages": model.kind.stages,
+        "widths": model.kind.widths,
+        "halved": model.kind.halved,
         "width": model.width,
         "channels": channels,
         "stem": model.stem,
         "outputs": model.outputs,
-        "block": model.block.__name__,
+        "block": model.kind.block.__name__,
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.processes import require
+from dream_jax.models.resnet import patch_transform
 
 torch = require("torch")
 nn = torch.nn
@@ -63,16 +64,12 @@ class PooledBlock(nn.Module):
         super().__init__()
         self.stride = stride
         self.conv1 = nn.Conv2d(inputs, channels, 3, 1, 1, bias=False)
-        self.norms = nn.ModuleList([nn.BatchNorm2d(channels)])
-        if stride == 1:
-            self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-            self.norms.append(nn.BatchNorm2d(channels))
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(2))
 
     def forward(self, x):
-        y = torch.relu(self.norms[0](self.conv1(x)))
-        if self.stride > 1:
-            return nn.functional.max_pool2d(y, self.stride)
-        return x + torch.relu(self.norms[1](self.conv2(y)))
+        x = nn.functional.max_pool2d(self.conv1(x), self.stride, ceil_mode=True)
+        return torch.relu(self.norms[1](self.conv2(torch.relu(self.norms[0](x)))))
 
 
 BLOCKS = {kind.__name__: kind for kind in (BasicBlock, BottleneckBlock, PooledBlock)}
@@ -81,24 +78,41 @@ BLOCKS = {kind.__name__: kind for kind in (BasicBlock, BottleneckBlock, PooledBl
 class ResNet(nn.Module):
     """`dream_jax.models.resnet.ResNet`; `block` is the name of one of the classes above."""
 
-    def __init__(self, stages, width: int, channels: int, stem: str, outputs: int, block: str):
+    def __init__(
+        self,
+        stages,
+        width: int,
+        channels: int,
+        stem: str,
+        outputs: int,
+        block: str,
+        widths=(1, 2, 4, 8),
+        halved: int = 1,
+    ):
         super().__init__()
-        size, stride = (7, 2) if stem == "imagenet" else (3, 2 if stem == "stride2" else 1)
-        self.stem = nn.Conv2d(channels, width, size, stride, size // 2, bias=False)
-        self.norm = nn.BatchNorm2d(width)
-        self.pool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
-        self.blocks = nn.Sequential()
         inputs, kind = width, BLOCKS[block]
-        for stage, blocks in enumerate(stages):
+        self.pool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
+        self.whitened = stem == "whitened"
+        if self.whitened:
+            inputs = 8 * channels
+            self.stem = nn.Conv2d(channels, inputs // 2, 2, bias=False).requires_grad_(False)
+            self.norm = nn.BatchNorm2d(inputs // 2, affine=False, eps=1e-4)
+        else:
+            size, stride = (7, 2) if stem == "imagenet" else (3, 2 if stem == "stride2" else 1)
+            self.stem = nn.Conv2d(channels, width, size, stride, size // 2, bias=False)
+            self.norm = nn.BatchNorm2d(width)
+        self.blocks = nn.Sequential()
+        for stage, (blocks, multiple) in enumerate(zip(stages, widths, strict=False)):
             for index in range(blocks):
-                features = width * 2**stage
-                self.blocks.append(kind(inputs, features, 2 if stage > 0 and index == 0 else 1))
+                features = width * multiple
+                self.blocks.append(kind(inputs, features, 1 + (stage >= halved and index == 0)))
                 inputs = features * kind.expansion
         self.head = nn.Linear(inputs, outputs)
 
     def forward(self, x):
-        x = self.pool(torch.relu(self.norm(self.stem(2 * x - 1))))
-        return self.head(self.blocks(x).mean((2, 3)))
+        x = self.norm(self.stem(2 * x - 1))
+        x = torch.relu(torch.cat([x, -x], 1) if self.whitened else x)
+        return self.head(self.blocks(self.pool(x)).mean((2, 3)))
 
 
 LAYOUTS = {
@@ -130,8 +144,14 @@ def torch_resnet(shape: Mapping[str, Any], variables: Mapping, layout: str) -> R
         ):
             target.data = torch.tensor(np.asarray(source))
 
-    copy_conv(net.stem, params["stem"]["kernel"])
-    copy_norm(net.norm, params["BatchNorm_0"], stats["BatchNorm_0"])
+    if net.whitened:
+        copy_conv(net.stem, patch_transform(net.stem.in_channels))
+        running = stats["whitening"]["BatchNorm_0"]
+        net.norm.running_mean.data = torch.tensor(np.asarray(running["mean"]))
+        net.norm.running_var.data = torch.tensor(np.asarray(running["var"]))
+    else:
+        copy_conv(net.stem, params["stem"]["kernel"])
+        copy_norm(net.norm, params["BatchNorm_0"], stats["BatchNorm_0"])
     for index, block in enumerate(net.blocks):
         name = f"{type(block).__name__}_{index}"
         own, running = params[name], stats[name]

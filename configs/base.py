@@ -94,9 +94,10 @@ def data() -> ConfigDict:
 def model() -> ConfigDict:
     """The network of the feature extractor and of the classifiers."""
     model = ConfigDict()
-    model.arch = "resnet34"  # resnet8, resnet9, resnet18, resnet34, resnet50
+    model.arch = "resnet34"  # resnet8, resnet18, resnet34, resnet50; "airbench" for short trainings
     model.width = 64  # channels of the first stage
-    model.stem = "small"  # 3×3; "stride2" 3×3 with stride 2; "imagenet" 7×7 and max-pooling
+    # 3×3; "stride2" 3×3 with stride 2; "imagenet" 7×7 and max-pooling; "whitened" patches of 2×2.
+    model.stem = "small"
     # "auto" is bfloat16 where the device computes it natively (TPU, GPU of compute capability 8.0
     # or more), which halves the memory of activations and is several times as fast there, and else
     # float32, in which the published code computes. A run keeps the one that it began with.

@@ -81,9 +81,10 @@ def make_small(config: ConfigDict) -> None:
     )
     config.save_every = 500
     config.eval_batch_size = 500
-    config.model.update(arch="resnet9", width=32, precision="float32")
+    config.model.update(arch="airbench", width=64, stem="whitened", precision="float32")
     config.latent_space.update(epochs=2, batch_size=128)
-    config.latent_space.optimizer.warmup = 0.1
+    for stage in (config.latent_space, config.classifier):  # Jordan's, for a batch of 128
+        stage.optimizer.update(learning_rate=0.19, momentum=0.85, weight_decay=1.3e-3, warmup=0.2)
     config.sampling.update(k=200, candidates=1000, scale=0.1, rounds=6)
     config.inliers.update(k=200, rounds=2, candidates=500, images=1000)
     config.generator.update(
@@ -103,11 +104,10 @@ def make_small(config: ConfigDict) -> None:
         by_name_test=500,
     )
     config.classifier.update(
-        epochs=8, batch_size=128, outlier_batch_size=32, filter_confidence=0.95
+        epochs=6, batch_size=128, outlier_batch_size=32, filter_confidence=0.95
     )
-    config.classifier.optimizer.warmup = 0.1
     config.init_from = "cross_entropy"
-    config.fine_tune.update(epochs=1, batch_size=128, outlier_batch_size=64, learning_rate=0.01)
+    config.fine_tune.update(epochs=1, batch_size=128, outlier_batch_size=64, learning_rate=0.02)
     config.fine_tune.rows = FINE_TUNED
     for row in ("dream_ood", "bood"):
         config.method_options[row].weight = 1.0
@@ -122,7 +122,7 @@ def make_quick(config: ConfigDict) -> None:
     config.name = "quickstart_photos"
     config.data.update(near=(), far=("textures", "faces", "letters"), auxiliary=())
     config.data.ood_count = 1000
-    config.model.width = 24
+    config.model.width = 32
     config.latent_space.epochs = 1
     config.classifier.epochs = 3
     config.decoding.update(outliers=1000, by_name_test=200)

@@ -54,7 +54,7 @@ def feature_maps(network: ResNet, variables: Mapping[str, Any]) -> FeatureMaps:
         _, state = network.apply(
             variables,
             images,
-            capture_intermediates=lambda module, _: isinstance(module, network.block),
+            capture_intermediates=lambda module, _: isinstance(module, network.kind.block),
             mutable=["intermediates"],
         )
         kept = state["intermediates"].values()  # also single layers, which are no mappings

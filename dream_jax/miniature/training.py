@@ -248,7 +248,7 @@ def _train_perceptual(config: TrainingSettings, world: World, workdir: Path) -> 
     settings = config.perceptual
     kind = ARCHITECTURES[settings.arch]
     dtype = jnp.dtype(config.precision)
-    network = ResNet(kind.stages, settings.width, "small", len(world.captions), kind.block, dtype)
+    network = ResNet(kind, settings.width, "small", len(world.captions), dtype)
     variables = init_model(network, stage_key(config.seed, "perceptual"), world.images.shape[1:])
     table = {"images": world.images, "labels": world.labels}
     objective = classification_objective(network)

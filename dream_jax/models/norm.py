@@ -18,10 +18,12 @@ class BatchNorm(nn.Module):
     Attributes:
       momentum: weight of the old statistics when a batch updates them.
       epsilon: added to the variance.
+      learned: whether a scale and a shift are learned after the normalisation.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
+    learned: bool = True
 
     @nn.compact
     def __call__(
@@ -36,8 +38,10 @@ class BatchNorm(nn.Module):
         """
         channels, dtype = x.shape[-1], x.dtype
         x = x.astype(jnp.float32)
-        scale = self.param("scale", nn.initializers.ones, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        scale, bias = jnp.ones(channels), jnp.zeros(channels)
+        if self.learned:
+            scale = self.param("scale", nn.initializers.ones, (channels,))
+            bias = self.param("bias", nn.initializers.zeros, (channels,))
         mean = self.variable("batch_stats", "mean", lambda: jnp.zeros(channels))
         var = self.variable("batch_stats", "var", lambda: jnp.ones(channels))
         if not train:

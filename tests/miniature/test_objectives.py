@@ -14,7 +14,7 @@ from dream_jax.miniature.objectives import (
     feature_maps,
     perceptual_distance,
 )
-from dream_jax.models.resnet import ResNet, init_model
+from dream_jax.models.resnet import Architecture, BasicBlock, ResNet, init_model
 
 COUNT = 64
 LATENTS = np.random.default_rng(0).normal(size=(COUNT, 4, 2, 2)).astype(np.float32)
@@ -118,7 +118,7 @@ def test_the_autoencoders_loss():
 
 
 def test_perceptual_distance_is_that_of_its_blocks():
-    network = ResNet((1, 1), 4, "small", 3)
+    network = ResNet(Architecture(BasicBlock, (1, 1)), 4, "small", 3)
     images, others = np.random.default_rng(0).random((2, 3, 8, 8, 3)).astype(np.float32)
     variables = init_model(network, jax.random.key(0), (8, 8, 3))
     maps = feature_maps(network, variables)

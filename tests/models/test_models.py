@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from dream_jax.models.norm import BatchNorm
-from dream_jax.models.resnet import ARCHITECTURES, STEMS, PooledBlock, build_model, init_model
+from dream_jax.models.resnet import (
+    ARCHITECTURES,
+    STEMS,
+    PooledBlock,
+    Whitening,
+    build_model,
+    identity,
+    init_model,
+    patch_transform,
+)
 from dream_jax.settings import ModelSettings
 from dream_jax.training import devices
 
@@ -117,9 +126,13 @@ def test_resnet_shapes(arch, stem):
     outputs, pooled = jax.eval_shape(model.apply, made, batch)
     stages, expansion = ARCHITECTURES[arch].stages, 4 if arch == "resnet50" else 1
     assert outputs.shape == (2, 7)
-    assert pooled.shape == (2, expansion * 8 * 2 ** (len(stages) - 1))
+    widest = 2 if arch == "airbench" else 2 ** (len(stages) - 1)
+    assert pooled.shape == (2, expansion * 8 * widest)
     kernel = 7 if stem == "imagenet" else 3
-    assert made["params"]["stem"]["kernel"].shape == (kernel, kernel, 3, 8)
+    if stem == "whitened":
+        assert "stem" not in made["params"] and "whitening" not in made["params"]
+    else:
+        assert made["params"]["stem"]["kernel"].shape == (kernel, kernel, 3, 8)
     assert sum("Block" in name for name in made["params"]) == sum(stages)
 
 
@@ -141,13 +154,15 @@ def test_resnets_are_the_papers(arch, parameters):
     assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(made["params"])) == parameters
 
 
-def test_resnet9_is_pages():
-    """As many parameters as in "How to train your ResNet", 6,573,120, and biases of the classes."""
-    made = shapes(network("resnet9", "small", width=64, outputs=10))
-    assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(made["params"])) == 6_573_130
+def test_airbench_is_jordans():
+    """Kernels of the sizes of his network for 93 %, after 24 rectified filters."""
+    made = shapes(network("airbench", "whitened", width=64, outputs=10))
+    kernels = [leaf.shape for leaf in jax.tree.leaves(made["params"]) if leaf.ndim == 4]
+    inputs_and_outputs = [(24, 64), (64, 64), (64, 128), *[(128, 128)] * 3]
+    assert sorted(kernels) == sorted((3, 3, *sizes) for sizes in inputs_and_outputs)
 
 
-@pytest.mark.parametrize("arch", ["resnet8", "resnet9"])
+@pytest.mark.parametrize("arch", ["resnet8", "airbench"])
 def test_small_images_are_halved_to_no_less_than_a_pixel(arch):
     model = network(arch, "imagenet", width=4)
     variables = init_model(model, jax.random.key(0), (9, 9, 3))
@@ -155,20 +170,62 @@ def test_small_images_are_halved_to_no_less_than_a_pixel(arch):
     assert np.isfinite(outputs).all()
 
 
-def test_a_pooled_block_is_convolutions_pooling_and_a_sum():
+def test_a_pooled_block_is_two_convolutions_and_pooling():
     x = np.random.default_rng(0).normal(size=(2, 6, 6, 4)).astype(np.float32)
     for stride in (1, 2):
         block = PooledBlock(4 * stride, stride)
         made = block.init(jax.random.key(1), x, False, None)
         y = x
-        for name in ("conv1", "conv2")[: 3 - stride]:
+        for name in ("conv1", "conv2"):
             kernel = np.asarray(made["params"][name]["kernel"], np.float64)
             padded = np.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0))).astype(np.float64)
             windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
-            scale = 1 / np.sqrt(1 + 1e-5)  # fresh statistics
-            y = np.maximum(scale * np.einsum("nhwcij,ijcd->nhwd", windows, kernel), 0)
-        expected = x + y if stride == 1 else y.reshape(2, 3, 2, 3, 2, 8).max((2, 4))
-        np.testing.assert_allclose(block.apply(made, x, False, None), expected, atol=1e-5)
+            y = np.einsum("nhwcij,ijcd->nhwd", windows, kernel)
+            if name == "conv1" and stride == 2:
+                y = y.reshape(2, 3, 2, 3, 2, 8).max((2, 4))
+            y = np.maximum(y / np.sqrt(1 + 1e-5), 0)  # fresh statistics
+        np.testing.assert_allclose(block.apply(made, x, False, None), y, atol=1e-5)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 5), (4, 4), (5, 3)])
+def test_fresh_pooled_blocks_hand_on_what_they_get(inputs, outputs):
+    x = np.random.default_rng(0).random((2, 6, 6, inputs), np.float32)
+    kernel = identity(jax.random.key(0), (3, 3, inputs, outputs), jnp.float32)
+    layout = ("NHWC", "HWIO", "NHWC")
+    y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+    same = min(inputs, outputs)
+    np.testing.assert_allclose(y[..., :same], x[..., :same], atol=1e-6)
+    if outputs > inputs:  # what is drawn differs from it, and from one filter to the other
+        assert np.abs(y[..., 3] - y[..., 4]).max() > 0.1 < np.abs(y[..., 3] - x[..., 2]).max()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_transform_of_patches_is_orthonormal_and_sorts_means_from_differences(channels):
+    kernel = np.asarray(patch_transform(channels)).reshape(4 * channels, 4 * channels)
+    np.testing.assert_allclose(kernel.T @ kernel, np.eye(4 * channels), atol=1e-6)
+    constant = np.ones(4 * channels) @ kernel
+    np.testing.assert_allclose(
+        constant, [np.sqrt(4 * channels)] + [0] * (len(kernel) - 1), atol=1e-6
+    )
+
+
+def test_whitening_makes_photographs_nearly_white():
+    from skimage.data import astronaut
+
+    image = astronaut()[None].astype(np.float32) / 127.5 - 1
+    module, mask = Whitening(), jnp.ones(1)
+    made = module.init(jax.random.key(0), image, True, mask)
+    assert "params" not in made
+    apply = lambda x: module.apply(made, x, True, mask, mutable=["batch_stats"])[0]  # noqa: E731
+    halves = np.asarray(jax.vmap(apply, axis_name=devices.AXIS)(image[None]))[0]
+    assert halves.min() == 0 and halves.shape == (1, 511, 511, 24)
+    coordinates = (halves[..., :12] - halves[..., 12:]).reshape(-1, 12)
+    pixels = np.stack([image[0, i : 511 + i, j : 511 + j] for i in (0, 1) for j in (0, 1)], -2)
+    before, after = np.corrcoef(pixels.reshape(-1, 12).T), np.cov(coordinates.T)
+    np.testing.assert_allclose(np.diag(after)[:3], 1, atol=0.01)  # finest detail is damped
+    assert np.diag(after).max() < 1.001
+    off = ~np.eye(12, dtype=bool)
+    assert np.abs(before[off]).mean() > 0.8 and np.abs(after[off]).mean() < 0.1
 
 
 def test_bfloat16_computes_and_float32_keeps():
