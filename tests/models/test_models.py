@@ -1,6 +1,7 @@
 """Batch norm against Flax's, and the shapes of the networks."""
 
 import re
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -17,6 +18,7 @@ from dream_jax.models.resnet import (
     build_model,
     identity,
     init_model,
+    max_pool,
     patch_transform,
 )
 from dream_jax.settings import ModelSettings
@@ -185,6 +187,21 @@ def test_a_pooled_block_is_two_convolutions_and_pooling():
                 y = y.reshape(2, 3, 2, 3, 2, 8).max((2, 4))
             y = np.maximum(y / np.sqrt(1 + 1e-5), 0)  # fresh statistics
         np.testing.assert_allclose(block.apply(made, x, False, None), y, atol=1e-5)
+
+
+@pytest.mark.parametrize("sides", [(8, 9), (31, 16)])
+@pytest.mark.parametrize(("size", "stride", "before"), [(1, 1, 0), (2, 2, 0), (3, 2, 1)])
+def test_max_pooling_is_flaxs_and_so_is_its_gradient(sides, size, stride, before):
+    """On whole numbers, so that many of a window are equal."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(0, 4, (2, *sides, 3)), jnp.float32)
+    padding = ((before, before), (before, before)) if before else "SAME"
+    flax = partial(nn.max_pool, window_shape=(size, size), strides=(stride,) * 2, padding=padding)
+    expected, expected_gradient = jax.vjp(flax, x)
+    made, gradient = jax.vjp(lambda x: max_pool(x, size, stride, before), x)
+    np.testing.assert_array_equal(made, expected)
+    weights = jnp.asarray(rng.normal(size=made.shape), jnp.float32)
+    np.testing.assert_allclose(gradient(weights)[0], expected_gradient(weights)[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 5), (4, 4), (5, 3)])
