@@ -96,7 +96,7 @@ def make_small(config: ConfigDict) -> None:
     config.decoding.update(
         prompts=(PROMPT,),
         id_prompt=PROMPT,
-        steps=15,
+        steps=8,
         guidance=2.5,
         batch_size=50,
         vae_batch_size=25,
