@@ -9,7 +9,6 @@ negative labels from a corpus by their distance in CLIP's space, and EOE (Cao et
 a language model name outlier classes. Both score images by CLIP and decode nothing.
 """
 
-import re
 from collections.abc import Iterable
 from typing import get_args
 
@@ -32,7 +31,9 @@ LEARNED = 0.5
 
 
 def other_words(vocabulary: Vocabulary, names: Iterable[str]) -> dict[str, int]:
-    """Returns the whole words that have no word and no token in common with the names.
+    """Returns the whole words whose token is in none of the names.
+
+    A word of a name is left out with the name's tokens: a whole word is one of them.
 
     Args:
       vocabulary: of the generator's text encoder.
@@ -44,11 +45,9 @@ def other_words(vocabulary: Vocabulary, names: Iterable[str]) -> dict[str, int]:
     Raises:
       UserError: there is none.
     """
-    names = [*names]
-    words = {word for name in names for word in re.findall("[a-z]+", name.lower())}
-    tokens = {token for name in names for token in vocabulary.name_ids(name)}
+    own = {token for name in names for token in vocabulary.name_ids(name)}
     whole = vocabulary.words()
-    found = {w: token for w, token in whole.items() if w not in words and token not in tokens}
+    found = {word: token for word, token in whole.items() if token not in own}
     if not found:
         raise _no_words(f"the {len(whole)} whole words of generator.path are all of ID classes")
     return found
