@@ -67,6 +67,7 @@ CLAIMS = (
     ("claim: around the mean feature", "sampling.method=mean"),
     ("claim: noise on the token embedding", "sampling.method=token"),
     ("claim: between two classes", "sampling.method=interpolation"),
+    ("claim: words of the generator's vocabulary", "sampling.method=vocabulary"),
     ("claim: names of other classes", *photos_of(OTHERS)),
     ("claim: names of neighbouring classes", *photos_of(NEIGHBOURS)),
     ("claim: an unknown object", *of_texts("an unknown object")),

@@ -66,7 +66,16 @@ Noise = Literal["own", "shared"]
 Selection = Literal["paper", "published"]
 Map = Literal["tsne", "umap"]
 Method = Literal[
-    "knn", "bood", "core", "random", "mean", "token", "interpolation", "prompts", "text"
+    "knn",
+    "bood",
+    "core",
+    "random",
+    "mean",
+    "token",
+    "interpolation",
+    "vocabulary",
+    "prompts",
+    "text",
 ]
 Loss = Literal["alignment", "cross_entropy"]
 OutlierView = Literal["whole", "patches"]

@@ -13,6 +13,7 @@ from PIL import Image
 from configs import quickstart
 from dream_jax import pipeline, tuning
 from dream_jax.errors import UserError
+from dream_jax.generator.load import load_vocabulary
 
 CLASSES = ("one", "two")
 
@@ -133,6 +134,14 @@ def test_what_lies_between_classes_needs_two(toy, tmp_path, change, asked):
     config = of_folder(toy, classes(tmp_path / "data", ("one",)))
     config.update_from_flattened_dict(change)
     assert f"{asked} needs two classes or more" in refused(config, tmp_path / "run")
+
+
+def test_a_generator_that_knows_the_names_of_classes_alone_has_no_other_words(toy, tmp_path):
+    words = load_vocabulary(str(toy.generator)).words()
+    config = of_folder(toy, classes(tmp_path / "data", tuple(words)))
+    config.sampling.method = "vocabulary"
+    said = f"config.sampling.method is 'vocabulary'; the {len(words)} whole words of generator.path"
+    assert refused(config, tmp_path / "run").startswith(said)
 
 
 def test_words_that_are_equal_name_their_classes(toy, tmp_path):

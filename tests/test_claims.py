@@ -12,13 +12,14 @@ from slow import takes_a_minute
 from dream_jax import pipeline
 from dream_jax.checks import check
 from dream_jax.data.parts import read_listing
+from dream_jax.data.sets.digits import CLASS_NAMES
 from dream_jax.decoding.prompts import check_plain_prompt
 from dream_jax.decoding.stage import _sampling
 from dream_jax.errors import UserError
 from dream_jax.exploring import by_scale
-from dream_jax.files import read_json
+from dream_jax.files import read_json, read_npz
 from dream_jax.generator.interface import Sampling
-from dream_jax.generator.load import load_generator
+from dream_jax.generator.load import load_generator, load_vocabulary
 from dream_jax.generator.stable_diffusion import add_text_noise
 from dream_jax.keys import stage_key
 from dream_jax.results import FROM_TEXT
@@ -161,6 +162,27 @@ def test_outliers_are_pictures_of_the_texts(toy, copied_run):
     np.testing.assert_allclose(images[:2], expected, atol=0.6 / 255)  # bytes are rounded
 
 
+def test_outliers_are_words_of_the_generators_vocabulary(toy, copied_run, capsys):
+    """Fewer than are asked for, which one line says; the same number for every class."""
+    run = made(toy, copied_run(*DOWNSTREAM), "vocabulary")
+    vocabulary, found = load_vocabulary(str(toy.generator)), run.embeddings()
+    words = read_npz(run.folder("sample") / "outliers.npz")["words"]
+    assert found.shape == (*words.shape, vocabulary.table.shape[1])
+    known, count = vocabulary.words(), words.shape[1]
+    assert all(len(set(own)) == count for own in words) and not set(words.flat) & set(CLASS_NAMES)
+    said = f"all {count:,} words of the generator that lie outside every class, fewer than"
+    assert said in capsys.readouterr().out and 0 < count < 2 * 10 * 2
+    rows = np.stack([[vocabulary.table[known[word]] for word in own] for own in words])
+    rows *= (
+        np.linalg.norm(run.features.anchors, axis=1)[:, None, None]
+        / np.linalg.norm(rows, axis=2)[..., None]
+    )
+    np.testing.assert_allclose(found, rows, rtol=1e-4, atol=1e-7)
+    listed = [entry for _, entry in read_listing(run.folder("decode"), 20)]
+    assert {entry["prompt"] for entry in listed} == {"a handwritten {name}"}
+    assert all(0 <= entry["embedding"] < count for entry in listed)
+
+
 @takes_a_minute
 @pytest.mark.parametrize("method", ["text", "interpolation", "mean"])
 def test_other_ways_read_what_they_declare(toy, copied_run, method):
@@ -169,7 +191,7 @@ def test_other_ways_read_what_they_declare(toy, copied_run, method):
 
 
 @takes_a_minute
-@pytest.mark.parametrize("method", ["text", "core"])
+@pytest.mark.parametrize("method", ["text", "core", "vocabulary"])
 def test_the_report_of_a_run_shows_them(toy, copied_run, method):
     workdir = copied_run(*DOWNSTREAM)
     prompts = FIXED if method in FROM_TEXT else ("a handwritten {name}",)
@@ -181,7 +203,8 @@ def test_the_report_of_a_run_shows_them(toy, copied_run, method):
     assert (rank == 1) == (method in FROM_TEXT)
     assert read_json(workdir / "classifier/dream_ood/outliers.json")["outliers"] == 12
     page = (workdir / "report" / "index.html").read_text()
-    source = "texts." if method in FROM_TEXT else "embeddings around its core."
-    assert f"outliers decoded from {source}" in page
+    sources = {"text": "texts", "core": "embeddings around its core"}
+    sources["vocabulary"] = "embeddings at the tokens of the words nearest to it"
+    assert f"outliers decoded from {sources[method]}." in page
     for name in ("outliers.png", "tsne_outliers.png"):
         assert (workdir / "report" / name).stat().st_size > 1000

@@ -28,6 +28,13 @@ class Vocabulary(Protocol):
         """Returns token ids as an int32 prompt: shortened to fit, with marks and padding."""
         ...
 
+    def words(self) -> dict[str, int]:
+        """Returns the words of at least three letters that are one token, with its id.
+
+        In alphabetical order.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class DeepCache:

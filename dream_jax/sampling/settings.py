@@ -16,7 +16,8 @@ RULES = {
     "noise": one_of(get_args(Noise)),
     "selection": one_of(get_args(Selection)),
 }
-BY_DISTANCE = ("knn", "core")  # values of `sampling.method` that choose by d_k
+# Values of `sampling.method` that choose by d_k: noise around features, and words.
+BY_DISTANCE, VOCABULARY = ("knn", "core"), "vocabulary"
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,30 @@ class PlainSampler:
         if way in FROM_TEXT:
             return cls(way, 1, 0.0)
         scale = 0.0 if way == "interpolation" else sampling.scale
-        return cls(way, sampling.rounds * sampling.per_round * sampling.keep, scale)
+        return cls(way, _count(sampling), scale)
+
+
+@dataclass(frozen=True)
+class VocabularySampler:
+    """Settings of embeddings that are words.
+
+    Attributes:
+      k: the neighbour whose distance is d_k; a feature of the class counts itself first.
+      count: embeddings of a class, where there are as many words.
+    """
+
+    k: int
+    count: int
+
+    @classmethod
+    def of(cls, sampling: SamplingSettings) -> VocabularySampler:
+        """Returns the settings of a configuration."""
+        return cls(sampling.k, _count(sampling))
+
+
+def _count(sampling: SamplingSettings) -> int:
+    """Returns how many embeddings of a class the paper's sampler keeps."""
+    return sampling.rounds * sampling.per_round * sampling.keep
 
 
 def _check_noise(field: str, noise: str, selection: str) -> None:
@@ -171,6 +195,16 @@ def _check_noise(field: str, noise: str, selection: str) -> None:
         )
 
 
+def of_outliers(sampling: SamplingSettings) -> dict[str, int]:
+    """Returns the settings of outliers that the size of a class bounds, by their names."""
+    found = {}
+    if sampling.method in (*BY_DISTANCE, VOCABULARY):
+        found["sampling.k"] = sampling.k
+    if sampling.method in BY_DISTANCE:
+        found["sampling.boundary"] = sampling.boundary
+    return found
+
+
 def check_class_sizes(settings: Settings) -> None:
     """Checks that the samplers can choose as many as they are told to.
 
@@ -179,9 +213,7 @@ def check_class_sizes(settings: Settings) -> None:
     """
     most = settings.latent_space.features_per_class
     sampling, inliers = settings.sampling, settings.inliers
-    of_outliers = {"sampling.k": sampling.k, "sampling.boundary": sampling.boundary}
-    needed = of_outliers if sampling.method in BY_DISTANCE else {}
-    for field, value in {**needed, "inliers.k": inliers.k}.items():
+    for field, value in {**of_outliers(sampling), "inliers.k": inliers.k}.items():
         if value > most:
             raise UserError(
                 f"config.{field} is {value}; it must be at most the class size, "

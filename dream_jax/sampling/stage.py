@@ -1,15 +1,26 @@
 """② Samples outlier embeddings at the edge of each class, and inlier embeddings where used."""
 
 import json
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
+from jaxtyping import Float
 
 from dream_jax.errors import UserError
 from dream_jax.files import write_npz
-from dream_jax.results import FROM_TEXT, Row, kind_shown, sample_stage
+from dream_jax.generator.cached import vocabulary_of
+from dream_jax.results import FROM_TEXT, Features, Row, kind_shown, sample_stage
 from dream_jax.run import ID_FIELDS, Work
-from dream_jax.sampling.settings import BY_DISTANCE, BoodSampler, PlainSampler, SamplerSettings
+from dream_jax.sampling.settings import (
+    BY_DISTANCE,
+    VOCABULARY,
+    BoodSampler,
+    PlainSampler,
+    SamplerSettings,
+    VocabularySampler,
+    of_outliers,
+)
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
@@ -18,11 +29,13 @@ from dream_jax.training.finite import check_arrays
 BOOD = (*ID_FIELDS, "seed", "bood", "latent_space.temperature")
 WAY = (*ID_FIELDS, "seed", "sampling.method")
 COUNT = ("sampling.rounds", "sampling.per_round", "sampling.keep")
+TOKENS = ("data.class_tokens", "generator.path", "generator.revision")
 # By `sampling.method`.
 OUTLIERS = {
     **dict.fromkeys(BY_DISTANCE, (*ID_FIELDS, "seed", "sampling")),
     **dict.fromkeys(("random", "mean", "token"), (*WAY, *COUNT, "sampling.scale")),
     "interpolation": (*WAY, *COUNT),
+    VOCABULARY: (*WAY, *COUNT, "sampling.k", *TOKENS),
     **dict.fromkeys(FROM_TEXT, WAY),
     "bood": (*BOOD, "sampling.method"),
 }
@@ -52,23 +65,32 @@ def _by_bood(settings: Settings, kind: str) -> bool:
 
 
 def check(work: Work, kind: str) -> None:
-    """Checks that the classes are as many, and as large, as the sampler needs."""
-    if _by_bood(work.settings, kind):
+    """Checks that the classes are as many, and as large, as the sampler needs, and the words."""
+    settings = work.settings
+    if _by_bood(settings, kind):
         return _check_classes(work, "BOOD (a row, or sampling.method)")
-    if kind == "outliers" and work.settings.sampling.method not in BY_DISTANCE:
-        if work.settings.sampling.method == "interpolation":
-            _check_classes(work, "sampling.method = 'interpolation'")
+    if kind == "inliers":
+        return _check_sizes(work, {"inliers.k": settings.inliers.k})
+    if settings.sampling.method == "interpolation":
+        _check_classes(work, "sampling.method = 'interpolation'")
+    if settings.sampling.method == VOCABULARY:
+        from dream_jax.sampling.words import other_words  # compiles with JAX: slow to import
+
+        other_words(vocabulary_of(work), _names(work))
+    _check_sizes(work, of_outliers(settings.sampling))
+
+
+def _names(work: Work) -> list[str]:
+    """Returns the names of the classes, and the words given for them."""
+    return [*work.train.class_names, *work.settings.data.class_tokens.values()]
+
+
+def _check_sizes(work: Work, needed: Mapping[str, int]) -> None:
+    """Checks that each class has as many images as each of some settings."""
+    if not needed:
         return
     sizes = np.bincount(work.train.labels, minlength=len(work.train.class_names))
     smallest = int(sizes.argmin())
-    needed = (
-        {"inliers.k": work.settings.inliers.k}
-        if kind == "inliers"
-        else {
-            "sampling.k": work.settings.sampling.k,
-            "sampling.boundary": work.settings.sampling.boundary,
-        }
-    )
     for field, value in needed.items():
         if value > sizes[smallest]:
             raise UserError(
@@ -89,10 +111,38 @@ def _check_classes(work: Work, asked: str) -> None:
 def make(work: Work, kind: str) -> None:
     """Writes `<kind>.npz`: (classes, n, d) embeddings with the settings and the seed.
 
-    Says in one line if outlier embeddings have collapsed; inliers lie near each other by design.
+    Where they are words, `words` has these, (classes, n). Says in one line if outlier embeddings
+    have collapsed; inliers lie near each other by design.
     """
-    from dream_jax.sampling.classes import sample_classes  # compiles with JAX: slow to import
-    from dream_jax.variety import collapse_note, count_distinct
+    from dream_jax.variety import collapse_note, count_distinct  # compiles with JAX: slow to import
+
+    settings = work.settings
+    known, path = work.run.features, work.run.folder("learn") / "features.npz"
+    advice = "redo it with --stages=learn --overwrite"
+    check_arrays({"features": known.features, "anchors": known.anchors}, str(path), advice)
+    if kind == "outliers" and settings.sampling.method == VOCABULARY:
+        embeddings, more = _words(work, known)
+    else:
+        embeddings, more = _vectors(work, known, kind), {}
+    if hosts.is_main():
+        parameters = work.run.record(work.stage.name).settings
+        write_npz(
+            work.folder / f"{kind}.npz",
+            embeddings=embeddings,
+            parameters=np.array(json.dumps(parameters)),
+            seed=np.array(settings.seed),
+            **more,
+        )
+        if kind == "outliers":
+            distinct, count = count_distinct(embeddings)
+            of_classes = dict(zip(work.train.class_names, distinct, strict=True))
+            if note := collapse_note(of_classes, count):
+                print(f"warning: {note}", flush=True)
+
+
+def _vectors(work: Work, known: Features, kind: str) -> Float[np.ndarray, "classes n d"]:
+    """Returns the embeddings of a kind that are sampled class by class."""
+    from dream_jax.sampling.classes import sample_classes
 
     settings = work.settings
     sampler: BoodSampler | SamplerSettings | PlainSampler
@@ -104,20 +154,21 @@ def make(work: Work, kind: str) -> None:
         sampler = SamplerSettings.of_outliers(settings.sampling)
     else:
         sampler = PlainSampler.of(settings.sampling)
-    known, path = work.run.features, work.run.folder("learn") / "features.npz"
-    advice = "redo it with --stages=learn --overwrite"
-    check_arrays({"features": known.features, "anchors": known.anchors}, str(path), advice)
-    embeddings = sample_classes(settings.seed, sampler, known, work.folder, kind)
-    if hosts.is_main():
-        parameters = work.run.record(work.stage.name).settings
-        write_npz(
-            work.folder / f"{kind}.npz",
-            embeddings=embeddings,
-            parameters=np.array(json.dumps(parameters)),
-            seed=np.array(settings.seed),
+    return sample_classes(settings.seed, sampler, known, work.folder, kind)
+
+
+def _words(
+    work: Work, known: Features
+) -> tuple[Float[np.ndarray, "classes n d"], dict[str, np.ndarray]]:
+    """Returns embeddings that are words, and the words; says if they are fewer than asked for."""
+    from dream_jax.sampling.words import sample_words
+
+    sampler = VocabularySampler.of(work.settings.sampling)
+    embeddings, words = sample_words(vocabulary_of(work), _names(work), known, sampler)
+    if (count := embeddings.shape[1]) < sampler.count and hosts.is_main():
+        print(
+            f"sampling.method = {VOCABULARY!r}: all {count:,} words of the generator that lie "
+            f"outside every class, fewer than rounds x per_round x keep = {sampler.count:,}",
+            flush=True,
         )
-        if kind == "outliers":
-            distinct, count = count_distinct(embeddings)
-            of_classes = dict(zip(work.train.class_names, distinct, strict=True))
-            if note := collapse_note(of_classes, count):
-                print(f"warning: {note}", flush=True)
+    return embeddings, {"words": np.array(words)}

@@ -6,7 +6,7 @@ of the image, as GL-MCM: the last layer's values in place of what its attention 
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from dream_jax.data.images import Images
 from dream_jax.errors import UserError
+from dream_jax.generator.vocabulary import whole_words
 from dream_jax.generator.weights import leaves_of
 from dream_jax.training.devices import MappedFunction
 from dream_jax.training.finite import Origin, is_finite
@@ -27,7 +28,6 @@ from dream_jax.zero_shot.folder import WEIGHTS
 # Of the images that CLIP was trained on.
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 TEXTS_AT_ONCE = 256
-END = "</w>"  # of a word, in the tokenizer's vocabulary
 
 
 class Clip:
@@ -46,8 +46,18 @@ class Clip:
         self._origin = Origin("CLIP")
 
     def words(self) -> list[str]:
-        """Returns the words that are one token of its texts; see `whole_words`."""
-        return whole_words(self._tokenizer.get_vocab())
+        """Returns the words that are one token of its texts; see `whole_words`.
+
+        Raises:
+          UserError: there is none.
+        """
+        words = whole_words(self._tokenizer.get_vocab())
+        if not words:
+            raise UserError(
+                "config.zero_shot.words is '', and CLIP's tokenizer has no whole words; give a "
+                "file of words, one a line"
+            )
+        return words
 
     def texts(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
         """Returns the unit embeddings of texts; one that is too long is cut off."""
@@ -106,25 +116,6 @@ def _features(module: Any, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
     local = local + layer.mlp(layer.layer_norm2(local))
     local = vision.post_layernorm(local[:, 1:])  # without the class token
     return module.visual_projection(outputs.pooler_output), module.visual_projection(local)
-
-
-def whole_words(vocabulary: Iterable[str]) -> list[str]:
-    """Returns the words of at least three letters that are one token, in alphabetical order.
-
-    In the vocabulary of CLIP's tokenizer a token that ends a word ends in `</w>`, and words that
-    are frequent in the captions that CLIP was trained on are one token.
-
-    Raises:
-      UserError: there is none.
-    """
-    found = sorted(word for token in vocabulary if (word := token.removesuffix(END)) != token)
-    words = [word for word in found if len(word) >= 3 and word.isascii() and word.isalpha()]
-    if not words:
-        raise UserError(
-            "config.zero_shot.words is '', and CLIP's tokenizer has no whole words; give a file "
-            "of words, one a line"
-        )
-    return words
 
 
 def load(folder: Path, batch_size: int) -> Clip:

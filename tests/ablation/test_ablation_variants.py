@@ -205,6 +205,6 @@ def test_the_variants_of_photographs_are_allowed():
     """With the sets of the quickstart in colour, which come inside of packages."""
     variants = read_variants(cifar10.get_config("quickstart"))
     assert len({variant.folder[-8:] for variant in variants}) == len(variants) > 30
-    assert len(asked_for(variants, ("claim",))) == 12
+    assert len(asked_for(variants, ("claim",))) == 13
     texts = [v for v in variants if v.settings.sampling.method == "prompts"]
     assert len(texts) == 4 and not set(variants[0].settings.seeds) & {0, 1, 2}

@@ -5,7 +5,7 @@ import pytest
 
 from dream_jax.errors import UserError
 from dream_jax.generator.load import load_vocabulary
-from dream_jax.generator.vocabulary import TokenTable
+from dream_jax.generator.vocabulary import TokenTable, whole_words
 
 
 @pytest.mark.parametrize("text", ["a picture of the dog", "", "the " * 30, "the godot"])
@@ -14,6 +14,20 @@ def test_a_prompt_is_what_the_tokenizer_makes_of_it(tokenizer, text):
     ids = vocabulary.prompt_ids(vocabulary.name_ids(text))
     assert ids.dtype == np.int32
     assert ids.tolist() == tokenizer(text, padding="max_length", truncation=True).input_ids
+
+
+def test_whole_words_end_with_their_token():
+    vocabulary = ["dog</w>", "dog", "do</w>", "caf\u00e9</w>", "4th</w>", "cat</w>", "<|pad|>"]
+    assert whole_words(vocabulary) == ["cat", "dog"]
+    assert whole_words(["do</w>", "dog"]) == []
+
+
+def test_words_have_one_token(tokenizer):
+    vocabulary = TokenTable(tokenizer, np.zeros((len(tokenizer), 1), np.float32))
+    words = vocabulary.words()
+    assert {"picture", "the", "dog", "black", "cat", "seven"} <= set(words) and "of" not in words
+    assert [*words] == sorted(words)
+    assert all(vocabulary.name_ids(word) == [token] for word, token in words.items())
 
 
 def test_the_vocabulary_alone(toy, toy_folder):

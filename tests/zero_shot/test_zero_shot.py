@@ -13,11 +13,12 @@ from dream_jax.checks import check
 from dream_jax.data.images import Images
 from dream_jax.errors import UserError
 from dream_jax.evaluation.evaluators.zero_shot import scores_of, texts_of
+from dream_jax.miniature.tokenizer import train_tokenizer
 from dream_jax.origins import fingerprint
 from dream_jax.pipeline import make_run, possible_run
 from dream_jax.rows import make_rows
 from dream_jax.zero_shot import clip as clip_module
-from dream_jax.zero_shot.clip import encode_images, load, whole_words
+from dream_jax.zero_shot.clip import Clip, encode_images, load
 from dream_jax.zero_shot.folder import find
 from dream_jax.zero_shot.rows import read_words, without_weights
 from dream_jax.zero_shot.scores import choose_negatives, gl_mcm, mcm, neg_label
@@ -231,17 +232,18 @@ def test_scores_of_a_run_are_those_of_the_embeddings(photographs, folder):
         np.testing.assert_allclose(found["scores of"][key], scores, rtol=1e-6, err_msg=key)
 
 
-def test_without_a_file_the_words_are_those_of_the_tokenizer(photographs, folder, tokenizer):
+def test_without_a_file_the_words_are_those_of_the_tokenizer(
+    photographs, folder, tokenizer, tmp_path
+):
     photographs.zero_shot.words = ""
     settings = check(photographs)
     assert without_weights(settings, make_rows(settings)) == {}
     found = load(folder, 4).words()
     assert found == sorted(found) and "seven" in found and "picture" in found
     assert all(tokenizer.tokenize(word) == [f"{word}</w>"] for word in found)
-    vocabulary = ["dog</w>", "dog", "do</w>", "caf\u00e9</w>", "4th</w>", "cat</w>", "<|pad|>"]
-    assert whole_words(vocabulary) == ["cat", "dog"]
+    short = train_tokenizer(["an ox"], 12, tmp_path)
     with pytest.raises(UserError, match=r"^config.zero_shot.words is '', and [^\n]*no whole words"):
-        whole_words(["do</w>", "dog"])
+        Clip(None, {}, short, 4).words()
 
 
 def test_other_weights_in_the_same_folder_make_the_row_anew(photographs, folder, tmp_path):
