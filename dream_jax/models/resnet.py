@@ -1,7 +1,7 @@
 """ResNets (He et al., 2016) with the stems for small images and for ImageNet."""
 
 import itertools
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple, TypeAlias
 
 import flax.linen as nn
@@ -151,12 +151,17 @@ def max_pool(x: Maps, size: int, stride: int, before: int = 0) -> Maps:
     lowest = jnp.array(-jnp.inf, x.dtype)
     around = ((0, 0, 0), *((before, end, 0) for end in after), (0, 0, 0))
     padded = jax.lax.pad(x, lowest, around)  # cuts off what no window reaches
-    largest = None
-    for row, column in itertools.product(range(size), repeat=2):
-        ends = (row + (sides[0] - 1) * stride + 1, column + (sides[1] - 1) * stride + 1)
-        one = padded[:, row : ends[0] : stride, column : ends[1] : stride]
-        largest = one if largest is None else jnp.where(largest >= one, largest, one)
-    return largest
+    rows, columns = ((n - 1) * stride + 1 for n in sides)
+    windows = [  # the windows' pixels in one place after the other
+        padded[:, row : row + rows : stride, column : column + columns : stride]
+        for row, column in itertools.product(range(size), repeat=2)
+    ]
+    return reduce(_larger, windows)
+
+
+def _larger(one: Maps, other: Maps) -> Maps:
+    """Returns the larger values, or NaN where there is one; `jnp.maximum` halves a gradient."""
+    return jnp.where((one >= other) | jnp.isnan(one), one, other)
 
 
 def identity(key: Key[Array, ""], shape: tuple[int, ...], dtype: jnp.dtype) -> Kernel:

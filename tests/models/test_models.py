@@ -202,6 +202,8 @@ def test_max_pooling_is_flaxs_and_so_is_its_gradient(sides, size, stride, before
     np.testing.assert_array_equal(made, expected)
     weights = jnp.asarray(rng.normal(size=made.shape), jnp.float32)
     np.testing.assert_allclose(gradient(weights)[0], expected_gradient(weights)[0], rtol=1e-6)
+    spoilt = x.at[0, 2, 3, 1].set(jnp.nan)
+    np.testing.assert_array_equal(max_pool(spoilt, size, stride, before), flax(spoilt))
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 5), (4, 4), (5, 3)])
