@@ -137,7 +137,8 @@ class PooledBlock(nn.Module):
 def max_pool(x: Maps, size: int, stride: int, before: int = 0) -> Maps:
     """Returns the largest of each window; of equal ones the first gets the gradient.
 
-    As `nn.max_pool`, whose gradient takes XLA 18 times as long on a CPU.
+    As `nn.max_pool`, which takes XLA three times as long on a CPU, with its gradient
+    (benchmarks/max_pool.py).
 
     Args:
       size: height and width of the windows, at least `stride`.
