@@ -38,7 +38,7 @@ FOLDERS = folders(SMALL_PHOTOS, "textures", "scenes", "flowers", "clothing")
 # Photographs of Imagenette, other ones than those sets, by which settings are chosen. Without its
 # dogs and lorries, which are classes of CIFAR-10; one of those left swims, one shows much sky.
 TUNING = folders(IMAGENETTE, "tench", "church", "parachute", "golf ball")
-# Every training: two CPU cores take 25 minutes for one from fresh weights.
+# Every training: two CPU cores take 20 minutes for one from fresh weights.
 FINE_TUNED = (
     *("godin", "gan", "vos", "npos", "logit_norm", "cider", "rotpred", "regmixup", "t2fnorm"),
     *("outlier_exposure", "energy_fine_tuning", "mcd", "mixoe", "dream_id", "dream_ood", "bood"),
