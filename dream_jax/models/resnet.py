@@ -54,8 +54,8 @@ class Whitening(nn.Module):
         x = jax.lax.conv_general_dilated(
             x, kernel, (1, 1), "VALID", dimension_numbers=layout, precision="highest"
         )
-        # The finest detail in colour, of a variance below 1e-4, is damped: most of it is noise of the
-        # coding, of which pictures that a generator decodes have another amount.
+        # The finest detail in colour, of a variance below 1e-4, is damped: most of it is noise of
+        # the coding, of which pictures that a generator decodes have another amount.
         x = BatchNorm(epsilon=1e-3, learned=False)(x, train, mask).astype(self.dtype)
         return nn.relu(jnp.concatenate([x, -x], -1))
 
