@@ -81,7 +81,7 @@ def test_the_configuration_of_the_project_passes():
         ("start_from", "configs", "which lacks training.json; it must be a pipeline that"),
         ("world.mirrored", 1, "True or False"),
         ("precision", "float16", "one of bfloat16, float32"),
-        ("perceptual.arch", "vgg", "one of resnet18"),
+        ("perceptual.arch", "vgg", "one of airbench, resnet18"),
         ("perceptual.steps", 0, "at least 1"),
         ("perceptual.optimizer.warmup", 0.9999, "leave a step after the warm-up"),
         ("autoencoder.latent_channels", 0, "at least 1 and at most"),
