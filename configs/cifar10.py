@@ -11,7 +11,7 @@ project, for two CPU cores. It reads CIFAR-10, CIFAR-100, Fashion-MNIST, SVHN an
 32×32 (`tiny_imagenet32`, for Outlier Exposure) as prepared TFDS sets, and four kinds of photographs
 from `data/ood32/<kind>`; an OOD set that is not there is left out. Every training fine-tunes the
 plain classifier, as the paper's does for ImageNet-100. Of its recipe only a part has been chosen on
-tuning sets yet, and of its table two rows were measured, of another network: docs/results.md.
+tuning sets yet, and of its table two rows were measured, with another stem: docs/results.md.
 
     python launch/ablate.py --config=configs/cifar10.py:small --config.ablation.only=claim
 
