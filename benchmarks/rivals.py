@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.processes import require
-from dream_jax.models.resnet import patch_transform
+from dream_jax.models.resnet import DAMPING, patch_transform
 
 torch = require("torch")
 nn = torch.nn
@@ -96,7 +96,7 @@ class ResNet(nn.Module):
         if self.whitened:
             inputs = 8 * channels
             self.stem = nn.Conv2d(channels, inputs // 2, 2, bias=False).requires_grad_(False)
-            self.norm = nn.BatchNorm2d(inputs // 2, affine=False, eps=1e-3)
+            self.norm = nn.BatchNorm2d(inputs // 2, affine=False, eps=DAMPING)
         else:
             size, stride = (7, 2) if stem == "imagenet" else (3, 2 if stem == "stride2" else 1)
             self.stem = nn.Conv2d(channels, width, size, stride, size // 2, bias=False)

@@ -17,6 +17,10 @@ from dream_jax.settings import ModelSettings
 # small: 3×3; stride2: 3×3 with stride 2, a quarter of the work; imagenet: 7×7 stride 2, max-pool;
 # whitened: see `Whitening`.
 STEMS = ("small", "stride2", "imagenet", "whitened")
+# What `Whitening` adds to a coordinate's variance. It damps the finest detail in colour, of a
+# variance below 1e-4: most of that is noise of the coding, of which pictures that a generator
+# decodes have another amount.
+DAMPING = 1e-3
 # The type of convolutions and activations. Parameters, statistics of batch norm, pooled features
 # and outputs are always float32.
 PRECISIONS = ("float32", "bfloat16")
@@ -54,9 +58,7 @@ class Whitening(nn.Module):
         x = jax.lax.conv_general_dilated(
             x, kernel, (1, 1), "VALID", dimension_numbers=layout, precision="highest"
         )
-        # The finest detail in colour, of a variance below 1e-4, is damped: most of it is noise of
-        # the coding, of which pictures that a generator decodes have another amount.
-        x = BatchNorm(epsilon=1e-3, learned=False)(x, train, mask).astype(self.dtype)
+        x = BatchNorm(epsilon=DAMPING, learned=False)(x, train, mask).astype(self.dtype)
         return nn.relu(jnp.concatenate([x, -x], -1))
 
 

@@ -195,7 +195,7 @@ def _check_noise(field: str, noise: str, selection: str) -> None:
         )
 
 
-def of_outliers(sampling: SamplingSettings) -> dict[str, int]:
+def bounded_by_class(sampling: SamplingSettings) -> dict[str, int]:
     """Returns the settings of outliers that the size of a class bounds, by their names."""
     found = {}
     if sampling.method in (*BY_DISTANCE, VOCABULARY):
@@ -213,7 +213,7 @@ def check_class_sizes(settings: Settings) -> None:
     """
     most = settings.latent_space.features_per_class
     sampling, inliers = settings.sampling, settings.inliers
-    for field, value in {**of_outliers(sampling), "inliers.k": inliers.k}.items():
+    for field, value in {**bounded_by_class(sampling), "inliers.k": inliers.k}.items():
         if value > most:
             raise UserError(
                 f"config.{field} is {value}; it must be at most the class size, "

@@ -19,7 +19,7 @@ from dream_jax.sampling.settings import (
     PlainSampler,
     SamplerSettings,
     VocabularySampler,
-    of_outliers,
+    bounded_by_class,
 )
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
@@ -77,7 +77,7 @@ def check(work: Work, kind: str) -> None:
         from dream_jax.sampling.words import other_words  # compiles with JAX: slow to import
 
         other_words(vocabulary_of(work), _names(work))
-    _check_sizes(work, of_outliers(settings.sampling))
+    _check_sizes(work, bounded_by_class(settings.sampling))
 
 
 def _names(work: Work) -> list[str]:
