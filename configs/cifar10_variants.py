@@ -32,7 +32,7 @@ def photos_of(names: tuple[str, ...]) -> tuple[str, ...]:
     return of_texts(*(PROMPT.format(name=name) for name in names))
 
 
-TRIPS = "classifier.round_trip_share=0.3"
+WITHOUT_TRIPS = "classifier.round_trip_share=0.0"
 BY_NAME = ("classifier.by_name_share=0.1", "decoding.by_name=1000")
 
 # No outliers: fine-tuning, and decoded ID images.
@@ -43,9 +43,9 @@ TRAINING = (
     ("filter: none", "classifier.filter_confidence=1.0", "classifier.collapse_below=0.0"),
     *((f"filter: {c:g}", f"classifier.filter_confidence={c}") for c in (0.7, 0.99)),
     ("filter: middling confidence alone", "classifier.filter_least_confidence=0.5"),
-    ("decoded ID: round trips", TRIPS),
-    ("decoded ID: by name", *BY_NAME),
-    ("decoded ID: both", TRIPS, *BY_NAME),
+    ("decoded ID: none", WITHOUT_TRIPS),
+    ("decoded ID: by name", WITHOUT_TRIPS, *BY_NAME),
+    ("decoded ID: round trips and by name", *BY_NAME),
     ("zoom 2", "method_options.dream_ood.zoom=2.0"),
     ("FEVER-OOD", "method_options.dream_ood.regulariser_weight=0.1"),
     ("degradations", "fine_tune.degrade=0.5"),
