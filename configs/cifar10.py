@@ -10,8 +10,8 @@ There is no published number for this set. Time and memory of the first are CIFA
 project, for two CPU cores. It reads CIFAR-10, CIFAR-100, Fashion-MNIST, SVHN and Tiny-ImageNet at
 32×32 (`tiny_imagenet32`, for Outlier Exposure) as prepared TFDS sets, and four kinds of photographs
 from `data/ood32/<kind>`; an OOD set that is not there is left out. Every training fine-tunes the
-plain classifier, as the paper's does for ImageNet-100. Of its recipe only a part has been chosen on
-tuning sets yet, and of its table two rows were measured, with another stem: docs/results.md.
+plain classifier, as the paper's does for ImageNet-100. What was measured is in docs/photographs.md;
+of the recipe only a part has been chosen on tuning sets yet.
 
     python launch/ablate.py --config=configs/cifar10.py:small --config.ablation.only=claim
 
