@@ -24,7 +24,7 @@ is configs/cifar10_variants.py.
 from ml_collections import ConfigDict
 
 from configs import base
-from configs.cifar10_variants import PROMPT, VARIANTS
+from configs.cifar10_variants import PROMPT, VARIANTS, WITHOUT_TRIPS
 
 
 def folders(root: str, *kinds: str) -> tuple[str, ...]:
@@ -133,3 +133,4 @@ def make_quick(config: ConfigDict) -> None:
     config.classifier.epochs = 3
     config.decoding.update(outliers=1000, by_name_test=200)
     config.classifier.round_trip_share = 0.0  # 50,000 images to code take minutes
+    config.ablation.variants = tuple(v for v in VARIANTS if WITHOUT_TRIPS not in v)
