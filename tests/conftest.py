@@ -19,6 +19,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # results differ by rounding errors only. The processes that tests start inherit it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# These nearly halve what is left. Processes of tests need the same ones for the same bits.
+CHEAP = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
+os.environ["XLA_FLAGS"] = " ".join(
+    dict.fromkeys([*CHEAP, *os.environ.get("XLA_FLAGS", "").split()])
+)
 
 pytest_plugins = ["toy_fixtures"]
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,14 +80,14 @@ def on_devices(tmp_path_factory):
     the result is a dict of arrays.
     """
 
+    from toy_fixtures import environment
+
     def run(count: int, function, *args) -> dict[str, np.ndarray]:
         out = tmp_path_factory.mktemp("devices") / "out.npz"
         command = [sys.executable, "-c", RUN, function.__code__.co_filename, function.__name__]
         process = subprocess.run(
             [*command, str(out), str(count), *map(str, args)],
-            env=os.environ
-            | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
-            | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))},
+            env=environment(count, PYTHONPATH=os.pathsep.join((str(ROOT), str(ROOT / "tests")))),
             capture_output=True,
             text=True,
             timeout=300,

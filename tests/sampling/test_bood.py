@@ -1,10 +1,6 @@
 """BOOD's sampler against a plain loop in float64: who is chosen, where they end, and refusals."""
 
 import dataclasses
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +13,6 @@ from dream_jax.sampling.bood import NEVER, choose, cross_boundary, embeddings_pe
 from dream_jax.sampling.classes import sample_classes
 from dream_jax.sampling.settings import BoodSampler
 
-ROOT = Path(__file__).parents[2]
 SMALL = BoodSampler(step=0.02, share=0.1, beyond=2, most_steps=40, temperature=0.1)
 LABEL = 3
 
@@ -174,33 +169,14 @@ def test_padding_and_the_other_features_change_nothing():
     np.testing.assert_array_equal(scaled.ends, plain.ends)
 
 
-PROGRAM = """
-import sys
-import jax, numpy as np
-from dream_jax.sampling.bood import walk
-from dream_jax.sampling.settings import BoodSampler
-assert jax.local_device_count() == 4
-settings = BoodSampler(step=0.02, share=0.1, beyond=2, most_steps=40, temperature=0.1)
-given = np.load(sys.argv[1])
-np.savez(sys.argv[2], **walk(given["features"], 3, given["anchors"], settings)._asdict())
-"""
+def walked() -> dict[str, np.ndarray]:
+    return walk(features(330), LABEL, anchors(), SMALL)._asdict()  # six groups
 
 
-def test_four_devices_give_what_one_gives(tmp_path):
-    given = {"features": features(330), "anchors": anchors()}  # six groups
-    np.savez(tmp_path / "given.npz", **given)
-    files = [str(tmp_path / name) for name in ("given.npz", "found.npz")]
-    subprocess.run(
-        [sys.executable, "-c", PROGRAM, *files],
-        env=os.environ
-        | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"},
-        cwd=ROOT,
-        check=True,
-    )
-    here = walk(given["features"], LABEL, given["anchors"], SMALL)
-    with np.load(files[1]) as found:
-        for name, expected in here._asdict().items():
-            np.testing.assert_array_equal(found[name], expected)
+def test_four_devices_give_what_one_gives(on_devices):
+    four = on_devices(4, walked)
+    for name, expected in walked().items():
+        np.testing.assert_array_equal(four[name], expected)
 
 
 def test_number_of_embeddings():

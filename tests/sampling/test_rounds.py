@@ -1,10 +1,6 @@
 """All embeddings of a class and of all classes: numbers, draws, padding, devices, and refusals."""
 
 import dataclasses
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -24,7 +20,6 @@ from dream_jax.sampling.shared_noise import shared_round
 from dream_jax.settings import InlierSettings, SamplingSettings
 from dream_jax.vectors import unit_on_host as unit
 
-ROOT = Path(__file__).parents[2]
 SMALL = SamplerSettings(
     k=6, boundary=10, per_round=4, candidates=30, scale=0.2, keep=2, rounds=5, largest=True
 )
@@ -140,32 +135,13 @@ def test_features_of_the_wrong_shape():
         sample_embeddings(normal(0, 24, 8), jax.random.key(0), SMALL, pad_to=23)
 
 
-PROGRAM = """
-import sys
-import jax, numpy as np
-from dream_jax.sampling.rounds import sample_embeddings
-from dream_jax.sampling.settings import SamplerSettings
-assert jax.local_device_count() == 4
-settings = SamplerSettings(
-    k=6, boundary=10, per_round=4, candidates=30, scale=0.2, keep=2, rounds=5
-)
-np.save(sys.argv[2], sample_embeddings(np.load(sys.argv[1]), jax.random.key(0), settings))
-"""
+def embeddings() -> dict[str, np.ndarray]:
+    return {"embeddings": sample_embeddings(normal(0, 24, 8), jax.random.key(0), SMALL)}
 
 
-def test_four_devices_give_what_one_gives(tmp_path):
-    features = normal(0, 24, 8)
-    np.save(tmp_path / "features.npy", features)
-    flags = "--xla_force_host_platform_device_count=4"
-    files = [str(tmp_path / name) for name in ("features.npy", "embeddings.npy")]
-    subprocess.run(
-        [sys.executable, "-c", PROGRAM, *files],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        cwd=ROOT,
-        check=True,
-    )
-    here = sample_embeddings(features, jax.random.key(0), SMALL)
-    np.testing.assert_array_equal(np.load(files[1]), here)
+def test_four_devices_give_what_one_gives(on_devices):
+    four = on_devices(4, embeddings)["embeddings"]
+    np.testing.assert_array_equal(four, embeddings()["embeddings"])
 
 
 def test_settings_of_a_configuration():

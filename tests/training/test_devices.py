@@ -1,7 +1,6 @@
 """Sharding, masked means and mapped batches; every test also runs on four virtual devices."""
 
 import itertools
-import os
 import subprocess
 import sys
 import threading
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy_fixtures import environment
 
 from dream_jax import memory
 from dream_jax.training import devices
@@ -20,9 +20,10 @@ HERE = __file__
 def test_everything_here_holds_on_four_devices():
     if jax.local_device_count() > 1:
         pytest.skip("this is the run on several devices")
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE]
-    process = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    process = subprocess.run(
+        command, env=environment(4), capture_output=True, text=True, timeout=300
+    )
     assert process.returncode == 0, process.stdout[-3000:]
     assert "1 skipped" in process.stdout  # this test: there were several devices
 
