@@ -152,18 +152,23 @@ def waves(classifier, images):
     return TRAINING.outputs(classifier.own, Outputs(features, features), {})
 
 
-def fit_deconf(forward, classifier, images, batch_size, image_scale=1.0):
-    """The detector of the paper, fitted to images."""
+def fit_deconf(forward, classifier, images, batch_size, image_scale=1.0, read=None, most=5000):
+    """The detector of the paper, fitted to images, of which `read` returns some rows."""
 
-    def evaluate(function):
+    def evaluate(function, rows):
         def program(variables, batch):
             return function(make_inputs(forward, variables, batch["images"], image_scale))
 
-        return [MappedFunction(program, classifier, batch_size)({"images": images})]
+        return [
+            MappedFunction(program, classifier, batch_size)(
+                {"images": (read or images.__getitem__)(rows)}
+            )
+        ]
 
     head = Head(np.zeros((1, 1)), np.zeros(1))
-    data = FitData(np.zeros((1, 1)), np.zeros(1, int), head, evaluate=evaluate)
-    return fit_detectors({"godin": ("deconf", {})}, data)["godin"]
+    features, labels = np.zeros((len(images), 1)), np.zeros(len(images), int)
+    data = FitData(features, labels, head, evaluate=evaluate)
+    return fit_detectors({"godin": ("deconf", {"images": most})}, data)["godin"]
 
 
 def numpy_score(own: Own, similarity: str, images) -> np.ndarray:
@@ -196,6 +201,20 @@ def test_epsilon_is_the_best_of_the_list_on_id_images(similarity):
     moved = numpy_moved(own, similarity, EPSILONS[best], 2.0)
     expected = numpy_score(own, similarity, moved)
     np.testing.assert_allclose(scores["godin"], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("count", "rows"), [(3, [0, 15, 30]), (4, [0, 11, 22, 33]), (5000, list(range(45)))]
+)
+def test_epsilon_is_chosen_on_images_from_all_over_the_training_set(count, rows):
+    shown = []
+
+    def images(some):
+        shown.append(IMAGES[some])
+        return shown[-1]
+
+    fit_deconf(waves, Variables({}, fresh("cosine")), IMAGES, 20, read=images, most=count)
+    np.testing.assert_array_equal(np.concatenate(shown), IMAGES[rows])
 
 
 def test_a_small_step_raises_the_score():

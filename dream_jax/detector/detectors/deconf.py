@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from dream_jax.detector.detectors.base import Detector, FitData
 from dream_jax.detector.inputs import Inputs, numerators_of
-from dream_jax.detector.options import Options
+from dream_jax.detector.options import Options, whole
 
 # What ε is chosen from, in the input space of normalised images.
 EPSILONS = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
@@ -36,8 +36,11 @@ def perturbed_scores(inputs: Inputs, epsilons: Float[Array, " k"]) -> Float[Arra
 
 
 def fit_deconf(data: FitData, options: Options) -> dict[str, np.ndarray]:
-    """Returns the ε with the largest mean score of ID training images."""
-    parts = data.evaluate(lambda inputs: perturbed_scores(inputs, jnp.array(EPSILONS)))
+    """Returns the ε with the largest mean score of ID training images, spread over all of them."""
+    n = len(data.labels)
+    count = min(n, options["images"])
+    rows = np.arange(count) * n // count
+    parts = data.evaluate(lambda inputs: perturbed_scores(inputs, jnp.array(EPSILONS)), rows)
     best = int(np.argmax(sum(np.sum(part, axis=0, dtype=np.float64) for part in parts)))
     return {"epsilon": np.array(EPSILONS[best : best + 1])}
 
@@ -53,5 +56,6 @@ DECONF = Detector(
     needs=frozenset({"gradients"}),
     fit=fit_deconf,
     score=_score,
+    options={"images": whole(5000, 1)},  # each costs about ten forward passes
     made_for="godin",
 )
