@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Array, Float
+from tqdm import tqdm
 
 from dream_jax.data.image_sets import ImageSet
 from dream_jax.data.images import Images
@@ -145,7 +146,8 @@ class Classifier:
         ) -> Iterator[Any]:
             run = mapped(function)
             images = train.images if rows is None else train.images.take(rows)
-            for start in range(0, len(images), base.ROWS_AT_ONCE):
+            starts = range(0, len(images), base.ROWS_AT_ONCE)
+            for start in tqdm(starts, "fitting a detector", disable=len(starts) < 5):
                 yield run({"images": images.take(slice(start, start + base.ROWS_AT_ONCE))})
 
         return evaluate

@@ -450,6 +450,13 @@ def test_the_nearest_head_is_fitted_only_where_a_detector_needs_it(monkeypatch):
         godin.fit(chosen({"knn": {"k": 3}, "react": {}}), TRAIN)
 
 
+@pytest.mark.parametrize(("at_once", "shown"), [(len(TRAIN.labels), False), (3, True)])
+def test_fitting_to_many_images_shows_how_far_it_is(at_once, shown, monkeypatch, capsys):
+    monkeypatch.setattr(base, "ROWS_AT_ONCE", at_once)
+    trained("godin").fit(chosen({"deconf": {}}), TRAIN)
+    assert ("fitting a detector: 100%" in capsys.readouterr().err) is shown
+
+
 def test_images_are_not_looked_at_where_nothing_is_fitted(monkeypatch):
     plain = Classifier(MODEL, TRAININGS["cross_entropy"], {}, Variables({}), 3, 10)
 
