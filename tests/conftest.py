@@ -21,9 +21,9 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # These nearly halve what is left. Processes of tests need the same ones for the same bits.
 CHEAP = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
-os.environ["XLA_FLAGS"] = " ".join(
-    dict.fromkeys([*CHEAP, *os.environ.get("XLA_FLAGS", "").split()])
-)
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
+    flags = [*CHEAP, *os.environ.get("XLA_FLAGS", "").split()]
+    os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys(flags))
 
 pytest_plugins = ["toy_fixtures"]
 ROOT = Path(__file__).resolve().parents[1]

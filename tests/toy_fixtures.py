@@ -21,7 +21,8 @@ LAUNCH = [sys.executable, str(toy_module.REPOSITORY / "launch" / "main.py")]
 
 def environment(devices: int = 1, **more: str) -> dict[str, str]:
     """The environment of a process on so many virtual devices."""
-    flags = (flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag)
+    known = os.environ.get("XLA_FLAGS", "").split()
+    flags = (flag for flag in known if "device_count" not in flag)
     own = {"XLA_FLAGS": " ".join(flags), "JAX_NUM_CPU_DEVICES": str(devices)}
     return os.environ | own | more
 
