@@ -9,6 +9,7 @@ seeds of the training are held fixed: their spread is the standard deviation of 
 import zlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -119,39 +120,74 @@ def resampled_metrics(id_scores, ood_scores, id_counts, ood_counts) -> np.ndarra
     Returns:
         (2, b): FPR95 and AUROC of each resample.
     """
-    id_order, ood_order = np.argsort(id_scores), np.argsort(ood_scores)
-    id_sorted, ood_sorted = np.asarray(id_scores)[id_order], np.asarray(ood_scores)[ood_order]
-    values, starts = np.unique(id_sorted, return_index=True)
-    drawn = id_counts[id_order]
-    if values.size < id_sorted.size:
-        drawn = np.add.reduceat(drawn, starts, axis=0)
-    dropped = np.cumsum(drawn, axis=0)  # ID images at or below each value
-    n = dropped[-1, 0]
+    return _Kept.of(id_scores, id_counts).against(ood_scores, ood_counts)
 
-    below = np.zeros((ood_sorted.size + 1, ood_counts.shape[1]), ood_counts.dtype)
-    np.cumsum(ood_counts[ood_order], axis=0, out=below[1:])
-    m = below[-1, 0]
-    left, right = (np.searchsorted(ood_sorted, values, side) for side in ("left", "right"))
 
-    # Twice the pairs that an ID image wins; a tie counts half.
-    won = np.einsum("vb,vb->b", drawn, below[left] + below[right])
-    auroc = won / (2 * n * m)
+class _Kept(NamedTuple):
+    """What resamples of the ID images say by themselves, the same for every OOD set.
 
-    # Of the numbers of kept ID images that some threshold has, the nearest to 95 % is the largest
-    # one up to `most`, or the next above it.
-    most = np.searchsorted(np.arange(n + 1) / n, 0.95, "right") - 1
-    columns = np.arange(drawn.shape[1])
-    few = np.sum(dropped < n - most, axis=0)  # the value whose images must go to keep no more
-    fewer_kept = n - dropped[few, columns]
-    spared = dropped[few, columns] - drawn[few, columns]  # dropped by the next higher number kept
-    many = np.sum(dropped < spared, axis=0)
-    # For a number kept the lowest threshold is just above the next image below; where every ID
-    # image is kept, it is the lowest ID score itself.
-    rejected_few = below[right[few], columns]
-    rejected_many = np.where(spared > 0, below[right[many], columns], below[left[few], columns])
-    nearer = np.abs((n - spared) / n - 0.95) <= np.abs(fewer_kept / n - 0.95)
-    fpr95 = (m - np.where(nearer, rejected_many, rejected_few)) / m
-    return np.stack([fpr95, auroc])
+    Attributes:
+      values: (v,) the different ID scores, ascending.
+      dropped: (v + 1, b) how many drawn ID images lie below each value, and at last how many
+        there are.
+      few, many: (b,) how many values must go with all their images: to keep the largest number of
+        images up to 95 %, and to keep the next number above it.
+      all_kept: (b,) whether that next number is all of them.
+      nearer: (b,) whether it is nearer to 95 %.
+    """
+
+    values: np.ndarray
+    dropped: np.ndarray
+    few: np.ndarray
+    many: np.ndarray
+    all_kept: np.ndarray
+    nearer: np.ndarray
+
+    @classmethod
+    def of(cls, scores, counts) -> "_Kept":
+        order = np.argsort(scores)
+        values, starts = np.unique(np.asarray(scores)[order], return_index=True)
+        drawn = counts[order]
+        if values.size < drawn.shape[0]:
+            drawn = np.add.reduceat(drawn, starts, axis=0)
+        dropped = np.zeros((values.size + 1, drawn.shape[1]), drawn.dtype)
+        np.cumsum(drawn, axis=0, out=dropped[1:])
+        n = dropped[-1, 0]
+
+        # Of the numbers of kept ID images that some threshold has, the nearest to 95 % is the
+        # largest one up to `most`, or the next above it.
+        most = np.searchsorted(np.arange(n + 1) / n, 0.95, "right") - 1
+        columns = np.arange(drawn.shape[1])
+        few = np.sum(dropped[1:] < n - most, axis=0)
+        fewer_kept = n - dropped[few + 1, columns]
+        spared = dropped[few, columns]  # dropped by the next higher number kept
+        many = np.sum(dropped[1:] < spared, axis=0)
+        nearer = np.abs((n - spared) / n - 0.95) <= np.abs(fewer_kept / n - 0.95)
+        return cls(values, dropped, few, many, spared == 0, nearer)
+
+    def against(self, scores, counts) -> np.ndarray:
+        """(2, b): FPR95 and AUROC against (m,) OOD scores, drawn (m, b) times."""
+        order = np.argsort(scores)
+        ascending, drawn = np.asarray(scores)[order], counts[order]
+        below = np.zeros((ascending.size + 1, drawn.shape[1]), drawn.dtype)
+        np.cumsum(drawn, axis=0, out=below[1:])
+        n, m, columns = self.dropped[-1, 0], below[-1, 0], np.arange(drawn.shape[1])
+
+        # Twice the pairs that an OOD image wins; a tie counts half.
+        left, right = (np.searchsorted(self.values, ascending, side) for side in ("left", "right"))
+        lost = np.einsum("ob,ob->b", drawn, self.dropped[left] + self.dropped[right])
+        auroc = (2 * n * m - lost) / (2 * n * m)
+
+        # For a number kept the lowest threshold is just above the next image below; where every ID
+        # image is kept, it is the lowest ID score itself.
+        def rejected(which: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
+            return below[np.searchsorted(ascending, self.values[which], side), columns]
+
+        more_kept = np.where(
+            self.all_kept, rejected(self.few, "left"), rejected(self.many, "right")
+        )
+        fpr95 = (m - np.where(self.nearer, more_kept, rejected(self.few, "right"))) / m
+        return np.stack([fpr95, auroc])
 
 
 def _measured(scores, ood, means, rows, counts) -> np.ndarray:
@@ -160,9 +196,9 @@ def _measured(scores, ood, means, rows, counts) -> np.ndarray:
     total = np.zeros((len(METRICS), len(ood) + len(means), len(rows), resamples))
     for by_row in scores.values():
         for r, row in enumerate(rows):
-            of = by_row[row]
+            kept = _Kept.of(by_row[row]["id"], counts["id"])
             for s, name in enumerate(ood):
-                total[:, s, r] += resampled_metrics(of["id"], of[name], counts["id"], counts[name])
+                total[:, s, r] += kept.against(by_row[row][name], counts[name])
     for m, names in enumerate(means.values(), start=len(ood)):
         total[:, m] = total[:, [ood.index(name) for name in names]].mean(axis=1)
     return total / len(scores)
