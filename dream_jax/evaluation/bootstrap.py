@@ -9,7 +9,7 @@ seeds of the training are held fixed: their spread is the standard deviation of 
 import zlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -109,44 +109,31 @@ def difference(
     return -value, -high, -low
 
 
-def resampled_metrics(id_scores, ood_scores, id_counts, ood_counts) -> np.ndarray:
-    """Measures FPR95 and AUROC as `metrics.ood_metrics` does, each image counted several times.
-
-    Args:
-        id_scores, ood_scores: (n,) and (m,), finite, higher is more ID.
-        id_counts, ood_counts: (n, b) and (m, b) whole numbers, the draws of b resamples; the sums
-            over images are the same in all of them, and at least 1.
-
-    Returns:
-        (2, b): FPR95 and AUROC of each resample.
-    """
-    return _Kept.of(id_scores, id_counts).against(ood_scores, ood_counts)
-
-
-class _Kept(NamedTuple):
-    """What resamples of the ID images say by themselves, the same for every OOD set.
+class IdResamples(NamedTuple):
+    """Resamples of the ID images, measured against any OOD set as `metrics.ood_metrics` does.
 
     Attributes:
       values: (v,) the different ID scores, ascending.
       dropped: (v + 1, b) how many drawn ID images lie below each value, and at last how many
         there are.
-      few, many: (b,) how many values must go with all their images: to keep the largest number of
-        images up to 95 %, and to keep the next number above it.
-      all_kept: (b,) whether that next number is all of them.
-      nearer: (b,) whether it is nearer to 95 %.
+      threshold: (b,) the score from which on an image is taken for ID.
     """
 
     values: np.ndarray
     dropped: np.ndarray
-    few: np.ndarray
-    many: np.ndarray
-    all_kept: np.ndarray
-    nearer: np.ndarray
+    threshold: np.ndarray
 
     @classmethod
-    def of(cls, scores, counts) -> "_Kept":
+    def of(cls, scores, counts) -> "IdResamples":
+        """From (n,) finite scores, higher is more ID, and (n, b) whole numbers.
+
+        Args:
+          counts: how often each of b resamples has each image; the sums over images are the same in
+            all of them, and at least 1.
+        """
         order = np.argsort(scores)
-        values, starts = np.unique(np.asarray(scores)[order], return_index=True)
+        # In float64, where the number after a score of lower precision is below any other score.
+        values, starts = np.unique(np.asarray(scores, np.float64)[order], return_index=True)
         drawn = counts[order]
         if values.size < drawn.shape[0]:
             drawn = np.add.reduceat(drawn, starts, axis=0)
@@ -158,12 +145,16 @@ class _Kept(NamedTuple):
         # largest one up to `most`, or the next above it.
         most = np.searchsorted(np.arange(n + 1) / n, 0.95, "right") - 1
         columns = np.arange(drawn.shape[1])
-        few = np.sum(dropped[1:] < n - most, axis=0)
+        few = np.sum(dropped[1:] < n - most, axis=0)  # whose images must go to keep no more
         fewer_kept = n - dropped[few + 1, columns]
         spared = dropped[few, columns]  # dropped by the next higher number kept
         many = np.sum(dropped[1:] < spared, axis=0)
         nearer = np.abs((n - spared) / n - 0.95) <= np.abs(fewer_kept / n - 0.95)
-        return cls(values, dropped, few, many, spared == 0, nearer)
+        # The lowest threshold is just above the last image that goes; where every ID image is
+        # kept, it is the lowest ID score itself.
+        last = values[np.where(nearer, many, few)]
+        all_kept = nearer & (spared == 0)
+        return cls(values, dropped, np.where(all_kept, values[few], np.nextafter(last, np.inf)))
 
     def against(self, scores, counts) -> np.ndarray:
         """(2, b): FPR95 and AUROC against (m,) OOD scores, drawn (m, b) times."""
@@ -171,23 +162,15 @@ class _Kept(NamedTuple):
         ascending, drawn = np.asarray(scores)[order], counts[order]
         below = np.zeros((ascending.size + 1, drawn.shape[1]), drawn.dtype)
         np.cumsum(drawn, axis=0, out=below[1:])
-        n, m, columns = self.dropped[-1, 0], below[-1, 0], np.arange(drawn.shape[1])
+        n, m = self.dropped[-1, 0], below[-1, 0]
 
         # Twice the pairs that an OOD image wins; a tie counts half.
         left, right = (np.searchsorted(self.values, ascending, side) for side in ("left", "right"))
         lost = np.einsum("ob,ob->b", drawn, self.dropped[left] + self.dropped[right])
         auroc = (2 * n * m - lost) / (2 * n * m)
 
-        # For a number kept the lowest threshold is just above the next image below; where every ID
-        # image is kept, it is the lowest ID score itself.
-        def rejected(which: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
-            return below[np.searchsorted(ascending, self.values[which], side), columns]
-
-        more_kept = np.where(
-            self.all_kept, rejected(self.few, "left"), rejected(self.many, "right")
-        )
-        fpr95 = (m - np.where(self.nearer, more_kept, rejected(self.few, "right"))) / m
-        return np.stack([fpr95, auroc])
+        rejected = below[np.searchsorted(ascending, self.threshold), np.arange(drawn.shape[1])]
+        return np.stack([(m - rejected) / m, auroc])
 
 
 def _measured(scores, ood, means, rows, counts) -> np.ndarray:
@@ -196,9 +179,9 @@ def _measured(scores, ood, means, rows, counts) -> np.ndarray:
     total = np.zeros((len(METRICS), len(ood) + len(means), len(rows), resamples))
     for by_row in scores.values():
         for r, row in enumerate(rows):
-            kept = _Kept.of(by_row[row]["id"], counts["id"])
+            own = IdResamples.of(by_row[row]["id"], counts["id"])
             for s, name in enumerate(ood):
-                total[:, s, r] += kept.against(by_row[row][name], counts[name])
+                total[:, s, r] += own.against(by_row[row][name], counts[name])
     for m, names in enumerate(means.values(), start=len(ood)):
         total[:, m] = total[:, [ood.index(name) for name in names]].mean(axis=1)
     return total / len(scores)

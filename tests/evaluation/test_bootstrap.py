@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dream_jax.errors import UserError
-from dream_jax.evaluation.bootstrap import difference, paired_bootstrap, resampled_metrics
+from dream_jax.evaluation.bootstrap import IdResamples, difference, paired_bootstrap
 from dream_jax.evaluation.metrics import ood_metrics
 
 
@@ -23,7 +23,7 @@ def test_resamples_are_the_metrics_of_repeated_images(n, m, decimals):
     id_scores, ood_scores = normal_scores(rng, 1, n, m, decimals)
     counts = [rng.multinomial(k, np.full(k, 1 / k), 40).T for k in (n, m)]
     counts[0][:, 0] = counts[1][:, 0] = 1
-    fpr95, auroc = resampled_metrics(id_scores, ood_scores, *counts)
+    fpr95, auroc = IdResamples.of(id_scores, counts[0]).against(ood_scores, counts[1])
     for b in range(40):
         repeated = [
             np.repeat(s, c[:, b]) for s, c in zip((id_scores, ood_scores), counts, strict=True)
