@@ -79,9 +79,10 @@ def text_table(record: Mapping[str, Any]) -> str:
     Args:
       record: the content of tuning.json.
     """
+    names = max(18, *(len(row) + 2 for row in record["rows"]))
     lines = [
         f"tuned on {', '.join(record['sets'])}, seed {record['seed']}, in %",
-        f"{'':2}{'row':<18}{'candidate':<40}{'FPR95':>7}{'AUROC':>7}{'ID acc.':>9}",
+        f"{'':2}{'row':<{names}}{'candidate':<40}{'FPR95':>7}{'AUROC':>7}{'ID acc.':>9}",
     ]
     for row, own in record["rows"].items():
         for candidate in own["candidates"]:
@@ -89,7 +90,7 @@ def text_table(record: Mapping[str, Any]) -> str:
             text = ", ".join(f"{name}={value}" for name, value in candidate["options"].items())
             numbers = (100 * candidate[name] for name in ("fpr95", "auroc", "id_accuracy"))
             fpr95, auroc, accuracy = numbers
-            lines.append(f"{mark:2}{row:<18}{text:<40}{fpr95:7.1f}{auroc:7.1f}{accuracy:9.1f}")
+            lines.append(f"{mark:2}{row:<{names}}{text:<40}{fpr95:7.1f}{auroc:7.1f}{accuracy:9.1f}")
     return "\n".join(lines)
 
 
