@@ -9,9 +9,10 @@ There is no published number for this set. Time and memory of the first are CIFA
 `small` is a narrow network and the miniature Stable Diffusion for photographs that comes with the
 project, for two CPU cores. It reads CIFAR-10, CIFAR-100, Fashion-MNIST, SVHN and Tiny-ImageNet at
 32×32 (`tiny_imagenet32`, for Outlier Exposure) as prepared TFDS sets, and four kinds of photographs
-from `data/ood32/<kind>`; an OOD set that is not there is left out. Every training fine-tunes the
-plain classifier, as the paper's does for ImageNet-100. What was measured is in docs/photographs.md;
-of the recipe only a part has been chosen on tuning sets yet.
+from `data/ood32/<kind>`; an OOD set that is not there is left out. Settings are chosen on four
+other kinds, from `data/tuning32/<kind>`. Every training fine-tunes the plain classifier, as the
+paper's does for ImageNet-100. What was measured is in docs/photographs.md; of the recipe only a
+part has been chosen on tuning sets yet.
 
     python launch/ablate.py --config=configs/cifar10.py:small --config.ablation.only=claim
 
@@ -32,12 +33,13 @@ def folders(root: str, *kinds: str) -> tuple[str, ...]:
     return tuple(f"{kind.replace(' ', '_')}={root}/{kind}" for kind in kinds)
 
 
-SMALL_PHOTOS, IMAGENETTE = "data/ood32", "data/imagenette128/train"  # of 32×32 pixels, and larger
+SMALL_PHOTOS, TUNING_PHOTOS = "data/ood32", "data/tuning32"  # of 32×32 pixels
 # Describable textures, natural and city scenes, flowers, garments.
 FOLDERS = folders(SMALL_PHOTOS, "textures", "scenes", "flowers", "clothing")
-# Photographs of Imagenette, other ones than those sets, by which settings are chosen. Without its
+# Photographs of Imagenette, other ones than those sets, by which settings are chosen, coded as the
+# ID images are: else their finest detail in colour tells them, see docs/photographs.md. Without its
 # dogs and lorries, which are classes of CIFAR-10; one of those left swims, one shows much sky.
-TUNING = folders(IMAGENETTE, "tench", "church", "parachute", "golf ball")
+TUNING = folders(TUNING_PHOTOS, "tench", "church", "parachute", "golf ball")
 # Every training: two CPU cores take 20 minutes for one from fresh weights.
 FINE_TUNED = (
     *("godin", "gan", "vos", "npos", "logit_norm", "cider", "rotpred", "regmixup", "t2fnorm"),

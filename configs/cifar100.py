@@ -48,7 +48,7 @@ from configs.generator_photos import CIFAR100_WORDS
 
 # Photographs of which none shows an ID class, to test on and to choose settings by.
 FOLDERS = cifar10.folders(cifar10.SMALL_PHOTOS, "textures", "clothing")
-TUNING = cifar10.folders(cifar10.IMAGENETTE, "parachute", "golf ball")
+TUNING = cifar10.folders(cifar10.TUNING_PHOTOS, "parachute", "golf ball")
 
 
 def get_config(size: str = "full") -> ConfigDict:
