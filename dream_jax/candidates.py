@@ -73,27 +73,6 @@ def choose(candidates: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return min(allowed, key=lambda c: (c["fpr95"], -c["auroc"]))["options"]
 
 
-def text_table(record: Mapping[str, Any]) -> str:
-    """A line per candidate, for the terminal; the chosen are marked.
-
-    Args:
-      record: the content of tuning.json.
-    """
-    names = max(18, *(len(row) + 2 for row in record["rows"]))
-    lines = [
-        f"tuned on {', '.join(record['sets'])}, seed {record['seed']}, in %",
-        f"{'':2}{'row':<{names}}{'candidate':<40}{'FPR95':>7}{'AUROC':>7}{'ID acc.':>9}",
-    ]
-    for row, own in record["rows"].items():
-        for candidate in own["candidates"]:
-            mark = "*" if candidate["options"] == own["chosen"] else ""
-            text = ", ".join(f"{name}={value}" for name, value in candidate["options"].items())
-            numbers = (100 * candidate[name] for name in ("fpr95", "auroc", "id_accuracy"))
-            fpr95, auroc, accuracy = numbers
-            lines.append(f"{mark:2}{row:<{names}}{text:<40}{fpr95:7.1f}{auroc:7.1f}{accuracy:9.1f}")
-    return "\n".join(lines)
-
-
 def tuning_note(
     record: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dream_jax import pipeline
-from dream_jax.candidates import choose, read_record, text_table
+from dream_jax.candidates import choose, read_record
 from dream_jax.checks import check
 from dream_jax.data.groups import on_tuning_sets
 from dream_jax.errors import UserError
+from dream_jax.evaluation.report.tables import list_table
 from dream_jax.files import write_json
 from dream_jax.results import Row, stage_of
 from dream_jax.rows import candidates, make_rows, with_options
@@ -71,7 +72,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     record = _of(settings) | {"rows": rows_in_order}
     if hosts.is_main():
         write_json(workdir / "tuning.json", record)
-        print(f"\n{text_table(record | {'rows': made})}\nwritten: {workdir / 'tuning.json'}")
+        print(f"\ntuned on {', '.join(record['sets'])}, seed {record['seed']}, in %")
+        print(f"{candidate_table(made)}written: {workdir / 'tuning.json'}")
         if kept := [key for key in rows_in_order if key not in made]:
             print(f"with rows as they were tuned before: {', '.join(kept)}")
     return record
@@ -138,3 +140,23 @@ def _measures(run: Run, key: str) -> dict[str, float]:
     entry = run.metrics["methods"][key]
     mean = entry["ood"]["mean"]
     return {"fpr95": mean["fpr95"], "auroc": mean["auroc"], "id_accuracy": entry["id_accuracy"]}
+
+
+def candidate_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """A line per candidate; those that were chosen are marked.
+
+    Args:
+      rows: those of tuning.json.
+    """
+    measures = {"FPR95": "fpr95", "AUROC": "auroc", "ID acc.": "id_accuracy"}
+    lines = [
+        (
+            "*" if candidate["options"] == own["chosen"] else "",
+            row,
+            ", ".join(f"{name}={value}" for name, value in candidate["options"].items()),
+            *(f"{100 * candidate[name]:.1f}" for name in measures.values()),
+        )
+        for row, own in rows.items()
+        for candidate in own["candidates"]
+    ]
+    return list_table(("", "row", "candidate", *measures), lines)
