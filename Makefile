@@ -1,14 +1,16 @@
 # `make` lists what can be done. PYTHON=/path/to/python3.12 chooses the interpreter for .venv, and
 # ARGS="--config.sampling.k=100" is handed on to the program (to pytest for `make test`). METHODS and
 # SEEDS choose the rows and seeds of `make table` and `make tune`: METHODS=knn,vos SEEDS=0, or
-# METHODS=every for all rows there are, with the trainings that `all` leaves out. MINUTES, SEED and
-# PARTS are those of `make soak`: MINUTES=5 SEED=7 PARTS=kills,damages. PYTHONS and VERSIONS are those
-# of `make compatibility`: PYTHONS="python3.12 /opt/bin/python3.13" VERSIONS=newest.
+# METHODS=every for all rows there are, with the trainings that `all` leaves out. WORKERS=2 shares the
+# trainings of `make table` and `make photos` among processes. MINUTES, SEED and PARTS are those of
+# `make soak`: MINUTES=5 SEED=7 PARTS=kills,damages. PYTHONS and VERSIONS are those of
+# `make compatibility`: PYTHONS="python3.12 /opt/bin/python3.13" VERSIONS=newest.
 
 PYTHON ?=
 ARGS ?=
 METHODS ?= all
 SEEDS ?= 0,1,2
+WORKERS ?= 1
 MINUTES ?= 60
 SEED ?=
 PARTS ?= kills,damages,disk,images,settings
@@ -57,11 +59,12 @@ score: $(INSTALLED) ## score your images: ARGS="--run=runs/quickstart --images=F
 
 photos: $(INSTALLED) ## every row on CIFAR-10, three seeds; needs prepared sets, see configs/cifar10.py
 	$(RUN) launch/main.py --config=configs/cifar10.py:small --config.methods=$(METHODS) \
-	    --config.seeds=$(SEEDS) $(ARGS)
+	    --config.seeds=$(SEEDS) --workers=$(WORKERS) $(ARGS)
 
 table: $(INSTALLED) ## all rows, three seeds, on the quickstart's data; METHODS=every for more trainings
 	$(RUN) launch/main.py --config=configs/quickstart.py --config.methods=$(METHODS) \
-	    --config.seeds=$(SEEDS) --config.data.shifted=noise,blur,shear,occlusion,contrast $(ARGS)
+	    --config.seeds=$(SEEDS) --config.data.shifted=noise,blur,shear,occlusion,contrast \
+	    --workers=$(WORKERS) $(ARGS)
 
 tune: $(INSTALLED) ## choose the settings of the table's rows on tuning sets
 	$(RUN) launch/tune.py --config=configs/quickstart.py --config.methods=$(METHODS) $(ARGS)

@@ -13,6 +13,7 @@ from dream_jax import config_file, ending, lock, starting
 from dream_jax.command import command_of
 from dream_jax.config_tree import run_name
 from dream_jax.errors import UserError
+from dream_jax.workers import worker
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file with get_config().")
 flags.FLAGS["config"].parser = config_file.Parser("config")
@@ -32,15 +33,17 @@ def _workdir(config: ConfigDict) -> Path:
         raise UserError(f"--workdir is {_WORKDIR.value!r}; {error}".rstrip(".")) from error
 
 
-def _connect() -> None:
+def _connect(starts_workers: bool) -> None:
     """Makes JAX and the processes ready."""
+    if worker.is_worker():
+        worker.begin()
     from dream_jax import environment  # JAX is not needed for --help
 
     environment.prepare()
     from dream_jax.training import hosts
 
     hosts.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
-    environment.check_devices()
+    environment.check_devices(reserve=worker.is_worker() or not starts_workers)
     if hosts.count() > 1:
         ending.program.farewell = hosts.leave
         if not hosts.is_main():
@@ -48,16 +51,22 @@ def _connect() -> None:
 
 
 def _lock(workdir: Path) -> AbstractContextManager[None]:
-    """Locks the run's folder; of several processes, process 0 does it for all."""
+    """Locks the run's folder; of several processes, process 0 or what started them does it."""
     from dream_jax.training import hosts
 
-    if not hosts.is_main():
+    if not hosts.is_main() or worker.is_worker():
         return nullcontext()
     return lock.hold(workdir, lambda line: ending.end(f"error: {line}", 2))
 
 
-def main(run: Callable[[ConfigDict, Path], None]) -> None:
-    """Parses the flags and calls `run(config, workdir)`; see `ending.run` for how it ends."""
+def main(
+    run: Callable[[ConfigDict, Path], None], workers: flags.FlagHolder[int] | None = None
+) -> None:
+    """Parses the flags and calls `run(config, workdir)`; see `ending.run` for how it ends.
+
+    Args:
+      workers: the flag for their number, of a program that has it; `run` starts them.
+    """
 
     def guarded(argv: list[str]) -> None:
         if len(argv) > 1:
@@ -66,7 +75,7 @@ def main(run: Callable[[ConfigDict, Path], None]) -> None:
             )
         config = _CONFIG.value
         workdir = _workdir(config)
-        _connect()
+        _connect(workers is not None and workers.value > 1)
         ending.program.workdir, ending.program.command = workdir, command_of(sys.argv)
         with _lock(workdir):
             run(config, workdir)

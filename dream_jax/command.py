@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 # Flags that say where a run lies, how many processes work, and what of it is made this time.
-LEFT_OUT = ("workdir", "coordinator", "processes", "process_id", "stages", "overwrite")
+LEFT_OUT = ("workdir", "coordinator", "processes", "process_id", "workers", "stages", "overwrite")
 
 
 def command_of(argv: Sequence[str]) -> str:

@@ -23,12 +23,15 @@ class Program:
     Attributes:
       workdir: the run's folder, as soon as it is known.
       command: that makes the run; empty where it is called from Python.
-      farewell: called last, where there are several processes, with the reason and the status.
+      farewell: called last, where there are several processes, with the text that says why the
+        program ends, and the status.
+      speaks: whether it prints that text; a worker leaves it to the program that started it.
     """
 
     workdir: Path | None = None
     command: str = ""
     farewell: Callable[[str, int], None] | None = None
+    speaks: bool = True
 
 
 program = Program()
@@ -97,11 +100,11 @@ def end(text: str, status: int) -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     with contextlib.suppress(OSError, ValueError):
-        if text:
+        if text and program.speaks:
             print(text, file=sys.stderr, flush=True)
     lock.release_all()
     if program.farewell is not None:
-        program.farewell(text.splitlines()[-1] if text else "a closed pipe", status)
+        program.farewell(text or "a closed pipe", status)
     for helper in multiprocessing.active_children():
         helper.kill()
     os._exit(status)

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from dream_jax.errors import UserError
@@ -51,17 +53,39 @@ def _check_xla_flags() -> None:
         raise UserError(f"XLA_FLAGS is {value!r}; {reason}")
 
 
-def check_devices() -> None:
-    """Raises UserError if JAX finds no devices of the kind that the environment asks for."""
+def check_devices(reserve: bool = True) -> None:
+    """Finds the devices.
+
+    Args:
+      reserve: whether this process may reserve most memory of GPUs, as JAX does at first use; False
+        where others will compute on them.
+
+    Raises:
+      UserError: there are none of the kind that the environment asks for.
+    """
     import jax
 
     try:
-        jax.local_devices()
+        with nullcontext() if reserve else _variable("XLA_PYTHON_CLIENT_PREALLOCATE", "false"):
+            jax.local_devices()
     except Exception as error:  # RuntimeError or, where JAX has no such device, AssertionError
         asked = {name: os.environ.get(name, "not set") for name in _DEVICES}
         reason = " ".join(str(error).split())[:200] or "JAX finds no such device"
         given = ", ".join(f"{name} is {value}" for name, value in asked.items())
         raise UserError(f"{given}; {reason}") from error
+
+
+@contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Sets a variable of the environment while a block runs, which other processes do not get."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def use_compilation_cache() -> None:

@@ -27,6 +27,9 @@ from dream_jax.run_config import FILE, read_config, write_config
 from dream_jax.settings import Settings, as_dict
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
+from dream_jax.workers import worker
+from dream_jax.workers.parts import check_workers
+from dream_jax.workers.pool import make_stages
 from dream_jax.zero_shot.rows import without_weights
 
 # The steps of the method, in order: each lists its stages for some settings and rows.
@@ -56,7 +59,11 @@ def make_run(
 
 
 def run(
-    config: ConfigDict, workdir: Path, steps: Sequence[str] = tuple(STEPS), overwrite: bool = False
+    config: ConfigDict,
+    workdir: Path,
+    steps: Sequence[str] = tuple(STEPS),
+    overwrite: bool = False,
+    workers: int = 1,
 ) -> Run:
     """Makes the stages that are not done, and prints the table.
 
@@ -66,6 +73,9 @@ def run(
       steps: some of `STEPS`.
       overwrite: whether to make the stages of the chosen steps again, also those that were made
         with other settings.
+      workers: processes that share the stages before the report. Each is this program started
+        again with the same flags, so only a program of `launch` that serves them may ask for more
+        than one.
 
     Returns:
       The run, for reading its results.
@@ -76,15 +86,29 @@ def run(
     unknown = [step for step in steps if step not in STEPS]
     if unknown or not steps:
         raise UserError(f"--stages names {unknown or 'nothing'}; allowed: {', '.join(STEPS)}")
+    check_workers(workers)
     settings = check(config)
     hosts.check_same([as_dict(settings), list(steps), overwrite], "settings")
     check_folder(settings, workdir)
     made = possible_run(settings, workdir, steps, overwrite)
     begin(made, steps, overwrite)
-    for name in chosen_stages(made, steps):
+    names = chosen_stages(made, steps)
+    if workers > 1:
+        make_stages(made, [name for name in names if made.stages[name].step != "report"], workers)
+    for name in names:
         make(made, name)
     dream_jax.evaluation.report.stage.show(made)
     return made
+
+
+def serve(config: ConfigDict, workdir: Path) -> None:
+    """Makes stages as a worker of the program that makes this run, until there are no more."""
+    told = worker.told()
+    settings, keys = check(config), next(told)["rows"]
+    rows = tuple(row for row in make_rows(settings) if row.key in keys)
+    made = make_run(settings, workdir, rows)
+    for message in told:
+        make(made, message["stage"])
 
 
 def check_folder(settings: Settings, workdir: Path) -> None:

@@ -4,6 +4,7 @@ python launch/main.py --config=configs/quickstart.py
 python launch/main.py --config=configs/quickstart.py --config.sampling.k=50 --workdir=runs/k50
 python launch/main.py --config=configs/quickstart.py --stages=evaluate,report --overwrite
 python launch/main.py --config=configs/quickstart.py --config.report.figure_class=three
+python launch/main.py --config=configs/quickstart.py --config.seeds=0,1,2 --workers=2
 """
 
 import signal
@@ -25,13 +26,23 @@ STAGES = flags.DEFINE_list(
     "stages", None, "Some of learn,sample,decode,train,evaluate,report; all if not set."
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Make the chosen stages again.")
+WORKERS = flags.DEFINE_integer(
+    "workers",
+    1,
+    "Processes of this machine that share the trainings and evaluations, each on an equal part of "
+    "its devices.",
+)
 
 
 def run(config, workdir):
     from dream_jax import next_steps, pipeline  # not needed for --help
+    from dream_jax.workers import worker
 
+    if worker.is_worker():
+        pipeline.serve(config, workdir)
+        return
     steps = tuple(pipeline.STEPS) if STAGES.value is None else STAGES.value
-    pipeline.run(config, workdir, steps, OVERWRITE.value)
+    pipeline.run(config, workdir, steps, OVERWRITE.value, WORKERS.value)
     if lines := next_steps.next_steps(workdir):
         print(lines)
 
@@ -39,4 +50,4 @@ def run(config, workdir):
 flags.adopt_module_key_flags(cli)  # so that --help shows --config and --workdir
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(run, WORKERS)

@@ -139,11 +139,15 @@ def _listen() -> None:
         time.sleep(1)
 
 
-def leave(reason: str, status: int) -> None:
+def leave(text: str, status: int) -> None:
     """Tells the other processes that this one ends; process 0 waits for them for a moment.
 
     Without it, which holds what they share, they could not end in order.
+
+    Args:
+      text: says why; they tell its last line.
     """
+    reason = text.splitlines()[-1]
     with suppress(Exception):  # one of them has told all before, or process 0 has been killed
         _client().key_value_set(_ENDED, json.dumps([f"process {index()} ({reason})", status]))
     with suppress(Exception):

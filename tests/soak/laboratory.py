@@ -27,14 +27,17 @@ class Layout(NamedTuple):
 
     processes: int
     devices: int
+    workers: int = 1
 
     def __str__(self) -> str:
+        if self.workers > 1:
+            return f"workers: {self.workers}"
         return "2 processes" if self.processes > 1 else f"devices: {self.devices}"
 
 
 ONE = Layout(1, 1)
 # How often runs of each are killed. Two processes are slow: the second finds nothing in the cache.
-LAYOUTS = {ONE: 3, Layout(1, 2): 3, Layout(1, 4): 3, Layout(2, 1): 2}
+LAYOUTS = {ONE: 3, Layout(1, 2): 3, Layout(1, 4): 3, Layout(2, 1): 2, Layout(1, 1, workers=2): 2}
 # Programs that are compiled at every start need not be fast.
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
@@ -117,6 +120,7 @@ class Laboratory:
             f"--config.generator.path={self.generator}",
             f"--workdir={workdir}",
             *(together if layout.processes > 1 else ()),
+            *([f"--workers={layout.workers}"] if layout.workers > 1 else ()),
             *flags,
         ]
         return [
