@@ -2,8 +2,8 @@
 # ARGS="--config.sampling.k=100" is handed on to the program (to pytest for `make test`). METHODS and
 # SEEDS choose the rows and seeds of `make table` and `make tune`: METHODS=knn,vos SEEDS=0, or
 # METHODS=every for all rows there are, with the trainings that `all` leaves out. WORKERS=2 shares the
-# trainings of `make table` and `make photos` among processes. MINUTES, SEED and PARTS are those of
-# `make soak`: MINUTES=5 SEED=7 PARTS=kills,damages. PYTHONS and VERSIONS are those of
+# trainings of these two, `make photos` and `make ablation` among processes. MINUTES, SEED and PARTS
+# are those of `make soak`: MINUTES=5 SEED=7 PARTS=kills,damages. PYTHONS and VERSIONS are those of
 # `make compatibility`: PYTHONS="python3.12 /opt/bin/python3.13" VERSIONS=newest.
 
 PYTHON ?=
@@ -67,10 +67,11 @@ table: $(INSTALLED) ## all rows, three seeds, on the quickstart's data; METHODS=
 	    --workers=$(WORKERS) $(ARGS)
 
 tune: $(INSTALLED) ## choose the settings of the table's rows on tuning sets
-	$(RUN) launch/tune.py --config=configs/quickstart.py --config.methods=$(METHODS) $(ARGS)
+	$(RUN) launch/tune.py --config=configs/quickstart.py --config.methods=$(METHODS) \
+	    --workers=$(WORKERS) $(ARGS)
 
 ablation: $(INSTALLED) ## compare variants of the quickstart's recipe on tuning sets
-	$(RUN) launch/ablate.py --config=configs/quickstart.py $(ARGS)
+	$(RUN) launch/ablate.py --config=configs/quickstart.py --workers=$(WORKERS) $(ARGS)
 
 generator: $(INSTALLED) ## train the miniature Stable Diffusion that quickstart uses
 	$(RUN) launch/train_generator.py --config=configs/generator_glyphs.py $(ARGS)

@@ -25,6 +25,16 @@ _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
 
+def define_workers() -> flags.FlagHolder[int]:
+    """Defines the flag of programs whose stages several processes can share."""
+    return flags.DEFINE_integer(
+        "workers",
+        1,
+        "Processes of this machine that share the trainings and evaluations, each on an equal part "
+        "of its devices.",
+    )
+
+
 def _workdir(config: ConfigDict) -> Path:
     name = run_name(config)
     try:
@@ -65,7 +75,7 @@ def main(
     """Parses the flags and calls `run(config, workdir)`; see `ending.run` for how it ends.
 
     Args:
-      workers: the flag for their number, of a program that has it; `run` starts them.
+      workers: the flag of `define_workers`, where the program has it.
     """
 
     def guarded(argv: list[str]) -> None:

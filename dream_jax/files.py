@@ -34,6 +34,11 @@ def remove_partial(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes text as UTF-8; what Unicode has no character for is escaped."""
+    write_whole(path, lambda partial: partial.write_text(text, "utf-8", errors="backslashreplace"))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON."""
     text = json.dumps(value, indent=2) + "\n"

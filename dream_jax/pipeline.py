@@ -29,7 +29,8 @@ from dream_jax.stage import Stage
 from dream_jax.training import hosts
 from dream_jax.workers import worker
 from dream_jax.workers.parts import check_workers
-from dream_jax.workers.pool import make_stages
+from dream_jax.workers.pool import make_tasks
+from dream_jax.workers.tasks import Task
 from dream_jax.zero_shot.rows import without_weights
 
 # The steps of the method, in order: each lists its stages for some settings and rows.
@@ -94,7 +95,10 @@ def run(
     begin(made, steps, overwrite)
     names = chosen_stages(made, steps)
     if workers > 1:
-        make_stages(made, [name for name in names if made.stages[name].step != "report"], workers)
+        own = [name for name in names if made.stages[name].step != "report" and not made.done(name)]
+        tasks, rows = [Task(made, name) for name in own], [row.key for row in made.rows]
+        for line in make_tasks(tasks, workers, rows).values():
+            raise UserError(line)
     for name in names:
         make(made, name)
     dream_jax.evaluation.report.stage.show(made)
@@ -102,13 +106,14 @@ def run(
 
 
 def serve(config: ConfigDict, workdir: Path) -> None:
-    """Makes stages as a worker of the program that makes this run, until there are no more."""
-    told = worker.told()
-    settings, keys = check(config), next(told)["rows"]
-    rows = tuple(row for row in make_rows(settings) if row.key in keys)
-    made = make_run(settings, workdir, rows)
-    for message in told:
-        make(made, message["stage"])
+    """Makes stages as a worker of `run`, until there are no more."""
+    settings = check(config)
+
+    def runs(keys: Sequence[str]) -> dict[Path, Run]:
+        rows = tuple(row for row in make_rows(settings) if row.key in keys)
+        return {workdir: make_run(settings, workdir, rows)}
+
+    worker.serve(runs, make)
 
 
 def check_folder(settings: Settings, workdir: Path) -> None:

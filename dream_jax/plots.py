@@ -32,6 +32,7 @@ from dream_jax.evaluation.report.style import (
     shortened,
 )
 from dream_jax.exploring import label_of
+from dream_jax.files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +56,7 @@ class Picture:
 
     def save(self, path: str | Path) -> None:
         """Writes the file."""
-        Path(path).write_bytes(self.png)
+        write_whole(Path(path), lambda partial: partial.write_bytes(self.png))
 
 
 def images(

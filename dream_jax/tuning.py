@@ -3,7 +3,7 @@
 Candidates are trained with a seed of their own and measured on OOD sets that no table reports.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,24 @@ from dream_jax.run import Cache, Run
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
+from dream_jax.workers import worker
+from dream_jax.workers.parts import check_workers
+from dream_jax.workers.pool import make_tasks
+from dream_jax.workers.tasks import Task
 
 # What all candidates share with the run; the rest of the steps each does for itself.
 SHARED = ("learn", "sample", "decode")
+STEPS = tuple(step for step in pipeline.STEPS if step != "report")
 
 
-def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: Path, workers: int = 1) -> dict[str, Any]:
     """Tries all candidates of `config.methods`, prints them, and writes `tuning.json`.
 
     Args:
       config: `tuning` and `data.tuning` say what is tried and on which sets it is measured.
       workdir: of the run, whose latent space, embeddings and images all candidates use; they are
         made if they are not there. What is tried lies in its folder `tuning`.
+      workers: processes that share the stages, see `pipeline.run`.
 
     Returns:
       The content of `tuning.json`: for each row all candidates with their measures, and the chosen
@@ -44,6 +50,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Raises:
       UserError: bad input, in one line; candidates that are done are not tried again.
     """
+    check_workers(workers)
     settings = check(config)
     rows = [row for row in make_rows(settings) if row.key in settings.tuning.candidates]
     if not settings.data.tuning or not rows:
@@ -52,18 +59,15 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             f"{', '.join(settings.tuning.candidates) or 'nothing'}; there must be sets to measure "
             f"on, and candidates for some of config.methods = {settings.methods}"
         )
-    before, cache = tuned_before(settings, workdir), Cache()
-    steps = [step for step in pipeline.STEPS if step != "report"]
-    runs = [
-        (row.key, options, candidate_run(settings, workdir, row, options, cache))
-        for row in rows
-        for options in candidates(settings, row.key)
-    ]
+    before = tuned_before(settings, workdir)
+    runs = candidate_runs(settings, workdir)
     for _, _, candidate in runs:  # all are checked before any of them works
-        pipeline.begin(candidate, steps, overwrite=False)
+        pipeline.begin(candidate, STEPS, overwrite=False)
+    if workers > 1:
+        share([candidate for _, _, candidate in runs], workers)
     tried: dict[str, list] = {row.key: [] for row in rows}
     for key, options, candidate in runs:
-        for name in pipeline.chosen_stages(candidate, steps):
+        for name in pipeline.chosen_stages(candidate, STEPS):
             pipeline.make(candidate, name)
         tried[key].append({"options": options, **_measures(candidate, key)})
     made = {key: {"candidates": own, "chosen": choose(own)} for key, own in tried.items()}
@@ -77,6 +81,39 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         if kept := [key for key in rows_in_order if key not in made]:
             print(f"with rows as they were tuned before: {', '.join(kept)}")
     return record
+
+
+def candidate_runs(settings: Settings, workdir: Path) -> list[tuple[str, Mapping[str, Any], Run]]:
+    """Returns the row, the options and the run of every candidate of `config.methods`."""
+    cache = Cache()
+    return [
+        (row.key, options, candidate_run(settings, workdir, row, options, cache))
+        for row in make_rows(settings)
+        if row.key in settings.tuning.candidates
+        for options in candidates(settings, row.key)
+    ]
+
+
+def serve(config: ConfigDict, workdir: Path) -> None:
+    """Makes stages as a worker of `run`, until there are no more."""
+    runs = candidate_runs(check(config), workdir)
+    worker.serve(lambda _: {own.workdir: own for _, _, own in runs}, pipeline.make)
+
+
+def share(runs: Sequence[Run], workers: int) -> None:
+    """Makes what is missing by several workers, each stage that candidates share once.
+
+    Raises:
+      UserError: a stage could not be made; the others are.
+    """
+    tasks: dict[Path, Task] = {}
+    for own in runs:
+        for name in pipeline.chosen_stages(own, STEPS):
+            if not own.done(name):
+                task = Task(own, name, "/".join(own.workdir.parts[-2:]))
+                tasks.setdefault(task.folder, task)
+    for line in make_tasks(list(tasks.values()), workers).values():
+        raise UserError(line)
 
 
 def tuned_before(settings: Settings, workdir: Path) -> dict[str, Any]:

@@ -26,12 +26,7 @@ STAGES = flags.DEFINE_list(
     "stages", None, "Some of learn,sample,decode,train,evaluate,report; all if not set."
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Make the chosen stages again.")
-WORKERS = flags.DEFINE_integer(
-    "workers",
-    1,
-    "Processes of this machine that share the trainings and evaluations, each on an equal part of "
-    "its devices.",
-)
+WORKERS = cli.define_workers()
 
 
 def run(config, workdir):

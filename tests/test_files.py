@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from dream_jax.errors import UserError
-from dream_jax.files import checksums, read_json, read_npz, write_json, write_npz, write_whole
+from dream_jax.evaluation.report import style
+from dream_jax.files import (
+    checksums,
+    read_json,
+    read_npz,
+    write_json,
+    write_npz,
+    write_text,
+    write_whole,
+)
 
 
 def shown(folder) -> list[str]:
@@ -31,6 +40,24 @@ def test_failed_writing_keeps_what_was_there(tmp_path):
     assert read_json(tmp_path / "a.json") == {"old": 1}
     write_json(tmp_path / "a.json", {"new": 2})  # what the failure left is no obstacle
     assert read_json(tmp_path / "a.json") == {"new": 2}
+
+
+def test_texts_and_figures_replace_files_and_are_not_written_into_them(tmp_path):
+    """So another run's hard link to a file keeps what it was made for."""
+
+    def draw(path, title: str) -> None:
+        figure = style.figure_of(1, 1)
+        figure.suptitle(title)
+        style.save(figure, path)
+
+    for name, write in (("a.txt", write_text), ("a.png", draw)):
+        write(tmp_path / name, "old")
+        before = (tmp_path / name).read_bytes()
+        (tmp_path / "other").hardlink_to(tmp_path / name)
+        write(tmp_path / name, "new")
+        assert (tmp_path / "other").read_bytes() == before != (tmp_path / name).read_bytes()
+        (tmp_path / "other").unlink()
+    assert shown(tmp_path) == ["a.png", "a.txt"]
 
 
 def test_writing_makes_folders_and_cleans_up(tmp_path):

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from dream_jax.ablation.measures import less_recipe
 from dream_jax.ablation.variants import RECIPE
 from dream_jax.evaluation.report.image_sheets import Sheet
 from dream_jax.evaluation.report.style import (
@@ -19,21 +20,22 @@ from dream_jax.evaluation.report.style import (
     shortened,
 )
 
-NAME = 34  # characters of a variant's name
+NAME = 42  # characters of a variant's name
 IMAGES = 10  # of a variant
 
 
 def compare_variants(metrics: Mapping, path: Path) -> Path:
     """Draws mean FPR95 and AUROC of each variant: dots for seeds, their mean, its deviation.
 
-    A dashed line goes through the recipe.
+    A dashed line goes through the recipe. The interval of a variant's difference from it is drawn
+    from there: where it holds 0, it crosses the line.
 
     Args:
-      metrics: of all variants, see `measures.gather`.
+      metrics: of all variants, see `measures.gather`, with the `bootstrap` of `measures.compare`.
     """
     names = list(metrics["methods"])
     with matplotlib.rc_context(STYLE):
-        figure = figure_of(7.4, 1.5 + 0.25 * len(names))
+        figure = figure_of(7.8, 1.5 + 0.25 * len(names))
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (metric, title) in zip(
             panels,
@@ -45,7 +47,7 @@ def compare_variants(metrics: Mapping, path: Path) -> Path:
         panels[0].set_yticks(range(len(names)), [shortened(name, NAME) for name in names])
         panels[0].set_ylim(len(names) - 0.4, -0.6)
         figure.legend(
-            *zip(*legend, strict=True), loc="outside lower center", ncols=4, fontsize=8,
+            *zip(*legend, strict=True), loc="outside lower center", ncols=3, fontsize=8,
             handlelength=1.4, columnspacing=1.2,
         )  # fmt: skip
         return save(figure, path)
@@ -67,6 +69,12 @@ def _draw(axes: Any, metrics: Mapping, metric: str) -> list[tuple[Any, str]]:
                 values, [at] * len(values), s=9, color=GREY, linewidths=0, zorder=3
             )
             legend |= {"± standard deviation": spread, "a seed": seeds}
+        if (less := less_recipe(metrics, name, metric)) is not None:
+            ends = [mean + 100 * (end - less[0]) for end in less[1:]]
+            level = f"{100 * metrics['bootstrap']['level']:g} %"
+            legend[f"{level} interval of the difference from the recipe"] = axes.plot(
+                ends, [at, at], color=BLUE, linewidth=1.2, zorder=2
+            )[0]
         dot = axes.scatter(mean, at, s=26, color=colour, linewidths=0, zorder=4)
         legend["mean over seeds" if "std" in metrics else "measured"] = dot
         axes.annotate(

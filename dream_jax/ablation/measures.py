@@ -4,6 +4,8 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dream_jax.ablation.variants import RECIPE
+from dream_jax.evaluation.bootstrap import difference, paired_bootstrap
 from dream_jax.evaluation.report.layouts import LEGEND_KEPT, Column, Group, Layout
 from dream_jax.evaluation.seeds import summarise
 from dream_jax.files import read_json
@@ -54,6 +56,37 @@ def gather(measured: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str,
     return found
 
 
+def compare(runs: Mapping[str, Run]) -> dict[str, Any]:
+    """Returns a paired bootstrap over the test images of some variants, see `paired_bootstrap`.
+
+    Args:
+      runs: of the variants that were measured, by their names.
+    """
+    first = next(iter(runs.values()))
+    (entry,) = first.metrics["methods"].values()
+    scores = {
+        seed: {name: run.scores(seed)[run.rows[0].key] for name, run in runs.items()}
+        for seed in first.seeds
+    }
+    return paired_bootstrap(scores, [name for name in entry["ood"] if name != "mean"])
+
+
+def less_recipe(
+    metrics: Mapping[str, Any], variant: str, metric: str
+) -> tuple[float, float, float] | None:
+    """Returns a variant's mean over the sets less the recipe's, and the ends of its interval.
+
+    None is the recipe's own, and that of a recipe which has no results.
+
+    Args:
+      metrics: of all variants, see `gather`, with the `bootstrap` of `compare`.
+      metric: "fpr95" or "auroc".
+    """
+    if variant == RECIPE or RECIPE not in metrics["methods"]:
+        return None
+    return difference(metrics["bootstrap"], metric, "mean", variant, RECIPE)
+
+
 def layout_of(metrics: Mapping, sets: Sequence[str]) -> Layout:
     """Returns what the table shows.
 
@@ -83,4 +116,5 @@ def layout_of(metrics: Mapping, sets: Sequence[str]) -> Layout:
     groups = [*detection, Group("ID", [Column("acc.", ("id_accuracy",))]), Group("kept", kept)]
     groups += [Group("outliers", [in_class]), Group("embeddings", variety)]
     legend = [LEGEND, LEGEND_KEPT, LEGEND_OUTLIERS]
-    return Layout(groups, list(metrics["methods"]), legend, subject="Variant")
+    marked = "bootstrap" in metrics
+    return Layout(groups, list(metrics["methods"]), legend, marked=marked, subject="Variant")

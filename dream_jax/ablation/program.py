@@ -8,15 +8,20 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from dream_jax import pipeline
-from dream_jax.ablation.measures import gather, measure
+from dream_jax.ablation.measures import compare, gather, measure
 from dream_jax.ablation.sharing import Finished, identity
 from dream_jax.ablation.variants import Variant, asked_for, of_variant, read_variants
 from dream_jax.disk import check_free, needed
 from dream_jax.errors import UserError
 from dream_jax.files import write_json
+from dream_jax.record import Record
 from dream_jax.run import Cache, Run
 from dream_jax.settings import as_dict
 from dream_jax.training import hosts
+from dream_jax.workers import worker
+from dream_jax.workers.parts import check_workers
+from dream_jax.workers.pool import make_tasks
+from dream_jax.workers.tasks import Task
 
 FOLDER = "ablation"  # in the run's
 STEPS = tuple(step for step in pipeline.STEPS if step != "report")
@@ -39,7 +44,7 @@ class Trial(NamedTuple):
         return all(map(self.run.done, self.stages))
 
 
-def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: Path, workers: int = 1) -> dict[str, Any]:
     """Makes all variants of `config.ablation`, prints their table and writes the page.
 
     What variants have in common is made once. What is done, here or in the run of `workdir` itself,
@@ -48,32 +53,34 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Args:
       config: `ablation` and `data.tuning` say what is tried, and on which sets it is measured.
       workdir: of the run; the variants lie in its folder `ablation`, with the tables and the page.
+      workers: processes that share the stages, see `pipeline.run`.
 
     Returns:
       The content of `ablation.json`: `variants`, with their changes and folders, and `methods`,
-      `std` and `by_seed` as in metrics.json, by the names of the variants.
+      `std`, `by_seed` and `bootstrap` as in metrics.json, by the names of the variants.
 
     Raises:
       UserError: bad input, in one line, before any work; or a variant failed, as by a collapse of
         its training, when all others are made.
     """
+    check_workers(workers)
     variants = read_variants(config)
     asked = asked_for(variants, variants[0].settings.ablation.only)
     hosts.check_same([as_dict(variant.settings) for variant in variants], "settings")
-    cache, folder = Cache(), workdir / FOLDER
-    trials = [
-        Trial(own, pipeline.make_run(own.settings, folder / own.folder, cache=cache))
-        for own in variants
-    ]
+    folder = workdir / FOLDER
+    trials = make_trials(variants, folder)
     _refuse_equal(trials)
     listed = {trial.run.workdir for trial in trials}
     trials = [trial for trial in trials if trial.variant.name in asked or trial.done]
     finished = begin(trials, workdir, listed)
     measured: dict[str, dict[int, dict[str, Any]]] = {}
+    ended = share(trials, finished, workers) if workers > 1 else {}
     failed: dict[str, str] = {}
     for number, trial in enumerate(trials, start=1):
         name = trial.variant.name
         try:
+            if trial.run.workdir in ended:
+                raise UserError(ended[trial.run.workdir])
             make(trial, finished, f"variant {number} of {len(trials)}, {name}")
             measured[name] = measure(trial.run)
         except UserError as error:
@@ -92,6 +99,42 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         more = f"; {len(failed)} of {len(trials)} variants failed" if len(failed) > 1 else ""
         raise of_variant(name, UserError(f"{reason}{more}"))
     return record
+
+
+def make_trials(variants: Sequence[Variant], folder: Path) -> list[Trial]:
+    """Returns the variants with their runs, which lie in `folder`."""
+    cache = Cache()
+    return [
+        Trial(own, pipeline.make_run(own.settings, folder / own.folder, cache=cache))
+        for own in variants
+    ]
+
+
+def serve(config: ConfigDict, workdir: Path) -> None:
+    """Makes stages as a worker of `run`, until there are no more."""
+    trials = make_trials(read_variants(config), workdir / FOLDER)
+    worker.serve(lambda _: {trial.run.workdir: trial.run for trial in trials}, pipeline.make)
+
+
+def share(trials: Sequence[Trial], finished: Finished, workers: int) -> dict[Path, str]:
+    """Makes what is missing by several workers; see `make_tasks`."""
+    tasks = [
+        Task(trial.run, name, f"variant {trial.variant.name}")
+        for trial in trials
+        for name in trial.stages
+        if not trial.run.done(name)
+    ]
+
+    def record(task: Task) -> Record:
+        return task.run.record(task.stage)
+
+    return make_tasks(
+        tasks,
+        workers,
+        same=lambda task: identity(record(task)),
+        take=lambda task: finished.give(record(task)),
+        made=lambda task: finished.add(record(task)),
+    )
 
 
 def begin(trials: Sequence[Trial], workdir: Path, listed: Collection[Path]) -> Finished:
@@ -219,4 +262,8 @@ def _record(
     }
     sets = list(recipe.settings.data.tuning)
     own = {"config": recipe.settings.name, "sets": sets, "seeds": list(recipe.seeds)}
-    return own | {"variants": variants} | (gather(measured) if measured else {})
+    found = own | {"variants": variants}
+    if measured:
+        runs = {trial.variant.name: trial.run for trial in trials}
+        found |= gather(measured) | {"bootstrap": compare({name: runs[name] for name in measured})}
+    return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dream_jax.ablation.figures import IMAGES, along_settings, compare_variants, sheet_of_outliers
-from dream_jax.ablation.measures import layout_of
+from dream_jax.ablation.measures import layout_of, less_recipe
 from dream_jax.ablation.sharing import identity
 from dream_jax.ablation.variants import RECIPE
 from dream_jax.ending import program
@@ -24,7 +24,7 @@ from dream_jax.settings import as_dict, flatten
 if TYPE_CHECKING:
     from dream_jax.ablation.program import Trial
 
-HEADINGS = ("Variant", "What it changes", "Folder")
+HEADINGS = ("Variant", "Mean FPR95 less the recipe's", "What it changes", "Folder")
 
 
 def table(record: Mapping[str, Any]) -> str:
@@ -70,11 +70,15 @@ def _layout(record: Mapping[str, Any]) -> Layout:
     return layout_of(record, [name for name in first["ood"] if name != "mean"])
 
 
-def _listed(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Returns each variant's name, what it changes, and its folder or why it has no results."""
+def _listed(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Returns each variant's name, its difference to the recipe, its changes, and its folder.
+
+    In place of the folder stands why it has no results.
+    """
     return [
         (
             name,
+            _less_recipe(record, name),
             ", ".join(own["changes"]) or "nothing",
             f"failed: {own['failed']}" if "failed" in own else own["folder"],
         )
@@ -82,10 +86,19 @@ def _listed(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
+def _less_recipe(record: Mapping[str, Any], variant: str) -> str:
+    less = less_recipe(record, variant, "fpr95") if variant in record["methods"] else None
+    if less is None:
+        return "–"
+    value, low, high = (f"{100 * number:+.1f}".replace("-", "−") for number in less)
+    return f"{value} ({low} to {high})"
+
+
 def _figures(record: Mapping[str, Any], runs: Mapping[str, Run], folder: Path) -> Iterable[Shown]:
     caption = (
-        "Mean over the tuning sets. The deviation is that over trainings with other seeds; the "
-        "dashed line goes through the recipe."
+        "Mean over the tuning sets. The deviation is that over trainings with other seeds. The "
+        "dashed line goes through the recipe; the interval of a difference from it is by a paired "
+        "bootstrap over test images, with the trained networks held fixed."
     )
     yield Shown(
         compare_variants(record, folder / "variants.png"), "How the variants compare", caption

@@ -13,6 +13,7 @@ from types import ModuleType
 
 from dream_jax.data.groups import GROUPS, groups_of
 from dream_jax.evaluation import evaluators
+from dream_jax.evaluation.bootstrap import paired_bootstrap
 from dream_jax.evaluation.evaluators import embeddings
 from dream_jax.files import read_json, write_json
 from dream_jax.results import Row
@@ -53,7 +54,6 @@ def make(work: Work) -> None:
 
 def _metrics(work: Work) -> dict:
     from dream_jax.candidates import record_file, tuning_note
-    from dream_jax.evaluation.bootstrap import paired_bootstrap  # scikit-learn: slow to import
     from dream_jax.evaluation.seeds import summarise
 
     run, settings = work.run, work.settings

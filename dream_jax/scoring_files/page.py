@@ -15,7 +15,7 @@ from dream_jax.data.modes import to_mode
 from dream_jax.data.names import printable
 from dream_jax.data.reader import decoding, open_image, reason
 from dream_jax.errors import UserError
-from dream_jax.files import write_whole
+from dream_jax.files import write_text
 from dream_jax.legible import legible
 from dream_jax.scoring_files.calibration import Calibration
 from dream_jax.scoring_files.scorer import ImageScorer
@@ -134,9 +134,7 @@ def write_page(
         pictures=pictures,
         table=table.name,
     )
-    write_whole(
-        page, lambda path: path.write_text(text, encoding="utf-8", errors="backslashreplace")
-    )
+    write_text(page, text)
 
 
 def page_environment() -> Any:

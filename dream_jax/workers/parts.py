@@ -1,7 +1,7 @@
-"""Which stage a worker makes next, and on which devices it computes."""
+"""The parts of a machine that workers compute on."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -77,17 +77,3 @@ def _share(things: Sequence[int], number: int, count: int) -> tuple[int, ...]:
         return tuple(things[number % len(things) :][:1]) if things else ()
     begin, end = (len(things) * n // count for n in (number, number + 1))
     return tuple(things[begin:end])
-
-
-def next_stage(
-    waiting: Sequence[str], running: Collection[str], inputs: Mapping[str, Collection[str]]
-) -> str | None:
-    """Returns the first waiting stage of which no input is still to be made; None if there is none.
-
-    Args:
-      waiting: stages that nobody makes yet, in the order of the run.
-      running: those that are being made.
-      inputs: of each stage that waits.
-    """
-    missing = {*waiting, *running}
-    return next((name for name in waiting if missing.isdisjoint(inputs[name])), None)

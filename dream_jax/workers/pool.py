@@ -1,4 +1,4 @@
-"""Starts workers, gives them the stages of a run in order, and ends when they are done."""
+"""Starts workers, gives them the stages of runs in order, and ends when they are done."""
 
 import codecs
 import json
@@ -9,14 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NamedTuple, NoReturn
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 from dream_jax import ending
-from dream_jax.run import Run
-from dream_jax.workers.parts import Part, next_stage, split
+from dream_jax.workers.parts import Part, split
 from dream_jax.workers.screen import Lines, Screen
+from dream_jax.workers.tasks import Board, Task
 from dream_jax.workers.worker import VARIABLE
 
 # Steps that one process makes with all devices: each stage needs the result of the one before.
@@ -24,26 +25,42 @@ TOGETHER = ("learn", "sample", "decode")
 PATIENCE = 20  # seconds for workers to end in; from a signal on, this process has 25
 
 
-def make_stages(run: Run, names: Sequence[str], count: int) -> None:
-    """Makes the stages that are not done, those of classifiers by several workers.
+def make_tasks(
+    tasks: Sequence[Task],
+    count: int,
+    about: Any = None,
+    same: Callable[[Task], str] | None = None,
+    take: Callable[[Task], bool] = lambda task: False,
+    made: Callable[[Task], None] = lambda task: None,
+) -> dict[Path, str]:
+    """Makes stages that are not done, those of classifiers by several workers.
 
-    Each worker is this program with the same flags, on its share of this machine's devices. If one
-    ends by an error, the others are ended as by a signal, and this process ends as that one did.
+    Each worker is this program with the same flags, on its share of this machine's devices. What
+    the first run needs before its classifiers is made by one worker on all devices. If a worker
+    ends by a signal or a fault, the others are ended as by a signal, and this process ends as that
+    one did.
 
     Args:
-      names: of the stages, in order.
+      tasks, same, take: see `Board`.
       count: how many workers there are.
+      about: the first thing that they are told, see `worker.serve`.
+      made: called with each task that a worker has done.
+
+    Returns:
+      What has failed, see `Board.failed`. Where no run without a fault is left, workers that are
+      still at others are ended.
     """
-    todo = [name for name in names if not run.done(name)]
-    together = [name for name in todo if run.stages[name].step in TOGETHER]
-    apart = [name for name in todo if name not in together]
-    for parts, own in (([Part()], together), (split(count), apart)):
-        if own:
-            pool = _Pool(run, parts[: len(own)], len(own))
+    first = tasks[0].run if tasks else None
+    together = [t for t in tasks if t.run is first and t.run.stages[t.stage].step in TOGETHER]
+    board = Board([*together, *(task for task in tasks if task not in together)], same, take)
+    for parts, until in (([Part()], len(tasks) - len(together)), (split(count), 0)):
+        if board.left > until and not board.hopeless:
+            pool = _Pool(parts, board, board.left - until, about)
             try:
-                pool.make(own)
+                pool.work(until, made)
             finally:
                 pool.end()
+    return board.failed
 
 
 class _Event(NamedTuple):
@@ -55,10 +72,11 @@ class _Event(NamedTuple):
 
 
 class _Worker:
-    """A process, its stage, and what it has said of it."""
+    """A process, its task, and what it has said of it."""
 
     def __init__(self, number: int, part: Part, events: "queue.Queue[_Event]"):
-        self.number, self.stage, self.said, self.ended = number, "", "", False
+        self.number, self.said, self.ended = number, "", False
+        self.task: Task | None = None
         self.lines = Lines()
         self.decoders = {
             stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in ("told", "shown")
@@ -100,38 +118,37 @@ class _Worker:
 
 
 class _Pool:
-    """Workers for some stages of a run."""
+    """Workers for the tasks on a board."""
 
-    def __init__(self, run: Run, parts: Sequence[Part], stages: int):
-        self._run = run
+    def __init__(self, parts: Sequence[Part], board: Board, tasks: int, about: Any):
+        self._board = board
         self._events: queue.Queue[_Event] = queue.Queue()
-        self._screen = Screen(len(parts), stages)
+        self._screen = Screen(min(len(parts), tasks), tasks)
         self._workers: list[_Worker] = []
-        for number, part in enumerate(parts):
+        for number, part in enumerate(parts[:tasks]):
             self._workers.append(_Worker(number, part, self._events))
-            self._workers[-1].tell(rows=[row.key for row in run.rows])
+            self._workers[-1].tell(about=about)
 
-    def make(self, names: Sequence[str]) -> None:
-        """Makes some stages, each when its inputs are made."""
-        waiting = list(names)
-        inputs = {name: self._run.stages[name].inputs for name in names}
-        while waiting or self._running():
-            for worker in self._workers:
-                name = next_stage(waiting, self._running(), inputs)
-                if name is None:
-                    break
-                if not worker.stage:
-                    waiting.remove(name)
-                    worker.stage, worker.said = name, ""
-                    self._screen.show(worker.number, name)
-                    worker.tell(stage=name)
-            self._handle(self._events.get())
+    def work(self, until: int, made: Callable[[Task], None]) -> None:
+        """Works until so many tasks are left, or none that can be done."""
+        while self._board.left > until and not self._board.hopeless:
+            idle = [worker for worker in self._workers if worker.task is None]
+            while idle and (task := self._board.next()) is not None:
+                self._give(idle.pop(0), task)
+            self._screen.left(self._board.left - until)
+            if any(worker.task for worker in self._workers):
+                self._handle(self._events.get(), made)
+
+    def _give(self, worker: _Worker, task: Task) -> None:
+        worker.task, worker.said = task, ""
+        self._screen.show(worker.number, str(task))
+        worker.tell(run=str(task.run.workdir), stage=task.stage)
 
     def end(self) -> None:
         """Ends all workers: idle ones by their own, the others as a signal does."""
         for worker in self._workers:
             worker.dismiss()
-            if worker.stage and not worker.ended:
+            if worker.task is not None and not worker.ended:
                 worker.process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + PATIENCE
         for worker in self._workers:
@@ -142,40 +159,46 @@ class _Pool:
                 worker.process.wait()
         self._screen.close()
 
-    def _running(self) -> list[str]:
-        return [worker.stage for worker in self._workers if worker.stage]
-
-    def _handle(self, event: _Event) -> None:
+    def _handle(self, event: _Event, made: Callable[[Task], None]) -> None:
         worker = event.worker
         text = worker.decoders[event.stream].decode(event.data, final=not event.data)
         if event.stream == "shown":
             lines, bar = worker.lines.add(text if event.data else "\n")
             for line in lines:
                 self._screen.warn(line)
-            if bar and worker.stage:
-                self._screen.show(worker.number, f"{worker.stage}: {bar}")
+            if bar and worker.task is not None:
+                self._screen.show(worker.number, f"{worker.task}: {bar}")
             return
         *lines, worker.told = (worker.told + text).split("\n")
         for line in lines:
-            self._take(worker, json.loads(line))
+            self._take(worker, json.loads(line), made)
         if not event.data:
             self._end_by_death(worker)
 
-    def _take(self, worker: _Worker, message: dict) -> None:
+    def _take(self, worker: _Worker, message: dict, made: Callable[[Task], None]) -> None:
         if "said" in message:
             worker.said += message["said"]
-        elif "done" in message:
-            worker.stage = ""
-            self._screen.print(worker.said.rstrip("\n"))
-            self._screen.show(worker.number, "")
-            self._screen.count()
-        else:
+        elif "end" in message:
             self._end_with(worker, message["end"], message["status"])
+        elif worker.task is not None:
+            self._print(worker)
+            self._screen.show(worker.number, "")
+            task, worker.task = worker.task, None
+            if "failed" in message:
+                self._board.fail(task, message["failed"])
+            else:
+                self._board.end(task)
+                made(task)
+
+    def _print(self, worker: _Worker) -> None:
+        """Prints what a worker has said of its stage."""
+        title = worker.task.title if worker.task is not None else ""
+        if said := worker.said.rstrip("\n"):
+            self._screen.print(f"{title}\n{said}" if title else said)
 
     def _end_with(self, worker: _Worker, text: str, status: int) -> NoReturn:
         worker.ended = True
-        if said := worker.said.rstrip("\n"):
-            self._screen.print(said)
+        self._print(worker)
         self.end()
         ending.end(text, status)
         raise AssertionError("the process has ended")
@@ -184,9 +207,10 @@ class _Pool:
         """Ends because a worker has, without a word: killed, or ended by the system."""
         status = worker.process.wait()
         cause = signal.Signals(-status).name if status < 0 else f"status {status}"
+        where = f" at stage {worker.task.stage!r}" if worker.task is not None else ""
         self._end_with(
             worker,
-            f"error: a worker ended by {cause} at stage {worker.stage!r}; what is done is kept, "
-            f"and the same command continues; fewer --workers take less memory",
+            f"error: a worker ended by {cause}{where}; what is done is kept, and the same command "
+            f"continues; fewer --workers take less memory",
             2,
         )

@@ -32,9 +32,9 @@ class Screen:
         """Prints lines to standard error, above the bars."""
         tqdm.write(text, file=sys.stderr)
 
-    def count(self) -> None:
-        """Counts a stage that is done."""
-        self._all.update()
+    def left(self, stages: int) -> None:
+        """Shows how many stages are not over."""
+        self._all.update(self._all.total - max(0, stages) - self._all.n)
 
     def close(self) -> None:
         for bar in (*self._each, self._all):

@@ -1,13 +1,16 @@
 """The process of a worker: the same program with the same flags, which makes what it is told to.
 
-It is told by lines of JSON on its standard input: first {"rows": [keys]}, then {"stage": name},
-one after the other. It answers by lines of JSON on a pipe of its own: {"said": text} for what it
-prints, {"done": name}, and {"end": text, "status": number} where it ends by an error or a signal.
+It is told by lines of JSON on its standard input: first {"about": anything}, then {"run": folder,
+"stage": name} again and again. It answers by lines of JSON on a pipe of its own: {"said": text} for
+what it prints, {"done": name} or {"failed": line} for each stage, and {"end": text} with a "status"
+where the process ends by a signal or a fault.
 
 The end of its input is the end of its work. If it comes while a stage is made, the program that
 started the worker has died without a word, and the worker ends at once, as it would by SIGKILL:
 another program may take over the run's folder.
 """
+
+from __future__ import annotations
 
 import io
 import json
@@ -15,9 +18,15 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dream_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from dream_jax.run import Run
 
 VARIABLE = "DREAM_JAX_WORKER"  # {"answers": file descriptor, "cores": [...]}
 
@@ -47,26 +56,43 @@ class _Said(io.TextIOBase):
         return len(text)
 
 
-def told() -> Iterator[dict[str, Any]]:
-    """Yields what the worker is told, one thing after the other; each is done before the next."""
+def serve(runs: Callable[[Any], Mapping[Path, Run]], make: Callable[[Run, str], None]) -> None:
+    """Makes stages until there are no more.
+
+    Args:
+      runs: returns the runs by their folders; it is given what the worker is told first.
+      make: makes a stage of a run. UserError is told, and does not end the worker.
+    """
+    lines = _listen()
+    known: Mapping[Path, Run] = {}
+    while (line := lines.get()) is not None:
+        message, answer = json.loads(line), {}
+        if "about" in message:
+            known = runs(message["about"])
+        else:
+            try:
+                make(known[Path(message["run"])], message["stage"])
+                answer = {"done": message["stage"]}
+            except UserError as error:
+                answer = {"failed": str(error)}
+        lines.task_done()
+        if answer:
+            _say(**answer)
+
+
+def _listen() -> queue.Queue[str | None]:
+    """Returns what the worker is told, as it comes; None at the end."""
     lines: queue.Queue[str | None] = queue.Queue()
-    busy = threading.Event()
 
     def read() -> None:
         for line in sys.stdin:
-            busy.set()
             lines.put(line)
-        if busy.is_set():
+        if lines.unfinished_tasks:
             os._exit(1)
         lines.put(None)
 
     threading.Thread(target=read, daemon=True, name="told").start()
-    for line in iter(lines.get, None):
-        message = json.loads(line)
-        yield message
-        busy.clear()
-        if "stage" in message:
-            _say(done=message["stage"])
+    return lines
 
 
 def _say(**message: Any) -> None:

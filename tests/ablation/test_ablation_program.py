@@ -18,6 +18,7 @@ from slow import takes_a_minute
 import dream_jax
 from dream_jax import pipeline
 from dream_jax.ablation import program
+from dream_jax.ablation.measures import less_recipe
 from dream_jax.ablation.sharing import Finished, identity
 from dream_jax.ablation.variants import RECIPE
 from dream_jax.errors import UserError
@@ -230,6 +231,21 @@ def test_tables_and_page(ablated):
         assert expected in page, expected
     assert page.count("data:image/png;base64,") == 2
     assert (folder / "variants.png").exists() and (folder / "outliers.png").exists()
+
+
+def test_differences_from_the_recipe(ablated):
+    """Of the means over sets and seeds, with intervals; in the list of variants, as texts."""
+    record = ablated.record
+    assert less_recipe(record, RECIPE, "fpr95") is None
+    text = (ablated.workdir / "ablation" / "table.md").read_text()
+    for name in (WIDE, PLAIN):
+        for metric in ("fpr95", "auroc"):
+            means = [record["methods"][n]["ood"]["mean"][metric] for n in (name, RECIPE)]
+            value, low, high = less_recipe(record, name, metric)
+            assert value == pytest.approx(means[0] - means[1], abs=1e-6)
+            assert low <= value <= high and low < high
+        shown = [f"{100 * n:+.1f}".replace("-", "−") for n in less_recipe(record, name, "fpr95")]
+        assert f"| {shown[0]} ({shown[1]} to {shown[2]}) |" in " ".join(text.split())
 
 
 def test_a_variant_is_a_run(ablated):

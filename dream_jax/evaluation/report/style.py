@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from dream_jax.evaluation.report.fonts import choose_fonts
+from dream_jax.files import write_whole
 from dream_jax.legible import legible
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#007A58", "#A8578B"
@@ -51,9 +52,8 @@ def figure_of(width: float, height: float) -> Figure:
 
 def save(figure: Figure, path: Path) -> Path:
     """Writes a figure as a PNG and returns the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     choose_fonts(figure.findobj(Text))
-    figure.savefig(path, dpi=DPI)
+    write_whole(path, lambda partial: figure.savefig(partial, dpi=DPI))
     return path
 
 

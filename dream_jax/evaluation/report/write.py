@@ -10,6 +10,7 @@ from dream_jax.evaluation.report import layouts, panels, tables
 from dream_jax.evaluation.report.charts import Panel
 from dream_jax.evaluation.report.embedding_table import embedding_table
 from dream_jax.evaluation.report.gallery import READINGS, SHOWN, Tile
+from dream_jax.files import write_text
 
 WIDE = 430  # CSS pixels; what is wider scrolls on a phone, where its text would be too small
 
@@ -70,7 +71,6 @@ def write_report(folder: Path, page: Page) -> Path:
     """
     import jinja2  # slow to import, and a finished run only prints its table
 
-    folder.mkdir(parents=True, exist_ok=True)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dream_jax", "evaluation/report"),
         autoescape=True,
@@ -80,10 +80,9 @@ def write_report(folder: Path, page: Page) -> Path:
     )
     template = environment.get_template("report.html.j2")
     for name, text in table_texts(page).items():
-        (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        write_text(folder / name, text)
     index = folder / "index.html"
-    text = template.render(**_content(page))
-    index.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_text(index, template.render(**_content(page)))
     return index
 
 
