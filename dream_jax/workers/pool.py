@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
 from dream_jax import ending
 from dream_jax.workers.parts import Part, split
@@ -52,14 +52,17 @@ def make_tasks(
     """
     first = tasks[0].run if tasks else None
     together = [t for t in tasks if t.run is first and t.run.stages[t.stage].step in TOGETHER]
-    board = Board([*together, *(task for task in tasks if task not in together)], same, take)
-    for parts, until in (([Part()], len(tasks) - len(together)), (split(count), 0)):
-        if board.left > until and not board.hopeless:
-            pool = _Pool(parts, board, board.left - until, about)
+    apart = [task for task in tasks if task not in together]
+    board: Board | None = None
+    for parts, own in (([Part()], together), (split(count), apart)):
+        board = Board(own, same, take, board)
+        if own and not board.hopeless:
+            pool = _Pool(parts[: len(own)], board, about)
             try:
-                pool.work(until, made)
+                pool.work(made)
             finally:
                 pool.end()
+    assert board is not None
     return board.failed
 
 
@@ -97,12 +100,13 @@ class _Worker:
         os.close(writing)
         assert self.process.stdin is not None and self.process.stdout is not None
         self._input = self.process.stdin
-        for stream, pipe in (("told", reading), ("shown", self.process.stdout.fileno())):
+        for stream, pipe in (("told", os.fdopen(reading, "rb", 0)), ("shown", self.process.stdout)):
             threading.Thread(target=self._read, args=(stream, pipe, events), daemon=True).start()
 
-    def _read(self, stream: str, pipe: int, events: "queue.Queue[_Event]") -> None:
-        while data := os.read(pipe, 1 << 16):
-            events.put(_Event(self, stream, data))
+    def _read(self, stream: str, pipe: IO[bytes], events: "queue.Queue[_Event]") -> None:
+        with pipe:
+            while data := os.read(pipe.fileno(), 1 << 16):
+                events.put(_Event(self, stream, data))
         events.put(_Event(self, stream, b""))
 
     def tell(self, **message: object) -> None:
@@ -112,7 +116,7 @@ class _Worker:
             self._input.flush()
 
     def dismiss(self) -> None:
-        """Lets an idle worker end."""
+        """Closes its input, so that it ends if it is idle."""
         with suppress(BrokenPipeError):
             self._input.close()
 
@@ -120,24 +124,27 @@ class _Worker:
 class _Pool:
     """Workers for the tasks on a board."""
 
-    def __init__(self, parts: Sequence[Part], board: Board, tasks: int, about: Any):
+    def __init__(self, parts: Sequence[Part], board: Board, about: Any):
         self._board = board
         self._events: queue.Queue[_Event] = queue.Queue()
-        self._screen = Screen(min(len(parts), tasks), tasks)
+        self._screen = Screen(len(parts), board.left)
         self._workers: list[_Worker] = []
-        for number, part in enumerate(parts[:tasks]):
+        for number, part in enumerate(parts):
             self._workers.append(_Worker(number, part, self._events))
             self._workers[-1].tell(about=about)
 
-    def work(self, until: int, made: Callable[[Task], None]) -> None:
-        """Works until so many tasks are left, or none that can be done."""
-        while self._board.left > until and not self._board.hopeless:
+    def work(self, made: Callable[[Task], None]) -> None:
+        """Works until no task is left, or none that can be done."""
+        while not self._board.hopeless:
             idle = [worker for worker in self._workers if worker.task is None]
             while idle and (task := self._board.next()) is not None:
                 self._give(idle.pop(0), task)
-            self._screen.left(self._board.left - until)
-            if any(worker.task for worker in self._workers):
+            self._screen.left(self._board.left)
+            if len(idle) < len(self._workers):
                 self._handle(self._events.get(), made)
+            else:
+                assert not self._board.left, "no task can be begun, and none is under way"
+        self._screen.left(self._board.left)
 
     def _give(self, worker: _Worker, task: Task) -> None:
         worker.task, worker.said = task, ""
@@ -147,9 +154,12 @@ class _Pool:
     def end(self) -> None:
         """Ends all workers: idle ones by their own, the others as a signal does."""
         for worker in self._workers:
-            worker.dismiss()
-            if worker.task is not None and not worker.ended:
-                worker.process.send_signal(signal.SIGTERM)
+            if worker.task is None:
+                worker.dismiss()
+            elif not worker.ended:
+                worker.process.send_signal(
+                    signal.SIGTERM
+                )  # its input stays open until it has ended
         deadline = time.monotonic() + PATIENCE
         for worker in self._workers:
             try:
@@ -157,6 +167,7 @@ class _Pool:
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
+            worker.dismiss()
         self._screen.close()
 
     def _handle(self, event: _Event, made: Callable[[Task], None]) -> None:

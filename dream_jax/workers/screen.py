@@ -34,7 +34,7 @@ class Screen:
 
     def left(self, stages: int) -> None:
         """Shows how many stages are not over."""
-        self._all.update(self._all.total - max(0, stages) - self._all.n)
+        self._all.update(self._all.total - stages - self._all.n)
 
     def close(self) -> None:
         for bar in (*self._each, self._all):

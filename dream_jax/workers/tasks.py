@@ -1,5 +1,7 @@
 """The stages that workers make: which can be begun, and what follows where one fails."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +41,7 @@ class Board:
       tasks: in order, each folder once.
       same: a name that tasks with the same result share; one of them is done before the others.
       take: tries to take a result over from where it is; returns whether the task is done now.
+      before: the board of tasks that are over already, some perhaps by a failure.
 
     Attributes:
       failed: the folders of runs with a stage that could not be made, with the line that says why.
@@ -50,9 +53,10 @@ class Board:
         tasks: Sequence[Task],
         same: Callable[[Task], str] | None = None,
         take: Callable[[Task], bool] = lambda task: False,
+        before: Board | None = None,
     ):
-        self.failed: dict[Path, str] = {}
-        self._lost: dict[Path, str] = {}  # of stages
+        self.failed: dict[Path, str] = before.failed if before is not None else {}
+        self._lost: dict[Path, str] = before._lost if before is not None else {}  # of stages
         self._take = take
         self._waiting = {task.folder: task for task in tasks}
         self._open = dict(self._waiting)  # these, and those under way
@@ -69,7 +73,7 @@ class Board:
 
     @property
     def hopeless(self) -> bool:
-        """Whether all tasks that are left are of runs that have failed."""
+        """Whether nothing is left but tasks of runs that have failed."""
         return all(task.run.workdir in self.failed for task in self._open.values())
 
     def next(self) -> Task | None:

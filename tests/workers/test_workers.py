@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from slow import takes_a_minute
 
 from dream_jax import lock
 from dream_jax.files import read_json, read_npz
@@ -75,6 +76,7 @@ def alone(toy, workdir, one_core) -> Path:
     return copy
 
 
+@takes_a_minute
 def test_killed_interrupted_and_continued_they_make_the_same_run(toy, alone, workdir):
     """As one process does, to the byte. On one core here, which the workers share."""
     process = toy.start(workdir, [WORKERS])
@@ -107,6 +109,21 @@ def test_killed_interrupted_and_continued_they_make_the_same_run(toy, alone, wor
     # Each stage's lines stand together.
     blocks = re.findall(r"── (\S.*)\n(?:   .*\n)*?   done in \d+ s", output)
     assert "train dream_ood" in blocks and "evaluate dream_ood" in blocks
+
+
+def test_interrupted_workers_keep_the_steps_that_are_done(toy, workdir):
+    """As a program without workers does: also between two regular checkpoints."""
+    flags = [WORKERS, "--config.save_every=100000", "--config.classifier.epochs=4000"]
+    process = toy.start(workdir, flags)
+    curves = workdir / "classifier" / "cross_entropy" / "metrics.csv"
+    assert until(lambda: curves.exists() and len(curves.read_text().splitlines()) > 2)
+    process.send_signal(signal.SIGINT)
+    seen, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in seen, seen
+    folder = workdir / "classifier" / "cross_entropy" / "checkpoints"
+    steps = [int(path.name) for path in folder.iterdir()]
+    assert len(steps) == 1 and 0 < steps[0] < 100_000
+    assert not workers_of(workdir)
 
 
 def test_a_worker_s_error_ends_the_run_in_one_line(toy, workdir):
