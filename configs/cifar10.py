@@ -37,7 +37,7 @@ SMALL_PHOTOS, TUNING_PHOTOS = "data/ood32", "data/tuning32"  # of 32×32 pixels
 # Describable textures, natural and city scenes, flowers, garments.
 FOLDERS = folders(SMALL_PHOTOS, "textures", "scenes", "flowers", "clothing")
 # Photographs of Imagenette, other ones than those sets, by which settings are chosen, coded as the
-# ID images are: else their finest detail in colour tells them, see docs/photographs.md. Without its
+# ID images are: else their finest detail in colour tells them, see docs/claims.md. Without its
 # dogs and lorries, which are classes of CIFAR-10; one of those left swims, one shows much sky.
 TUNING = folders(TUNING_PHOTOS, "tench", "church", "parachute", "golf ball")
 # Every training: two CPU cores take 20 minutes for one from fresh weights.
