@@ -107,9 +107,9 @@ def run(
 
 def serve(config: ConfigDict, workdir: Path) -> None:
     """Makes stages as a worker of `run`, until there are no more."""
-    settings = check(config)
 
     def runs(keys: Sequence[str]) -> dict[Path, Run]:
+        settings = check(config)
         rows = tuple(row for row in make_rows(settings) if row.key in keys)
         return {workdir: make_run(settings, workdir, rows)}
 

@@ -96,8 +96,11 @@ def candidate_runs(settings: Settings, workdir: Path) -> list[tuple[str, Mapping
 
 def serve(config: ConfigDict, workdir: Path) -> None:
     """Makes stages as a worker of `run`, until there are no more."""
-    runs = candidate_runs(check(config), workdir)
-    worker.serve(lambda _: {own.workdir: own for _, _, own in runs}, pipeline.make)
+
+    def runs(_: None) -> dict[Path, Run]:
+        return {own.workdir: own for _, _, own in candidate_runs(check(config), workdir)}
+
+    worker.serve(runs, pipeline.make)
 
 
 def share(runs: Sequence[Run], workers: int) -> None:

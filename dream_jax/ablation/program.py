@@ -78,10 +78,12 @@ def run(config: ConfigDict, workdir: Path, workers: int = 1) -> dict[str, Any]:
     failed: dict[str, str] = {}
     for number, trial in enumerate(trials, start=1):
         name = trial.variant.name
+        title = f"variant {number} of {len(trials)}, {name}"
         try:
             if trial.run.workdir in ended:
+                print(title, flush=True)
                 raise UserError(ended[trial.run.workdir])
-            make(trial, finished, f"variant {number} of {len(trials)}, {name}")
+            make(trial, finished, title)
             measured[name] = measure(trial.run)
         except UserError as error:
             if hosts.count() > 1:  # where the other processes may be waiting for this one
@@ -112,8 +114,12 @@ def make_trials(variants: Sequence[Variant], folder: Path) -> list[Trial]:
 
 def serve(config: ConfigDict, workdir: Path) -> None:
     """Makes stages as a worker of `run`, until there are no more."""
-    trials = make_trials(read_variants(config), workdir / FOLDER)
-    worker.serve(lambda _: {trial.run.workdir: trial.run for trial in trials}, pipeline.make)
+
+    def runs(_: None) -> dict[Path, Run]:
+        trials = make_trials(read_variants(config), workdir / FOLDER)
+        return {trial.run.workdir: trial.run for trial in trials}
+
+    worker.serve(runs, pipeline.make)
 
 
 def share(trials: Sequence[Trial], finished: Finished, workers: int) -> dict[Path, str]:

@@ -19,7 +19,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,8 @@ def serve(runs: Callable[[Any], Mapping[Path, Run]], make: Callable[[Run, str], 
     while (line := lines.get()) is not None:
         message, answer = json.loads(line), {}
         if "about" in message:
-            known = runs(message["about"])
+            with redirect_stdout(io.StringIO()):  # the program that started this one has said it
+                known = runs(message["about"])
         else:
             try:
                 make(known[Path(message["run"])], message["stage"])
