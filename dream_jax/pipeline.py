@@ -43,6 +43,8 @@ STEPS: dict[str, Callable[[Settings, tuple[Row, ...]], list[Stage]]] = {
     "report": dream_jax.evaluation.report.stage.stages,
 }
 
+BEFORE_REPORT = tuple(step for step in STEPS if step != "report")
+
 
 def make_run(
     settings: Settings,
@@ -95,7 +97,11 @@ def run(
     begin(made, steps, overwrite)
     names = chosen_stages(made, steps)
     if workers > 1:
-        own = [name for name in names if made.stages[name].step != "report" and not made.done(name)]
+        own = [
+            name
+            for name in names
+            if made.stages[name].step in BEFORE_REPORT and not made.done(name)
+        ]
         tasks, rows = [Task(made, name) for name in own], [row.key for row in made.rows]
         for line in make_tasks(tasks, workers, rows).values():
             raise UserError(line)

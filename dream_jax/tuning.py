@@ -30,7 +30,6 @@ from dream_jax.workers.tasks import Task
 
 # What all candidates share with the run; the rest of the steps each does for itself.
 SHARED = ("learn", "sample", "decode")
-STEPS = tuple(step for step in pipeline.STEPS if step != "report")
 
 
 def run(config: ConfigDict, workdir: Path, workers: int = 1) -> dict[str, Any]:
@@ -62,12 +61,12 @@ def run(config: ConfigDict, workdir: Path, workers: int = 1) -> dict[str, Any]:
     before = tuned_before(settings, workdir)
     runs = candidate_runs(settings, workdir)
     for _, _, candidate in runs:  # all are checked before any of them works
-        pipeline.begin(candidate, STEPS, overwrite=False)
+        pipeline.begin(candidate, pipeline.BEFORE_REPORT, overwrite=False)
     if workers > 1:
         share([candidate for _, _, candidate in runs], workers)
     tried: dict[str, list] = {row.key: [] for row in rows}
     for key, options, candidate in runs:
-        for name in pipeline.chosen_stages(candidate, STEPS):
+        for name in pipeline.chosen_stages(candidate, pipeline.BEFORE_REPORT):
             pipeline.make(candidate, name)
         tried[key].append({"options": options, **_measures(candidate, key)})
     made = {key: {"candidates": own, "chosen": choose(own)} for key, own in tried.items()}
@@ -111,7 +110,7 @@ def share(runs: Sequence[Run], workers: int) -> None:
     """
     tasks: dict[Path, Task] = {}
     for own in runs:
-        for name in pipeline.chosen_stages(own, STEPS):
+        for name in pipeline.chosen_stages(own, pipeline.BEFORE_REPORT):
             if not own.done(name):
                 task = Task(own, name, "/".join(own.workdir.parts[-2:]))
                 tasks.setdefault(task.folder, task)

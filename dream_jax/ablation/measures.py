@@ -116,5 +116,4 @@ def layout_of(metrics: Mapping, sets: Sequence[str]) -> Layout:
     groups = [*detection, Group("ID", [Column("acc.", ("id_accuracy",))]), Group("kept", kept)]
     groups += [Group("outliers", [in_class]), Group("embeddings", variety)]
     legend = [LEGEND, LEGEND_KEPT, LEGEND_OUTLIERS]
-    marked = "bootstrap" in metrics
-    return Layout(groups, list(metrics["methods"]), legend, marked=marked, subject="Variant")
+    return Layout(groups, list(metrics["methods"]), legend, subject="Variant")

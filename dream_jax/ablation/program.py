@@ -24,7 +24,7 @@ from dream_jax.workers.pool import make_tasks
 from dream_jax.workers.tasks import Task
 
 FOLDER = "ablation"  # in the run's
-STEPS = tuple(step for step in pipeline.STEPS if step != "report")
+STEPS = pipeline.BEFORE_REPORT
 
 
 class Trial(NamedTuple):

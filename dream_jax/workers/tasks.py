@@ -79,10 +79,10 @@ class Board:
     def next(self) -> Task | None:
         """Returns a task to be done now; None if there is none, as long as others are under way."""
         while True:
-            ready = [f for f in self._waiting if self._after[f].isdisjoint(self._open)]
-            if not ready:
+            ready = (f for f in self._waiting if self._after[f].isdisjoint(self._open))
+            if (folder := next(ready, None)) is None:
                 return None
-            task = self._waiting.pop(ready[0])
+            task = self._waiting.pop(folder)
             lost = [self._lost[folder] for folder in task.inputs if folder in self._lost]
             if task.run.workdir in self.failed or lost:
                 self.fail(task, self.failed.get(task.run.workdir) or lost[0])
