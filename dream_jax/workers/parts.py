@@ -11,6 +11,9 @@ from dream_jax.training import hosts
 
 # The variables by which JAX is told which of a machine's GPUs a process may use.
 GPU_VARIABLES = ("JAX_CUDA_VISIBLE_DEVICES", "JAX_ROCM_VISIBLE_DEVICES")
+# Those that tell how much of a GPU's memory it takes, the older name last; JAX refuses both.
+MEMORY_VARIABLES = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+MEMORY = 0.75  # of a GPU, what JAX takes where neither is set
 
 
 class Part(NamedTuple):
@@ -19,15 +22,21 @@ class Part(NamedTuple):
     Attributes:
       cores: of the CPU; empty where the system assigns none.
       gpus: as JAX numbers those of the machine; empty for all devices.
+      users: workers on each of these GPUs, among which its memory is divided.
     """
 
     cores: tuple[int, ...] = ()
     gpus: tuple[int, ...] = ()
+    users: int = 1
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment variables by which JAX finds these devices alone."""
-        return dict.fromkeys(GPU_VARIABLES, ",".join(map(str, self.gpus))) if self.gpus else {}
+        """The environment variables that tell JAX of these devices and their memory."""
+        variables = dict.fromkeys(GPU_VARIABLES, ",".join(map(str, self.gpus))) if self.gpus else {}
+        if self.users > 1:
+            name = next((n for n in MEMORY_VARIABLES if os.environ.get(n)), MEMORY_VARIABLES[0])
+            variables[name] = str(float(os.environ.get(name) or MEMORY) / self.users)
+        return variables
 
 
 def check_workers(count: int) -> None:
@@ -54,10 +63,10 @@ def check_sharing(count: int, processes: int, platform: str, devices: int) -> No
             f"--workers is {count}; {platform.upper()}s train one classifier after the other, "
             f"together: leave it out"
         )
-    if platform == "gpu" and devices % count:
+    if platform == "gpu" and devices % count and count % devices:
         raise UserError(
-            f"--workers is {count}; {devices} GPUs cannot be shared equally: use a divisor of "
-            f"{devices}"
+            f"--workers is {count}; {devices} GPUs cannot be shared equally: use a divisor or a "
+            f"multiple of {devices}"
         )
 
 
@@ -67,7 +76,8 @@ def split(count: int) -> list[Part]:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if devices[0].platform == "gpu":
         gpus = [device.local_hardware_id for device in devices]
-        return [Part(gpus=_share(gpus, number, count)) for number in range(count)]
+        users = max(1, count // len(gpus))
+        return [Part(gpus=_share(gpus, n, count), users=users) for n in range(count)]
     return [Part(_share(cores, number, count)) for number in range(count)]
 
 
