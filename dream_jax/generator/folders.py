@@ -31,14 +31,6 @@ FIXED: Mapping[str, Mapping[str, Any]] = {
     "vae": {"act_fn": "silu", "latents_mean": None, "latents_std": None, "shift_factor": None},
     "scheduler": {"rescale_betas_zero_snr": False},
 }
-# Pipelines that the project can train and does not come with, and how they are made.
-TRAINED: Mapping[str, str] = {
-    "dream_jax/miniature/weights/photos100": (
-        "train it by `python launch/train_generator.py --config=configs/generator_photos.py:"
-        "cifar100` (on two CPU cores :cifar100_cpu), and copy the folder `pipeline` that it writes "
-        "there, or give that one as config.generator.path"
-    ),
-}
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -73,8 +65,7 @@ def check_generator(path: str, revision: str = "") -> Path | None:
         if folder is None or not _is_whole(folder):
             return None
     elif folder is None:
-        hint = TRAINED.get(path.rstrip("/"), "it must hold a pipeline")
-        raise UserError(f"generator.path: there is no folder {path!r}; {hint}")
+        raise UserError(f"generator.path: there is no folder {path!r}; it must hold a pipeline")
     check_folder(folder)
     return folder
 

@@ -147,10 +147,16 @@ def test_the_configuration_for_photographs_passes(machine):
     assert check(generator_photos.get_config(machine)).world.others == "tiny_imagenet32"
 
 
-@pytest.mark.parametrize("name", ["glyphs", "photos"])
-def test_the_weights_are_those_of_their_configuration(name):
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("glyphs", generator_glyphs.get_config()),
+        ("photos", generator_photos.get_config()),
+        ("photos100", generator_photos.get_config("cifar100")),
+    ],
+)
+def test_the_weights_are_those_of_their_configuration(name, config):
     """What is neutral, as how often a checkpoint is saved, may have been otherwise."""
-    config = {"glyphs": generator_glyphs, "photos": generator_photos}[name].get_config()
     folder = toy_module.REPOSITORY / f"dream_jax/miniature/weights/{name}"
     made = with_later(read_json(folder / "training.json"), LATER)
     now = json.loads(json.dumps(as_dict(check(config), TrainingSettings)))
