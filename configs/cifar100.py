@@ -5,7 +5,7 @@
 
 Published (Du et al., NeurIPS 2023, table 2): Dream-OOD's mean FPR95 over SVHN, Places365, LSUN-C,
 iSUN and Textures 40.31 %; AUROC 87.01 on SVHN and 79.94 on Places365, FPR95 1.10 on iSUN. Not
-repeated here: this project was built without accelerators (docs/scale.md).
+repeated here: this project has had an accelerator for minutes only (docs/scale.md).
 
 BOOD (Liao et al., ICML 2025): mean FPR95 10.67 % and AUROC 97.42 % over the same sets, against
 40.31 and 90.15 of Dream-OOD. The settings are those of `bood` in configs/base.py, as far as they
@@ -17,8 +17,8 @@ TFDS prepares cifar100, svhn_cropped, dtd and places365_small on first use. LSUN
 folders of images, as https://github.com/deeplearning-wisc/dream-ood names them; a set that is not
 there is left out with one line.
 
-Estimate, from the FLOPs in docs/scale.md, at 30 % of an A100's peak for decoding and
-20 % for training: ① 0.3 h, ② a minute, ③ 25 h (100,000 images; 10 h with
+Estimate, from the FLOPs in docs/scale.md, at 40 % of an A100's peak for decoding and
+20 % for training: ① 0.3 h, ② a minute, ③ 18 h (100,000 images; 8 h with
 `--config.generator.scheduler=dpmsolver++ --config.decoding.steps=20`), ④ 0.3 h plain and 0.6 h
 Dream-OOD; to be divided by the number of devices. Memory per device: 2.1 GB of weights and 0.7 GB
 per image that is decoded at once, of which there are as many as fit (docs/scale.md).

@@ -4,13 +4,14 @@
 
 Published (Du et al., NeurIPS 2023, table 1), FPR95 / AUROC in %: iNaturalist 24.10 / 96.10, Places
 39.87 / 93.11, SUN 36.88 (FPR95); the energy score of the plain classifier: 32.50 / 94.82, 50.80 /
-90.76, 47.60. Not repeated here: this project was built without accelerators (docs/scale.md).
+90.76, 47.60. Not repeated here: this project has had an accelerator for minutes only
+(docs/scale.md).
 
 `data.folder` has `train/<wnid>/*.JPEG` and `val/<wnid>/*.JPEG`; of its classes the hundred below
 are used. The OOD sets are flat folders of images, as MOS (Huang & Li, CVPR 2021) published them.
 
 Estimate, as for CIFAR-100, on one A100 and to be divided by the number of devices: ① 1.3 h, ②
-minutes, ③ 25 h, ④ 1.3 h plain and 0.5 h Dream-OOD, if `data.workers` read 700 images a second.
+minutes, ③ 18 h, ④ 1.3 h plain and 0.5 h Dream-OOD, if `data.workers` read 700 images a second.
 Training needs about 4 GB for 160 images: 3.9 M convolution outputs an image, kept with their
 activations, in bfloat16.
 

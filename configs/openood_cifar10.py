@@ -15,7 +15,7 @@ results/cifar10.csv of July 2024).
     NPOS (KNN)           89.78 ± 0.33   94.07 ± 0.49   not given
     Outlier Exposure     94.82 ± 0.21   96.00 ± 0.13   94.63 ± 0.26
 
-It has no row of Dream-OOD. Not repeated here: this project was built without accelerators.
+It has no row of Dream-OOD. Not repeated here: this project has had an accelerator for minutes only.
 
 Data: `python scripts/download/download.py` of https://github.com/Jingkang50/OpenOOD (its
 download.sh has the flags) makes a folder `data` with benchmark_imglist and images_classic. Run from

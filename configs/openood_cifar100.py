@@ -15,7 +15,7 @@ results/cifar100.csv of July 2024).
     NPOS (KNN)           78.35 ± 0.37   82.29 ± 1.55   not given
     Outlier Exposure     88.30 ± 0.10   81.41 ± 1.49   76.84 ± 0.42
 
-It has no row of Dream-OOD. Not repeated here: this project was built without accelerators.
+It has no row of Dream-OOD. Not repeated here: this project has had an accelerator for minutes only.
 
 Data, network, schedule, and what is not as in the benchmark: see configs/openood_cifar10.py. The
 labels of the lists are taken to be CIFAR-100's own, which are in the order of the names.

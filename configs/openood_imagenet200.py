@@ -16,7 +16,7 @@ spectrum, where shifted ID images (ImageNet-V2, -C and -R) count as ID images.
     NPOS (KNN)        79.40 ± 0.39  94.49 ± 0.07       –        51.19 ± 0.55  78.99 ± 0.10      –
     Outlier Exposure  84.84 ± 0.16  89.02 ± 0.18  85.82 ± 0.21  56.58 ± 0.17  60.80 ± 0.42  44.29
 
-It has no row of Dream-OOD. Not repeated here: this project was built without accelerators.
+It has no row of Dream-OOD. Not repeated here: this project has had an accelerator for minutes only.
 
 Data: as for configs/openood_cifar10.py, with images_largescale; ImageNet's training images come
 from https://image-net.org and belong into images_largescale/imagenet_1k/train/<wnid>. Outlier
