@@ -17,7 +17,8 @@ smaller, for some hours on two cores; no weights of it exist.
 
 `cifar100` and `cifar100_cpu` are a second, shorter round that starts from the package's weights and
 learns CIFAR-100's names, for `configs/cifar100.py:small`: docs/generator.md. Their world is
-CIFAR-100's training images and, as the other half of each batch, all of the first round's.
+CIFAR-100's training images and, as the other half of each batch, all of the first round's. The
+package's `photos100` is the work of `cifar100`, on an H200 too; of `cifar100_cpu` no weights exist.
 """
 
 from ml_collections import ConfigDict
