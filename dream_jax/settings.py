@@ -364,6 +364,7 @@ def with_later(tree: Mapping[str, Any], later: Mapping[str, Any] = LATER) -> dic
     return made
 
 
+@cache  # asked for by every record too
 def expand(names: tuple[str, ...], kind: type = Settings) -> tuple[str, ...]:
     """Returns the fields that names of fields and of whole sections stand for.
 

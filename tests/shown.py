@@ -1,4 +1,4 @@
-"""Layers for networks of tests that have none, and fitting data that a network sees."""
+"""Layers for networks of tests that have none, weights, and fitting data that a network sees."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +19,19 @@ def with_layers(features: Any, added: dict | None = None) -> tuple[Any, dict]:
     second = first + added.get("stage2", 0)
     layers = {"stage1": first, "stage2": second}
     return second.reshape(features.shape) + added.get("features", 0), layers
+
+
+def weights_of(shapes, seed: int = 0):
+    """Values of parameters; the network's own initialisation takes seconds to compile."""
+    rng = np.random.default_rng(seed)
+
+    def weights(leaf):
+        if len(leaf.shape) == 1:  # of batch norm, and the head's bias
+            return rng.random(leaf.shape).astype(np.float32) + 0.5
+        fan_in = np.prod(leaf.shape[:-1])
+        return (rng.normal(size=leaf.shape) / np.sqrt(fan_in)).astype(np.float32)
+
+    return jax.tree.map(weights, shapes)
 
 
 def evaluate_on(forward: Callable, variables: Any, images: np.ndarray) -> base.Evaluate:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 from scipy.stats import rankdata
-from shown import evaluate_on, with_layers
+from shown import evaluate_on, weights_of, with_layers
 
 from dream_jax.data.image_sets import ImageSet
 from dream_jax.data.images import Images
@@ -72,9 +72,7 @@ def fit_data(features, labels=GOLDEN["train_y"], **given) -> FitData:
     return FitData(features, labels, **({"head": HEAD, "evaluate": run} | given))
 
 
-def scores_of_all(batch_size=600, rows=slice(None)) -> dict[str, np.ndarray]:
-    data = fit_data(features_of(GOLDEN["train_x"]))
-    fitted = fit_detectors(chosen(SETTINGS), data)
+def scores_by(fitted, batch_size=600, rows=slice(None)) -> dict[str, np.ndarray]:
     logits, scores = scorer(network, WEIGHTS, fitted, batch_size)(GOLDEN["test_x"][rows])
     return scores | {"logits": logits}
 
@@ -90,8 +88,14 @@ def data(features):
 
 
 @pytest.fixture(scope="module")
-def scores():
-    return scores_of_all()
+def fitted(data):
+    """All of them with the settings of the golden file; not to be changed."""
+    return fit_detectors(chosen(SETTINGS), data)
+
+
+@pytest.fixture(scope="module")
+def scores(fitted):
+    return scores_by(fitted)
 
 
 # Largest differences allowed, in the scale of the other library. ViM's small eigenvalues are close
@@ -168,19 +172,18 @@ def test_a_score_sees_only_what_its_detector_needs():
     assert seen("certainty", "numerators") == {"certainty", "numerators"}
 
 
-def test_fitting_in_parts_is_fitting_at_once(data, monkeypatch):
-    whole = fit_detectors(chosen(SETTINGS), data)
+def test_fitting_in_parts_is_fitting_at_once(fitted, data, monkeypatch):
     monkeypatch.setattr(base, "ROWS_AT_ONCE", 333)
     parts = fit_detectors(chosen(SETTINGS), data)
     # Eigenvectors have no sign: what is made of them is compared by scores.
     eigen = ("mahalanobis", "rmd", "vim", "residual", "gmm")
     for name in set(OF_FEATURES) - set(eigen):
-        both = (jax.tree.leaves(fitted[name].state) for fitted in (whole, parts))
+        both = (jax.tree.leaves(own[name].state) for own in (fitted, parts))
         for a, b in zip(*both, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7, err_msg=name)
     both = [
         scorer(network, WEIGHTS, {name: f[name] for name in eigen}, 300)(GOLDEN["test_x"])[1]
-        for f in (whole, parts)
+        for f in (fitted, parts)
     ]
     for name in eigen:
         np.testing.assert_allclose(both[0][name], both[1][name], rtol=1e-4, atol=1e-3)
@@ -198,7 +201,8 @@ def test_features_may_lie_in_a_file(features, data, tmp_path):
 
 def scores_of_some_rows():
     """For `on_devices`: a batch that does not divide the rows, nor the devices the batch."""
-    return scores_of_all(batch_size=64, rows=slice(0, 150))
+    fitted = fit_detectors(chosen(SETTINGS), fit_data(features_of(GOLDEN["train_x"])))
+    return scores_by(fitted, batch_size=64, rows=slice(0, 150))
 
 
 def test_batches_and_devices_do_not_matter(scores, on_devices):
@@ -304,19 +308,6 @@ def test_odin_steps_in_the_space_of_normalised_images():
 MODEL = ModelSettings(arch="resnet8", width=4, stem="stride2", precision="float32")
 IMAGES = Images.of(np.random.default_rng(0).random((30, 16, 16, 1)).astype(np.float32))
 TRAIN = ImageSet("toy", IMAGES, np.arange(30) % 3, ("a", "b", "c"))
-
-
-def weights_of(shapes, seed: int = 0):
-    """Values of parameters; the network's own initialisation takes seconds to compile."""
-    rng = np.random.default_rng(seed)
-
-    def weights(leaf):
-        if len(leaf.shape) == 1:  # of batch norm, and the head's bias
-            return rng.random(leaf.shape).astype(np.float32) + 0.5
-        fan_in = np.prod(leaf.shape[:-1])
-        return (rng.normal(size=leaf.shape) / np.sqrt(fan_in)).astype(np.float32)
-
-    return jax.tree.map(weights, shapes)
 
 
 def resnet() -> dict:

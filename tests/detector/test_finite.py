@@ -37,7 +37,7 @@ def overflowing(outputs: int) -> dict:
     network = build_model(MODEL, outputs)
     variables = init_model(network, jax.random.key(0), (8, 8, 1))
     variables["params"]["stem"]["kernel"] *= 100
-    features = np.asarray(network.apply(variables, images()[:])[1], np.float64)
+    features = np.asarray(jax.jit(network.apply)(variables, images()[:])[1], np.float64)
     grey, other = features[:5].sum(1).max(), features[5:].sum(1).min()
     assert other > 9 * grey and np.sqrt(grey * other) > 1
     head = variables["params"]["head"]
@@ -131,7 +131,7 @@ def test_statistics_that_float32_cannot_hold_are_named():
 @pytest.mark.parametrize(
     ("noise", "selection"), [("own", "paper"), ("shared", "paper"), ("shared", "published")]
 )
-@pytest.mark.parametrize("scale", [1e19, 1e30, 3e38])
+@pytest.mark.parametrize("scale", [1e19, 3e38])  # whose squares overflow, and they themselves
 def test_candidates_that_leave_float32_are_refused(noise, selection, scale):
     """Their length overflows, and they would all be zero."""
     features = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)

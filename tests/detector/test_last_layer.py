@@ -1,10 +1,13 @@
 """FEVER-OOD's settings: the regularisers of the last layer, and fewer features before it."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shown import weights_of
 
 from dream_jax.data.image_sets import ImageSet
 from dream_jax.data.images import Images
@@ -151,17 +154,18 @@ def test_fewer_features_before_the_last_layer():
     images = np.random.default_rng(0).random((5, 16, 16, 1), np.float32)
     for reduced, width in ((0, 16), (3, 3)):
         network = build_model(MODEL, CLASSES, reduced)
-        variables = init_model(network, jax.random.key(0), (16, 16, 1))
+        init = partial(init_model, network, image_shape=(16, 16, 1))
+        variables = weights_of(jax.eval_shape(init, jax.random.key(0)))
         assert ("reduction" in variables["params"]) == bool(reduced)
         assert variables["params"]["head"]["kernel"].shape == (width, CLASSES)
         training = TRAININGS["cross_entropy"]
         options = resolve("cross_entropy", training.options, {"feature_dimension": reduced})
-        own = Variables(jax.tree.map(np.asarray, variables))
+        own = Variables(variables)
         classifier = Classifier(MODEL, training, options, own, CLASSES, 5)
-        logits, features, *_ = classifier.forward(own, images)
+        logits, features = jax.jit(lambda v, x, run=classifier.forward: run(v, x)[:2])(own, images)
         assert features.shape == (5, width) and features.min() >= 0
         np.testing.assert_allclose(logits, classifier.head(features), atol=1e-5)
-    pooled = build_model(MODEL, CLASSES).apply(
+    pooled = jax.jit(build_model(MODEL, CLASSES).apply)(
         {**variables, "params": {**variables["params"], "head": {
             "kernel": np.zeros((16, CLASSES)), "bias": np.zeros(CLASSES)}}}, images)[1]  # fmt: skip
     layer = variables["params"]["reduction"]

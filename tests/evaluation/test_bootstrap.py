@@ -58,26 +58,30 @@ def test_bootstrap_is_the_loop_over_resamples(monkeypatch):
             taken.append(self.rng.multinomial(*arguments))
             return taken[-1]
 
-    monkeypatch.setattr("dream_jax.evaluation.bootstrap.BLOCK", 25)
+    monkeypatch.setattr("dream_jax.evaluation.bootstrap.BLOCK", 12)
     monkeypatch.setattr("numpy.random.default_rng", Recorded)
-    result = paired_bootstrap(scores, ["letters", "faces"], resamples=32, level=0.8, seed=3)
-    assert [len(t) for t in taken] == [25] * 3 + [7] * 3
+    result = paired_bootstrap(scores, ["letters", "faces"], resamples=16, level=0.8, seed=3)
+    assert [len(t) for t in taken] == [12] * 3 + [4] * 3
     draws = {name: np.concatenate(taken[i::3]) for i, name in enumerate(("id", "letters", "faces"))}
 
     @functools.cache
     def measured(row, name, b=None):
-        values = []
-        for rows in scores.values():
-            of = {k: v if b is None else np.repeat(v, draws[k][b]) for k, v in rows[row].items()}
-            sets = ("letters", "faces") if name == "mean" else (name,)
-            values += [ood_metrics(of["id"], of[k]) for k in sets]
+        if name == "mean":
+            values = [measured(row, k, b) for k in ("letters", "faces")]
+        else:
+            values = []
+            for rows in scores.values():
+                of = {
+                    k: v if b is None else np.repeat(v, draws[k][b]) for k, v in rows[row].items()
+                }
+                values.append(ood_metrics(of["id"], of[name]))
         return {k: np.mean([v[k] for v in values]) for k in ("fpr95", "auroc")}
 
     names = list(scores[0])
     for metric in ("fpr95", "auroc"):
         for name in ("letters", "faces", "mean"):
             value = {r: measured(r, name)[metric] for r in names}
-            sample = {r: np.array([measured(r, name, b)[metric] for b in range(32)]) for r in names}
+            sample = {r: np.array([measured(r, name, b)[metric] for b in range(16)]) for r in names}
             for i, row in enumerate(names):
                 expected = [value[row], *np.percentile(sample[row], [10, 90])]
                 assert result["rows"][metric][name][row] == pytest.approx(expected, abs=1e-6)

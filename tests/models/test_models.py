@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shown import weights_of
 
 from dream_jax.models.norm import BatchNorm
 from dream_jax.models.resnet import (
@@ -114,13 +115,19 @@ def network(arch, stem="small", width=8, outputs=7, precision="float32"):
     return build_model(ModelSettings(arch, width, stem, precision), outputs)
 
 
-def shapes(model, channels=3):
-    init = lambda key: init_model(model, key, (32, 32, channels))  # noqa: E731
+def shapes(model, channels=3, size=32):
+    init = lambda key: init_model(model, key, (size, size, channels))  # noqa: E731
     return jax.eval_shape(init, jax.random.key(0))
 
 
-@pytest.mark.parametrize("stem", STEMS)
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+# What follows the stem is the same for all stems, so larger networks are shown with one of them.
+@pytest.mark.parametrize(
+    ("arch", "stem"),
+    [
+        *((arch, stem) for arch in ("resnet8", "airbench") for stem in STEMS),
+        *((arch, "imagenet") for arch in ARCHITECTURES if arch not in ("resnet8", "airbench")),
+    ],
+)
 def test_resnet_shapes(arch, stem):
     model = network(arch, stem)
     made = shapes(model)
@@ -167,16 +174,19 @@ def test_airbench_is_jordans():
 @pytest.mark.parametrize("arch", ["resnet8", "airbench"])
 def test_small_images_are_halved_to_no_less_than_a_pixel(arch):
     model = network(arch, "imagenet", width=4)
-    variables = init_model(model, jax.random.key(0), (9, 9, 3))
-    outputs, _ = model.apply(variables, jnp.ones((2, 9, 9, 3)))
+    outputs, _ = jax.jit(model.apply)(weights_of(shapes(model, size=9)), jnp.ones((2, 9, 9, 3)))
     assert np.isfinite(outputs).all()
 
 
 def test_a_pooled_block_is_two_convolutions_and_pooling():
-    x = np.random.default_rng(0).normal(size=(2, 6, 6, 4)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 6, 6, 4)).astype(np.float32)
     for stride in (1, 2):
         block = PooledBlock(4 * stride, stride)
-        made = block.init(jax.random.key(1), x, False, None)
+        made = jax.jit(block.init, static_argnums=2)(jax.random.key(1), x, False, None)
+        for name in ("conv1", "conv2"):  # fresh ones are the identity, which hides what follows
+            shape = made["params"][name]["kernel"].shape
+            made["params"][name]["kernel"] = rng.normal(0, 0.2, shape).astype(np.float32)
         y = x
         for name in ("conv1", "conv2"):
             kernel = np.asarray(made["params"][name]["kernel"], np.float64)
@@ -186,7 +196,8 @@ def test_a_pooled_block_is_two_convolutions_and_pooling():
             if name == "conv1" and stride == 2:
                 y = y.reshape(2, 3, 2, 3, 2, 8).max((2, 4))
             y = np.maximum(y / np.sqrt(1 + 1e-5), 0)  # fresh statistics
-        np.testing.assert_allclose(block.apply(made, x, False, None), y, atol=1e-5)
+        found = jax.jit(block.apply, static_argnums=2)(made, x, False, None)
+        np.testing.assert_allclose(found, y, atol=1e-5)
 
 
 @pytest.mark.parametrize("sides", [(8, 9), (31, 16)])
@@ -197,21 +208,33 @@ def test_max_pooling_is_flaxs_and_so_is_its_gradient(sides, size, stride, before
     x = jnp.asarray(rng.integers(0, 4, (2, *sides, 3)), jnp.float32)
     padding = ((before, before), (before, before)) if before else "SAME"
     flax = partial(nn.max_pool, window_shape=(size, size), strides=(stride,) * 2, padding=padding)
-    expected, expected_gradient = jax.vjp(flax, x)
-    made, gradient = jax.vjp(lambda x: max_pool(x, size, stride, before), x)
-    np.testing.assert_array_equal(made, expected)
-    weights = jnp.asarray(rng.normal(size=made.shape), jnp.float32)
-    np.testing.assert_allclose(gradient(weights)[0], expected_gradient(weights)[0], rtol=1e-6)
+    shape = jax.eval_shape(flax, x).shape
+    weights = jnp.asarray(rng.normal(size=shape), jnp.float32)
     spoilt = x.at[0, 2, 3, 1].set(jnp.nan)
-    np.testing.assert_array_equal(max_pool(spoilt, size, stride, before), flax(spoilt))
+
+    @partial(jax.jit, static_argnums=0)
+    def shown(pool):
+        made, gradient = jax.vjp(pool, x)
+        return made, gradient(weights)[0], pool(spoilt)
+
+    expected, expected_gradient, expected_spoilt = shown(flax)
+    made, gradient, made_spoilt = shown(lambda x: max_pool(x, size, stride, before))
+    np.testing.assert_array_equal(made, expected)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-6)
+    np.testing.assert_array_equal(made_spoilt, expected_spoilt)
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 5), (4, 4), (5, 3)])
 def test_fresh_pooled_blocks_hand_on_what_they_get(inputs, outputs):
     x = np.random.default_rng(0).random((2, 6, 6, inputs), np.float32)
-    kernel = identity(jax.random.key(0), (3, 3, inputs, outputs), jnp.float32)
     layout = ("NHWC", "HWIO", "NHWC")
-    y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+
+    @jax.jit
+    def convolved(x):
+        kernel = identity(jax.random.key(0), (3, 3, inputs, outputs), jnp.float32)
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+
+    y = np.asarray(convolved(x))
     same = min(inputs, outputs)
     np.testing.assert_allclose(y[..., :same], x[..., :same], atol=1e-6)
     if outputs > inputs:  # what is drawn differs from it, and from one filter to the other
@@ -233,10 +256,10 @@ def test_whitening_makes_photographs_nearly_white():
 
     image = astronaut()[None].astype(np.float32) / 127.5 - 1
     module, mask = Whitening(), jnp.ones(1)
-    made = module.init(jax.random.key(0), image, True, mask)
+    made = jax.jit(module.init, static_argnums=2)(jax.random.key(0), image, True, mask)
     assert "params" not in made
     apply = lambda x: module.apply(made, x, True, mask, mutable=["batch_stats"])[0]  # noqa: E731
-    halves = np.asarray(jax.vmap(apply, axis_name=devices.AXIS)(image[None]))[0]
+    halves = np.asarray(jax.jit(jax.vmap(apply, axis_name=devices.AXIS))(image[None]))[0]
     assert halves.min() == 0 and halves.shape == (1, 511, 511, 24)
     coordinates = (halves[..., :12] - halves[..., 12:]).reshape(-1, 12)
     pixels = np.stack([image[0, i : 511 + i, j : 511 + j] for i in (0, 1) for j in (0, 1)], -2)
@@ -249,8 +272,9 @@ def test_whitening_makes_photographs_nearly_white():
 
 def test_bfloat16_computes_and_float32_keeps():
     model, half = network("resnet8"), network("resnet8", precision="bfloat16")
-    variables = init_model(model, jax.random.key(0), (32, 32, 3))
-    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(lambda a: a.shape, shapes(half))
+    variables = weights_of(shapes(half))
+    assert shapes(model) == shapes(half)
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes(half))} == {jnp.dtype("float32")}
     x, mask = np.random.default_rng(0).random((16, 32, 32, 3), np.float32), jnp.ones(16)
 
     def run(model):
@@ -262,7 +286,7 @@ def test_bfloat16_computes_and_float32_keeps():
             mutable=["batch_stats", "intermediates"],
             capture_intermediates=True,
         )
-        outputs, state = jax.vmap(apply, axis_name=devices.AXIS)(x[None])
+        outputs, state = jax.jit(jax.vmap(apply, axis_name=devices.AXIS))(x[None])
         return outputs, state["batch_stats"], state["intermediates"]["stem"]["__call__"][0]
 
     (expected, _), _, full_stem = run(model)

@@ -81,9 +81,19 @@ def flat(state) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def train_flat(folder, steps_per_call) -> dict[str, np.ndarray]:
-    """What the process on several devices runs."""
-    return flat(train(folder, steps_per_call=int(steps_per_call)))
+CALLS = (1, 2)  # steps of each
+
+
+def train_flat(folder) -> dict[str, np.ndarray]:
+    """What the process on several devices runs: trainings by their steps per call."""
+    states = {n: flat(train(f"{folder}/{n}", steps_per_call=n)) for n in CALLS}
+    return {f"{n}: {name}": leaf for n, state in states.items() for name, leaf in state.items()}
+
+
+@pytest.fixture(scope="module")
+def four(on_devices, tmp_path_factory):
+    """The states of trainings on four devices."""
+    return on_devices(4, train_flat, tmp_path_factory.mktemp("four"))
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +108,14 @@ def assert_same(state, expected, **tolerance):
         np.testing.assert_allclose(state[name], expected[name], err_msg=name, **tolerance)
 
 
-@pytest.mark.parametrize("steps_per_call", [1, 2])
-def test_four_devices_give_the_parameters_of_one(whole, on_devices, tmp_path, steps_per_call):
+@pytest.mark.parametrize("steps_per_call", CALLS)
+def test_four_devices_give_the_parameters_of_one(whole, four, steps_per_call):
     _, variables, _ = image_task()
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), variables["params"], whole.params)
     assert max(jax.tree.leaves(moved)) > 0.05  # the training did something
-    four = on_devices(4, train_flat, tmp_path, steps_per_call)
-    assert_same(four, flat(whole), rtol=1e-4, atol=2e-6)
+    start = f"{steps_per_call}: "
+    own = {name.removeprefix(start): a for name, a in four.items() if name.startswith(start)}
+    assert_same(own, flat(whole), rtol=1e-4, atol=2e-6)
 
 
 @pytest.mark.parametrize("stop", [3, 6])
