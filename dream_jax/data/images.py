@@ -22,7 +22,7 @@ from tqdm import tqdm
 from dream_jax.data.framing import frame, random_resized_crop
 from dream_jax.data.modes import to_mode
 from dream_jax.data.reader import decoding, reason
-from dream_jax.data.sources import ImageSource, Pixels, to_bytes
+from dream_jax.data.sources import ImageSource, Pixels, fetch, to_bytes
 from dream_jax.errors import UserError
 
 PADDING = 4  # pixels, as of `augment.crop_flip`
@@ -204,9 +204,9 @@ def read_pixels(
     """
     out = np.empty((np.size(indices), *images.shape[1:]), np.uint8)
 
-    def read(place: int, index: int) -> None:
+    def read(source: ImageSource, place: int, index: int) -> None:
         try:
-            with images.source.open(index) as image, decoding(image):
+            with source.open(index) as image, decoding(image):
                 pixels = np.asarray(shape(to_mode(image, images.channels), index))
         except UserError:
             raise
@@ -217,7 +217,7 @@ def read_pixels(
             ) from error
         out[place] = pixels.reshape(images.shape[1:])
 
-    for _ in _in_threads(read, np.ravel(indices)):
+    for _ in _in_threads(images.source, read, np.ravel(indices)):
         pass
     return out.reshape(*np.shape(indices), *images.shape[1:])
 
@@ -272,10 +272,10 @@ def open_all(images: Images, hold: bool) -> tuple[Images, dict[int, str]]:
     channels = images.channels
     held = np.zeros(images.shape if hold else 0, np.uint8)
 
-    def read(place: int, index: int) -> str:
+    def read(source: ImageSource, place: int, index: int) -> str:
         """Returns why the image cannot be read; nothing if it can."""
         try:
-            with images.source.open(index) as image, decoding(image):
+            with source.open(index) as image, decoding(image):
                 if hold:
                     framed = frame(to_mode(image, channels), images.size, images.crop)
                     held[place] = np.asarray(framed).reshape(held.shape[1:])
@@ -286,7 +286,7 @@ def open_all(images: Images, hold: bool) -> tuple[Images, dict[int, str]]:
             return reason(error)
         return ""
 
-    reasons = _progress(_in_threads(read, images.indices), len(images))
+    reasons = _progress(_in_threads(images.source, read, images.indices), len(images))
     failed = {place: reason for place, reason in enumerate(reasons) if reason}
     return (replace(images, held=held) if hold else images), failed
 
@@ -310,18 +310,27 @@ def _progress(items: Iterable, count: int) -> Iterable:
     return tqdm(items, total=count, desc="reading images", disable=count < 20_000)
 
 
-def _in_threads(read: Callable[[int, int], Any], indices: Int[np.ndarray, " n"]) -> Iterator[Any]:
-    """Yields `read(place, index)` in order; each thread takes some images at a time."""
+def _in_threads(
+    source: ImageSource,
+    read: Callable[[ImageSource, int, int], Any],
+    indices: Int[np.ndarray, " n"],
+) -> Iterator[Any]:
+    """Yields `read(source, place, index)` in order; each thread takes some images at a time."""
     numbers = indices.tolist()
     if len(numbers) == 1:  # perhaps from one of the threads, which must not wait for another
-        yield read(0, numbers[0])
+        yield read(source, 0, numbers[0])
         return
     threads = _threads()
     size = max(1, min(64, len(numbers) // _cores()))
     parts = [
         range(start, min(start + size, len(numbers))) for start in range(0, len(numbers), size)
     ]
-    for results in threads.map(lambda part: [read(place, numbers[place]) for place in part], parts):
+
+    def read_part(part: range) -> list[Any]:
+        fetched = fetch(source, [numbers[place] for place in part])
+        return [read(fetched, place, numbers[place]) for place in part]
+
+    for results in threads.map(read_part, parts):
         yield from results
 
 

@@ -1,19 +1,20 @@
 """Where images are: files, records, arrays. Each source opens an image by its index."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from dream_jax.data.names import printable
 from dream_jax.data.reader import open_image
 from dream_jax.errors import UserError
 
+AT_ONCE = 1024  # examples that are read at once
 VANISHED = ", though it was one when the run began"
 
 
@@ -32,6 +33,11 @@ class ImageSource(Protocol):
 
     def open(self, index: int) -> Image.Image:
         """Returns the image, whose pixels need not be decoded; see `reader.open_image`."""
+
+
+def fetch(source: ImageSource, indices: list[int]) -> ImageSource:
+    """Returns a source of some images, read at once where that is faster than one by one."""
+    return source.fetch(indices) if isinstance(source, Records) else source
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,46 @@ class Records:
 
     def open(self, index: int) -> Image.Image:
         return open_image(self.examples[int(index)]["image"])
+
+    def labels(self) -> Int[np.ndarray, " n"]:
+        """Returns the labels of all examples."""
+        parts = np.array_split(np.arange(len(self)), -(-len(self) // AT_ONCE))
+        return np.asarray([e["label"] for part in parts for e in self._read(part.tolist())])
+
+    def _read(self, indices: list[int]) -> Sequence[dict]:
+        """Returns some examples: read at once, they take a tenth of the time of one by one."""
+        return self.examples.__getitems__(indices)
+
+    def fetch(self, indices: list[int]) -> "Fetched | Records":
+        """Returns the source of some examples, which are in memory."""
+        try:
+            read = self._read(indices)
+        except Exception:  # of many kinds; opened one by one, the damaged one gets its line
+            return self
+        return Fetched({i: e["image"] for i, e in zip(indices, read, strict=True)}, self)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Some examples of a set that TFDS has prepared.
+
+    Attributes:
+      encoded: index → the bytes of the image's file.
+      source: of all examples.
+    """
+
+    encoded: Mapping[int, bytes]
+    source: Records
+    remedy = VANISHED
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
+    def open(self, index: int) -> Image.Image:
+        return open_image(self.encoded[index])
 
 
 @dataclass(frozen=True, eq=False)

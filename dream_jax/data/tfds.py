@@ -303,7 +303,7 @@ def _labelled_split(
             continue
         source = _records(builder, name, part)
         with reading(name, Path(builder.data_dir)):
-            given = np.asarray([source.examples[row]["label"] for row in range(len(source))])
+            given = source.labels()
         if given.min(initial=0) < 0:
             continue
         labels = new_label[given]

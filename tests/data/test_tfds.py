@@ -2,13 +2,14 @@
 
 import io
 import os
+import shutil
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dream_jax.data import tfds
+from dream_jax.data import sources, tfds
 from dream_jax.data.image_sets import DataOptions
 from dream_jax.data.registry import check_available, load_id, load_ood
 from dream_jax.errors import DataUnavailable, UserError
@@ -97,6 +98,39 @@ def test_streamed_sets_are_the_held_ones(prepared):
         assert not isinstance(streamed.images, np.ndarray)
         np.testing.assert_array_equal(streamed.images[:], held.images)
         np.testing.assert_array_equal(streamed.labels, held.labels)
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 12])
+def test_labels_are_read_some_at_a_time(prepared, monkeypatch, at_once):
+    expected = [train.labels for train in load_id("tiny_shapes", options(prepared))]
+    monkeypatch.setattr(sources, "AT_ONCE", at_once)
+    for labels, same in zip(expected, load_id("tiny_shapes", options(prepared)), strict=True):
+        np.testing.assert_array_equal(labels, same.labels)
+
+
+def test_a_damaged_record_costs_no_other(prepared, tmp_path):
+    """Several are read at once, and a damaged one makes that fail for all of them."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    [file] = tmp_path.rglob("*-test.array_record*")
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"IHDR", b"ihdr", 3).replace(b"ihdr", b"IHDR", 2))
+    records, _ = tfds.ood_rows("tiny_shapes", options(tmp_path))
+
+    def whole(index: int) -> bool:
+        try:
+            return records.examples[index] is not None
+        except RuntimeError:
+            return False
+
+    kept = [index for index in range(len(records)) if whole(index)]
+    assert len(kept) == 5
+    assert records.fetch(list(range(6))) is records
+    assert sorted(records.fetch(kept).encoded) == kept
+    ood = load_ood("tiny_shapes", options(tmp_path, unreadable="skip"))
+    files = [io.BytesIO(records.examples[index]["image"]) for index in kept]
+    assert greys(ood.images) == sorted(Image.open(file).getpixel((0, 0))[0] for file in files)
+    message = refusal(UserError, load_ood, "tiny_shapes", options(tmp_path))
+    assert "1 of 6 images of its set are unreadable" in message
 
 
 def refusal(kind, ask, *arguments) -> str:
