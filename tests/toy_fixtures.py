@@ -27,6 +27,17 @@ def environment(devices: int = 1, **more: str) -> dict[str, str]:
     return os.environ | own | more
 
 
+_started: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def no_program_outlives_its_test():
+    """Where a test fails while a program runs, it ends, and its workers with it."""
+    yield
+    while _started:
+        _started.pop().kill()
+
+
 class Toy(NamedTuple):
     """What runs at toy size share: the generator's folder."""
 
@@ -39,7 +50,7 @@ class Toy(NamedTuple):
 
     def start(self, workdir: Path, flags: Sequence[str] = (), devices: int = 1, **more: str):
         """launch/main.py as a process of its own, with more environment variables."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [
                 *LAUNCH,
                 f"--config={toy_module.__file__}",
@@ -52,6 +63,8 @@ class Toy(NamedTuple):
             stderr=subprocess.STDOUT,
             text=True,
         )
+        _started.append(process)
+        return process
 
     def finish(
         self, workdir: Path, flags: Sequence[str] = (), devices: int = 1, **more: str

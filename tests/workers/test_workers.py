@@ -80,7 +80,7 @@ def alone(toy, workdir, one_core) -> Path:
 def test_killed_interrupted_and_continued_they_make_the_same_run(toy, alone, workdir):
     """As one process does, to the byte. On one core here, which the workers share."""
     process = toy.start(workdir, [WORKERS])
-    assert until(lambda: a_classifier_is_trained(workdir)), process.kill()
+    assert until(lambda: a_classifier_is_trained(workdir))
     assert len(workers_of(workdir)) == 2
     process.kill()
     process.communicate()
@@ -138,7 +138,7 @@ def test_a_worker_s_error_ends_the_run_in_one_line(toy, workdir):
 
 def test_a_worker_that_is_killed_ends_the_run_in_one_line(toy, workdir):
     process = toy.start(workdir, [WORKERS])
-    assert until(lambda: len(workers_of(workdir)) == 2), process.kill()
+    assert until(lambda: len(workers_of(workdir)) == 2)
     os.kill(workers_of(workdir)[0], signal.SIGKILL)
     seen, _ = process.communicate(timeout=60)
     assert process.returncode == 2, seen
