@@ -23,11 +23,11 @@ Estimate, from the FLOPs in docs/scale.md, at 40 % of an A100's peak for decodin
 Dream-OOD; to be divided by the number of devices. Memory per device: 2.1 GB of weights and 0.7 GB
 per image that is decoded at once, of which there are as many as fit (docs/scale.md).
 
-`small` is for two CPU cores: CIFAR-10's small network and recipe (configs/cifar10.py) with a
-miniature Stable Diffusion that a second round of training teaches CIFAR-100's names
-(`configs/generator_photos.py:cifar100`, docs/generator.md); its weights do not come with the
-project. It reads CIFAR-100, CIFAR-10, Fashion-MNIST, SVHN and Tiny-ImageNet at 32×32 as prepared
-TFDS sets, and photographs from `data/ood32/{textures,clothing}`. Nothing was measured yet.
+`small` is for two CPU cores: CIFAR-10's small network and recipe (configs/cifar10.py) with the
+miniature Stable Diffusion that a second round of training has taught CIFAR-100's names. It reads
+CIFAR-100, CIFAR-10, Fashion-MNIST, SVHN and Tiny-ImageNet at 32×32 as prepared TFDS sets, and
+photographs from `data/ood32/{textures,clothing}`. No setting was chosen for it, and there Dream-OOD
+is no better than Energy: docs/photographs.md.
 
 Its OOD sets are those that show no ID class. Left out are CIFAR-10's flowers (CIFAR-100 has roses,
 tulips, sunflowers, poppies, orchids), scenes (forest, mountain, sea, road) and faces (man, woman,
