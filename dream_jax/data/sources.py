@@ -103,7 +103,7 @@ class Records:
         """Returns the source of some examples, which are in memory."""
         try:
             read = self._read(indices)
-        except Exception:  # of many kinds; opened by itself, the damaged one says what it is
+        except Exception:  # TFDS raises many kinds; opening each shows which one is damaged
             return self
         return Fetched({i: e["image"] for i, e in zip(indices, read, strict=True)}, self)
 
