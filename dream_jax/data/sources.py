@@ -1,8 +1,8 @@
 """Where images are: files, records, arrays. Each source opens an image by its index."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -99,36 +99,13 @@ class Records:
         """Returns some examples: read at once, they take a tenth of the time of one by one."""
         return self.examples.__getitems__(indices)
 
-    def fetch(self, indices: list[int]) -> "Fetched | Records":
+    def fetch(self, indices: list[int]) -> "Records":
         """Returns the source of some examples, which are in memory."""
         try:
             read = self._read(indices)
         except Exception:  # TFDS raises many kinds; opening each shows which one is damaged
             return self
-        return Fetched({i: e["image"] for i, e in zip(indices, read, strict=True)}, self)
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """Some examples of a set that TFDS has prepared.
-
-    Attributes:
-      encoded: index → the bytes of the image's file.
-      source: of all examples.
-    """
-
-    encoded: Mapping[int, bytes]
-    source: Records
-    remedy = VANISHED
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def name(self, index: int) -> str:
-        return self.source.name(index)
-
-    def open(self, index: int) -> Image.Image:
-        return open_image(self.encoded[index])
+        return replace(self, examples=dict(zip(indices, read, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)

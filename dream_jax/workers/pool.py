@@ -157,9 +157,8 @@ class _Pool:
             if worker.task is None:
                 worker.dismiss()
             elif not worker.ended:
-                worker.process.send_signal(
-                    signal.SIGTERM
-                )  # its input stays open until it has ended
+                # Its input stays open until it has ended.
+                worker.process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + PATIENCE
         for worker in self._workers:
             try:

@@ -125,7 +125,7 @@ def test_a_damaged_record_costs_no_other(prepared, tmp_path):
     kept = [index for index in range(len(records)) if whole(index)]
     assert len(kept) == 5
     assert records.fetch(list(range(6))) is records
-    assert sorted(records.fetch(kept).encoded) == kept
+    assert sorted(records.fetch(kept).examples) == kept
     ood = load_ood("tiny_shapes", options(tmp_path, unreadable="skip"))
     files = [io.BytesIO(records.examples[index]["image"]) for index in kept]
     assert greys(ood.images) == sorted(Image.open(file).getpixel((0, 0))[0] for file in files)
