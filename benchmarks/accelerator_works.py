@@ -109,9 +109,10 @@ def _count(function: Callable, *arguments: Any) -> float:
     XLA's client for GPUs does not count, so the one for CPUs does. The program is lowered for a
     TPU: there convolutions are plain ones, whichever device is measured.
     """
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), arguments)
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), arguments)
+    program = jax.jit(jax.vmap(function, axis_name=devices.AXIS))  # batch norm sums over the axis
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        lowered = jax.jit(function).trace(*shapes).lower(lowering_platforms=("tpu",))
+        lowered = program.trace(*shapes).lower(lowering_platforms=("tpu",))
     return lowered.cost_analysis()["flops"]
 
 
@@ -256,17 +257,13 @@ def _training(sizes: Sizes, stem: str, classes: int, shape: tuple[str, int, int,
 
         return jax.grad(loss)(params)
 
-    def on_one(*arguments):  # with the axis of devices, over which batch norm sums
-        given = jax.tree.map(lambda a: a[None], arguments)
-        return jax.vmap(gradients, axis_name=devices.AXIS)(*given)
-
     one = jax.tree.map(lambda a: a[:, 0], given)
     return Work(
         f"{arch} training step, {batch} of {size}×{size}",
         call,
         batch,
         "images",
-        flops=lambda: _count(on_one, state.params, state.model_state, one),
+        flops=lambda: _count(gradients, state.params, state.model_state, one),
         memory=lambda: _needed(program, {}, state, given),
     )
 
