@@ -1,6 +1,8 @@
 """Loading a pipeline, or its vocabulary alone, from a folder or from the hub."""
 
 import contextlib
+import functools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,9 +48,8 @@ def load_generator(path: str, revision: str = "", precision: str = "float32") ->
         model's, or not finite in this precision.
     """
     # diffusers is slow to import, and `load_vocabulary` does not need it.
-    from diffusers import FlaxAutoencoderKL, FlaxStableDiffusionPipeline, FlaxUNet2DConditionModel
+    from diffusers import FlaxStableDiffusionPipeline
 
-    from dream_jax.generator.denoising import with_guidance
     from dream_jax.generator.schedulers import make_scheduler
     from dream_jax.generator.stable_diffusion import StableDiffusion
 
@@ -62,12 +63,10 @@ def load_generator(path: str, revision: str = "", precision: str = "float32") ->
 
     params = {"text_encoder": jax.tree_util.tree_map_with_path(converted, text)}
     models: dict[str, Any] = {}
-    for part, kind in (("unet", FlaxUNet2DConditionModel), ("vae", FlaxAutoencoderKL)):
+    for part in ("unet", "vae"):
         with reading(folder, part):
-            models[part] = kind.from_config(read_config(folder, part), dtype=dtype)
-            shapes = jax.eval_shape(models[part].init_weights, jax.random.key(0))
-            if part == "unet":
-                shapes = with_guidance(shapes, models[part].config)
+            config = json.dumps(read_config(folder, part))
+            models[part], shapes = _network(part, config, dtype)
             params[part] = read_weights(folder, part, shapes, dtype)
     with reading(folder, "scheduler"):
         noise = read_config(folder, "scheduler")
@@ -85,13 +84,35 @@ def load_generator(path: str, revision: str = "", precision: str = "float32") ->
     return StableDiffusion(pipeline, params, _token_table(text), noise)
 
 
-def _load_text_encoder(folder: Path, dtype: np.dtype) -> tuple[Any, dict[str, Any]]:
-    """Returns the text encoder, which computes in `dtype`, and its float32 parameters."""
+@functools.lru_cache(maxsize=16)  # one that is loaded again shares its compiled programs
+def _network(part: str, config: str, dtype: np.dtype) -> tuple[Any, Any]:
+    """Returns a UNet or VAE and the shapes of its parameters.
+
+    Args:
+      config: JSON.
+    """
+    from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
+
+    from dream_jax.generator.denoising import with_guidance
+
+    kind = {"unet": FlaxUNet2DConditionModel, "vae": FlaxAutoencoderKL}[part]
+    network = kind.from_config(json.loads(config), dtype=dtype)
+    shapes = jax.eval_shape(network.init_weights, jax.random.key(0))
+    return network, with_guidance(shapes, network.config) if part == "unet" else shapes
+
+
+@functools.lru_cache(maxsize=16)
+def _text_encoder(config: str, dtype: np.dtype) -> Any:
+    """Returns a text encoder without parameters; `config` is JSON."""
     from transformers import CLIPTextConfig, FlaxCLIPTextModel  # slow to import
 
+    return FlaxCLIPTextModel(CLIPTextConfig(**json.loads(config)), dtype=dtype, _do_init=False)
+
+
+def _load_text_encoder(folder: Path, dtype: np.dtype) -> tuple[Any, dict[str, Any]]:
+    """Returns the text encoder, which computes in `dtype`, and its float32 parameters."""
     with reading(folder, "text_encoder"):
-        config = CLIPTextConfig(**read_config(folder, "text_encoder"))
-        encoder = FlaxCLIPTextModel(config, dtype=dtype, _do_init=False)
+        encoder = _text_encoder(json.dumps(read_config(folder, "text_encoder")), dtype)
         shapes = encoder.params_shape_tree
         params = read_weights(folder, "text_encoder", shapes, np.dtype(np.float32))
     return encoder, params

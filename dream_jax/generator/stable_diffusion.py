@@ -1,7 +1,9 @@
 """Stable Diffusion as a stock Flax pipeline that decodes embeddings, on all devices."""
 
 import functools
-from collections.abc import Iterator, Mapping
+import json
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -184,11 +186,8 @@ class Decoder:
         sampling: Sampling,
         image_shape: tuple[int, int, int] | None,
     ):
-        pipeline = generator.pipeline
-        scheduler, state = make_scheduler(sampling.scheduler, generator.noise)
-
-        def mapped(function, **settings):
-            return devices.pmap(functools.partial(function, pipeline, **settings))
+        mapped = functools.partial(_mapped, networks=Networks(generator.pipeline))
+        scheduler = _scheduler(sampling.scheduler, json.dumps(dict(generator.noise)))
 
         self._encode = mapped(encode_prompts)
         self._noise = mapped(draw_noise)
@@ -204,8 +203,9 @@ class Decoder:
             cache=sampling.cache,
         )
         own = {"image_shape": image_shape, "how": sampling.resize}
-        self._vae_of = functools.cache(lambda each: mapped(decode_latents, at_once=each, **own))
-        self._params = devices.replicate({**generator.params, "scheduler": state})
+        self._vae_of = lambda each: mapped(decode_latents, at_once=each, **own)
+        held = {**generator.params, "scheduler": scheduler.create_state()}
+        self._params = devices.replicate(held)
         empty = generator.prompt_ids(())[None]
         self._empty = {"ids": empty, "embeddings": np.zeros_like(generator.table[:1])}
         self.sizes = (
@@ -283,6 +283,42 @@ class Decoder:
         return self._decode_latents(params["vae"], latents, batch["keys"])
 
 
+class Networks:
+    """The networks of a pipeline; equal to those of another if they are the same objects.
+
+    Attributes:
+      text_encoder, unet, vae: as in a FlaxStableDiffusionPipeline.
+    """
+
+    def __init__(self, pipeline: Any):
+        self.text_encoder, self.unet, self.vae = self._parts = (
+            pipeline.text_encoder,
+            pipeline.unet,
+            pipeline.vae,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Networks) and all(map(operator.is_, self._parts, other._parts))
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(id, self._parts)))
+
+
+@functools.lru_cache(maxsize=32)
+def _mapped(function: Callable, networks: Networks, **settings: Any) -> Callable:
+    """Returns a function of networks and parameters as a program of the devices.
+
+    The last ones are kept: who loads a generator again compiles and traces nothing.
+    """
+    return devices.pmap(functools.partial(function, networks, **settings))
+
+
+@functools.lru_cache(maxsize=8)
+def _scheduler(name: str, noise: str) -> Any:
+    """Returns a scheduler, for programs to be shared by; `noise` is JSON, see `make_scheduler`."""
+    return make_scheduler(name, json.loads(noise))[0]
+
+
 def encode_prompts(
     pipeline: Any,
     params: Mapping[str, Any],
@@ -295,7 +331,7 @@ def encode_prompts(
     and everything after stay as they are.
 
     Args:
-      pipeline: a FlaxStableDiffusionPipeline.
+      pipeline: what has the `Networks`.
       params: of the text encoder.
       ids: prompts; an id beyond the table is the placeholder.
       embeddings: one for each prompt, for all its placeholders.

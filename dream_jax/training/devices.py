@@ -65,11 +65,12 @@ def pmap(function: Callable, *, all_processes: bool = False, **kwargs) -> Callab
 
 
 def replicate(tree: Any) -> Any:
-    """Copies a pytree to every local device: each leaf (...) becomes (devices, ...)."""
-    if not jax.tree.leaves(tree):
-        return tree  # of several processes, JAX maps no function without results
-    devices = np.arange(jax.local_device_count())
-    return pmap(lambda _, tree: tree, in_axes=(0, None))(devices, tree)
+    """Copies a pytree to every local device: each leaf (...) becomes (devices, ...).
+
+    Nothing is compiled for it. A CPU device may share an array's memory: it must not be changed.
+    """
+    count = jax.local_device_count()
+    return put(jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *np.shape(leaf))), tree))
 
 
 def unreplicate(tree: Any) -> Any:
@@ -253,11 +254,8 @@ class MappedFunction:
         self._function = pmap(program)
 
     def give(self, variables: Any) -> None:
-        """Replaces the variables, given on the host, without compiling anything."""
-        count = jax.local_device_count()
-        self._variables = put(
-            jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *leaf.shape)), variables)
-        )
+        """Replaces the variables by others of the same shapes."""
+        self._variables = replicate(variables)
 
     def batches(
         self, arrays: dict[str, Any], progress: str | None = None, done: int = 0

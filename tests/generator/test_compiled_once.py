@@ -39,10 +39,10 @@ def events(tmp_path):
 
 
 def test_each_size_and_guidance_is_compiled_once(toy, events):
-    """Each time by a new generator, as in a new process, with other prompts and embeddings."""
+    """Each time by a new generator, with other prompts and embeddings."""
     rng = np.random.default_rng(0)
 
-    def compiled(count, **settings):
+    def asked(count, **settings):
         generator = StableDiffusion(toy.pipeline, toy.params, toy.table, toy.noise)
         ids = np.stack([toy.prompt_ids(toy.name_ids("a dog"))] * count)
         embeddings = rng.normal(size=(count, 16)).astype(np.float32)
@@ -50,10 +50,15 @@ def test_each_size_and_guidance_is_compiled_once(toy, events):
         sampling = dataclasses.replace(SAMPLING, **settings)
         events.clear()
         assert len(np.concatenate(list(generator.decode(ids, embeddings, keys, sampling)))) == count
-        assert events[ASKED] >= 4  # text encoder, noise, UNet and VAE
+        return events[ASKED]
+
+    def compiled(count, **settings):
+        jax.clear_caches()  # as in a new process
+        assert asked(count, **settings) >= 4  # text encoder, noise, UNet and VAE
         return events[ASKED] - events[FOUND]
 
     compiled(3)
+    assert asked(3) == 0  # the process has them
     assert compiled(5) == 0
     assert compiled(4, guidance=2.0) == 1  # the loop of the UNet
     assert compiled(2, guidance=2.0) == 0
