@@ -13,15 +13,16 @@ from dream_jax.data.image_sets import ImageSet
 from dream_jax.data.images import Images
 from dream_jax.detector.detectors import DETECTORS, FitData, base
 from dream_jax.detector.detectors.base import Evaluate, nothing_to_fit
-from dream_jax.detector.inputs import Head, Inputs, Outputs, make_inputs
+from dream_jax.detector.inputs import Forward, Head, Inputs, Outputs, make_inputs
 from dream_jax.detector.last_layer import feature_dimension
 from dream_jax.detector.methods import Training
 from dream_jax.detector.methods.base import NOTHING, Own, network_of
 from dream_jax.detector.options import Options
 from dream_jax.detector.scoring import Fitted, Scorer, fit_detectors, fit_head, scorer
-from dream_jax.models.resnet import INPUT_SCALE, build_model
+from dream_jax.models.resnet import INPUT_SCALE, ResNet, build_model
+from dream_jax.programs import shared
 from dream_jax.settings import ModelSettings
-from dream_jax.training.devices import MappedFunction
+from dream_jax.training.devices import Checked, MappedFunction
 from dream_jax.training.finite import Origin
 
 
@@ -30,6 +31,35 @@ class Variables(NamedTuple):
 
     network: dict
     own: Own = NOTHING
+
+
+@shared
+def _forward(network: ResNet, training: Training, options: Options) -> Forward:
+    """Returns the classifier as a function of its variables, the same for all seeds."""
+
+    def forward(
+        variables: Variables,
+        images: Float[Array, "n H W C"],
+        added: Mapping[str, jax.Array] | None = None,
+    ) -> Outputs:
+        trained = network_of(network, variables.network, network.maps, added)
+        return training.evaluate(trained, variables.own, images, options)
+
+    return forward
+
+
+@shared
+def _logits_of(forward: Forward) -> Checked:
+    return Checked(lambda own, batch: {"logits": forward(own, batch["images"])[0]})
+
+
+@shared
+def _features_of(forward: Forward, with_logits: bool) -> Checked:
+    def outputs(variables: Variables, batch: dict) -> dict[str, jax.Array]:
+        made = forward(variables, batch["images"])
+        return {"features": made.features} | ({"logits": made.logits} if with_logits else {})
+
+    return Checked(outputs)
 
 
 class Classifier:
@@ -55,20 +85,11 @@ class Classifier:
     ):
         self.training, self.variables, self.batch_size = training, variables, batch_size
         network = build_model(model, classes, feature_dimension(options))
-
-        def forward(
-            variables: Variables,
-            images: Float[Array, "n H W C"],
-            added: Mapping[str, jax.Array] | None = None,
-        ) -> Outputs:
-            trained = network_of(network, variables.network, network.maps, added)
-            return training.evaluate(trained, variables.own, images, options)
-
-        self.forward = forward
+        self.forward = _forward(network, training, options)
         self.origin = Origin(f"classifier {training.name}", "model.precision", model.precision)
-        self._logits = self._mapped(lambda own, batch: {"logits": forward(own, batch["images"])[0]})
+        self._logits = self._mapped(_logits_of(self.forward))
 
-    def _mapped(self, program: Callable[[Variables, dict], Any]) -> MappedFunction:
+    def _mapped(self, program: Callable[[Variables, dict], Any] | Checked) -> MappedFunction:
         return MappedFunction(program, self.variables, self.batch_size, self.origin)
 
     def logits(self, images: Images) -> Float[np.ndarray, "n classes"]:
@@ -115,13 +136,8 @@ class Classifier:
           train: ID training images.
           head: whether a detector needs the head; where it must be fitted, that takes a while.
         """
-        linear = self.training.linear
-
-        def outputs(variables: Variables, batch: dict) -> dict[str, jax.Array]:
-            made = self.forward(variables, batch["images"])
-            return {"features": made.features} | ({} if linear else {"logits": made.logits})
-
-        made = self._mapped(outputs)({"images": train.images}, "features")
+        program = _features_of(self.forward, not self.training.linear)
+        made = self._mapped(program)({"images": train.images}, "features")
         features, logits = made["features"], made.get("logits")
         found = self.head
         if logits is not None:

@@ -12,7 +12,8 @@ from dream_jax.detector.detectors import DETECTORS, Detector, FitData, base
 from dream_jax.detector.inputs import Forward, Head, make_inputs, visible
 from dream_jax.detector.options import Options, resolve
 from dream_jax.errors import UserError
-from dream_jax.training.devices import MappedFunction
+from dream_jax.programs import shared
+from dream_jax.training.devices import Checked, MappedFunction
 from dream_jax.training.finite import ANYTHING, Origin, check_arrays
 
 # images (n, ...) → (logits (n, classes), {key: scores (n,)}), higher is more ID.
@@ -108,6 +109,21 @@ def scoring_program(
     return program
 
 
+@shared
+def _scores_of(
+    forward: Forward, chosen: Mapping[str, tuple[Detector, Options]], image_scale: float
+) -> Checked:
+    """Returns the program of the scores, which is given the detectors' states."""
+    unfitted = {key: Fitted(detector, options, None) for key, (detector, options) in chosen.items()}
+    made = scoring_program(forward, unfitted, image_scale)
+
+    def program(variables: Any, batch: dict) -> dict[str, Any]:
+        network, states = variables
+        return made(network, states, batch["images"])
+
+    return Checked(program)
+
+
 def scorer(
     forward: Forward,
     variables: Any,
@@ -128,13 +144,8 @@ def scorer(
 
     The scorer raises `NotFinite` where logits or a score are; it names the score and the image.
     """
-
-    made = scoring_program(forward, fitted, image_scale)
-
-    def program(variables: Any, batch: dict) -> dict[str, Any]:
-        network, states = variables
-        return made(network, states, batch["images"])
-
+    chosen = {key: (own.detector, own.options) for key, own in fitted.items()}
+    program = _scores_of(forward, chosen, image_scale)
     states = {key: own.state for key, own in fitted.items()}
     mapped = MappedFunction(program, (variables, states), batch_size, origin)
 

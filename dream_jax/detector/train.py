@@ -1,5 +1,6 @@
 """Training a classifier, and reading what a training has left."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from dream_jax.errors import UserError
 from dream_jax.files import write_json
 from dream_jax.keys import stage_key
 from dream_jax.models.resnet import ResNet, build_model, init_model
-from dream_jax.settings import ModelSettings
+from dream_jax.programs import shared
+from dream_jax.settings import ModelSettings, OptimizerSettings
 from dream_jax.training import hosts
 from dream_jax.training.checkpoints import Checkpoints, digest
-from dream_jax.training.curves import Accuracy, Curves
+from dream_jax.training.curves import Accuracy, Curves, Predict
 from dream_jax.training.loop import TrainState, create_state, fit
 from dream_jax.training.optimizers import sgd, sgd_rate
 
@@ -76,10 +78,21 @@ def initial_state(
     variables["params"] = {"network": variables["params"], "method": own.params}
     if own.state:
         variables["method"] = own.state
-    optimizer = sgd(recipe.optimizer, steps)
-    if training.optimizer is not None:
-        optimizer = training.optimizer(optimizer, recipe.optimizer, steps, options)
+    optimizer = _optimizer(training, options, recipe.optimizer, steps)
     return network, create_state(variables, optimizer, key), optimizer
+
+
+@shared
+def _optimizer(
+    training: Training, options: Options, settings: OptimizerSettings, steps: int
+) -> optax.GradientTransformation:
+    network = sgd(settings, steps)
+    if training.optimizer is None:
+        return network
+    return training.optimizer(network, settings, steps, options)
+
+
+_objective = shared(make_objective)  # with its program, by the seeds of a training
 
 
 def train_classifier(
@@ -116,7 +129,7 @@ def train_classifier(
     steps = recipe.steps(len(train))
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = fit(
-            make_objective(network, training, options, recipe, steps),
+            _objective(network, training, options, replace(recipe, seed=0), steps),
             state,
             make_batches(recipe, train, extra),
             optimizer,
@@ -142,13 +155,7 @@ def _curves(
 ) -> Curves:
     """Returns where the metrics go; `sets` are the number of training images and the test set."""
     count, test = sets
-
-    def predict(params: Any, model_state: Any, images: jax.Array) -> jax.Array:
-        own = Own(params["method"], model_state.get("method", {}))
-        statistics = {name: v for name, v in model_state.items() if name != "method"}
-        trained = network_of(network, {"params": params["network"], **statistics})
-        return training.evaluate(trained, own, images, options).logits
-
+    predict = _predict(network, training, options)
     epoch = count / recipe.batch_size
     every = round(recipe.test_every * epoch)
     return Curves(
@@ -158,6 +165,19 @@ def _curves(
         accuracy=Accuracy(predict, test.images, test.labels, recipe.eval_batch_size, every),
         project=recipe.wandb,
     )
+
+
+@shared
+def _predict(network: ResNet, training: Training, options: Options) -> Predict:
+    """Returns the logits of a network in training."""
+
+    def predict(params: Any, model_state: Any, images: jax.Array) -> jax.Array:
+        own = Own(params["method"], model_state.get("method", {}))
+        statistics = {name: v for name, v in model_state.items() if name != "method"}
+        trained = network_of(network, {"params": params["network"], **statistics})
+        return training.evaluate(trained, own, images, options).logits
+
+    return predict
 
 
 def _watch(training: Training, recipe: Recipe, steps: int) -> Any:

@@ -1,8 +1,6 @@
 """Loading a pipeline, or its vocabulary alone, from a folder or from the hub."""
 
 import contextlib
-import functools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from dream_jax.generator.folders import generator_folder, read_config
 from dream_jax.generator.interface import Generator, Vocabulary
 from dream_jax.generator.vocabulary import TokenTable
 from dream_jax.generator.weights import in_precision, read_weights
+from dream_jax.programs import shared
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -65,8 +64,7 @@ def load_generator(path: str, revision: str = "", precision: str = "float32") ->
     models: dict[str, Any] = {}
     for part in ("unet", "vae"):
         with reading(folder, part):
-            config = json.dumps(read_config(folder, part))
-            models[part], shapes = _network(part, config, dtype)
+            models[part], shapes = _network(part, read_config(folder, part), dtype)
             params[part] = read_weights(folder, part, shapes, dtype)
     with reading(folder, "scheduler"):
         noise = read_config(folder, "scheduler")
@@ -84,35 +82,31 @@ def load_generator(path: str, revision: str = "", precision: str = "float32") ->
     return StableDiffusion(pipeline, params, _token_table(text), noise)
 
 
-@functools.lru_cache(maxsize=16)  # one that is loaded again shares its compiled programs
-def _network(part: str, config: str, dtype: np.dtype) -> tuple[Any, Any]:
-    """Returns a UNet or VAE and the shapes of its parameters.
-
-    Args:
-      config: JSON.
-    """
+@shared
+def _network(part: str, config: dict[str, Any], dtype: np.dtype) -> tuple[Any, Any]:
+    """Returns a UNet or VAE and the shapes of its parameters."""
     from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
 
     from dream_jax.generator.denoising import with_guidance
 
     kind = {"unet": FlaxUNet2DConditionModel, "vae": FlaxAutoencoderKL}[part]
-    network = kind.from_config(json.loads(config), dtype=dtype)
+    network = kind.from_config(config, dtype=dtype)
     shapes = jax.eval_shape(network.init_weights, jax.random.key(0))
     return network, with_guidance(shapes, network.config) if part == "unet" else shapes
 
 
-@functools.lru_cache(maxsize=16)
-def _text_encoder(config: str, dtype: np.dtype) -> Any:
-    """Returns a text encoder without parameters; `config` is JSON."""
+@shared
+def _text_encoder(config: dict[str, Any], dtype: np.dtype) -> Any:
+    """Returns a text encoder without parameters."""
     from transformers import CLIPTextConfig, FlaxCLIPTextModel  # slow to import
 
-    return FlaxCLIPTextModel(CLIPTextConfig(**json.loads(config)), dtype=dtype, _do_init=False)
+    return FlaxCLIPTextModel(CLIPTextConfig(**config), dtype=dtype, _do_init=False)
 
 
 def _load_text_encoder(folder: Path, dtype: np.dtype) -> tuple[Any, dict[str, Any]]:
     """Returns the text encoder, which computes in `dtype`, and its float32 parameters."""
     with reading(folder, "text_encoder"):
-        encoder = _text_encoder(json.dumps(read_config(folder, "text_encoder")), dtype)
+        encoder = _text_encoder(read_config(folder, "text_encoder"), dtype)
         shapes = encoder.params_shape_tree
         params = read_weights(folder, "text_encoder", shapes, np.dtype(np.float32))
     return encoder, params

@@ -1,7 +1,6 @@
 """Stable Diffusion as a stock Flax pipeline that decodes embeddings, on all devices."""
 
 import functools
-import json
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from dream_jax.generator.interface import Sampling
 from dream_jax.generator.resizing import antialiased, resize
 from dream_jax.generator.schedulers import make_scheduler
 from dream_jax.generator.vocabulary import TokenTable
+from dream_jax.programs import shared
 from dream_jax.training import batch_sizes, devices, finite
 from dream_jax.vectors import unit
 
@@ -186,8 +186,11 @@ class Decoder:
         sampling: Sampling,
         image_shape: tuple[int, int, int] | None,
     ):
-        mapped = functools.partial(_mapped, networks=Networks(generator.pipeline))
-        scheduler = _scheduler(sampling.scheduler, json.dumps(dict(generator.noise)))
+        networks = Networks(generator.pipeline)
+        scheduler = _scheduler(sampling.scheduler, generator.noise)
+
+        def mapped(function, **settings):
+            return _mapped(function, networks, settings)
 
         self._encode = mapped(encode_prompts)
         self._noise = mapped(draw_noise)
@@ -304,19 +307,16 @@ class Networks:
         return hash(tuple(map(id, self._parts)))
 
 
-@functools.lru_cache(maxsize=32)
-def _mapped(function: Callable, networks: Networks, **settings: Any) -> Callable:
-    """Returns a function of networks and parameters as a program of the devices.
-
-    The last ones are kept: who loads a generator again compiles and traces nothing.
-    """
+@shared
+def _mapped(function: Callable, networks: Networks, settings: Mapping[str, Any]) -> Callable:
+    """Returns a function of networks and parameters as a program of the devices."""
     return devices.pmap(functools.partial(function, networks, **settings))
 
 
-@functools.lru_cache(maxsize=8)
-def _scheduler(name: str, noise: str) -> Any:
-    """Returns a scheduler, for programs to be shared by; `noise` is JSON, see `make_scheduler`."""
-    return make_scheduler(name, json.loads(noise))[0]
+@shared
+def _scheduler(name: str, noise: Mapping[str, Any]) -> Any:
+    """Returns a scheduler; see `make_scheduler`."""
+    return make_scheduler(name, noise)[0]
 
 
 def encode_prompts(

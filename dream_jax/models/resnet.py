@@ -1,6 +1,7 @@
 """ResNets (He et al., 2016) with the stems for small images and for ImageNet."""
 
 import itertools
+from collections.abc import Callable
 from functools import partial, reduce
 from typing import Any, NamedTuple, TypeAlias
 
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from dream_jax.models.layers import show
 from dream_jax.models.norm import BatchNorm
+from dream_jax.programs import shared
 from dream_jax.settings import ModelSettings
 
 # small: 3×3; stride2: 3×3 with stride 2, a quarter of the work; imagenet: 7×7 stride 2, max-pool;
@@ -286,5 +288,14 @@ def build_model(model: ModelSettings, outputs: int, reduced: int = 0) -> ResNet:
 
 def init_model(model: ResNet, key: Key[Array, ""], image_shape: tuple[int, ...]) -> dict:
     """Draws fresh variables {"params", "batch_stats"} for images of shape (H, W, C)."""
-    init = jax.jit(partial(model.init, train=True))  # one program: the eager one is slower
-    return init(key, jnp.zeros((1, *image_shape)), mask=jnp.ones(1))
+    return _initial(model, tuple(image_shape))(key)
+
+
+@shared
+def _initial(model: ResNet, image_shape: tuple[int, ...]) -> Callable[[Key[Array, ""]], dict]:
+    """Returns the program that draws variables: one, as the eager functions are slower."""
+
+    def draw(key: Key[Array, ""]) -> Any:
+        return model.init(key, jnp.zeros((1, *image_shape)), train=True, mask=jnp.ones(1))
+
+    return jax.jit(draw)

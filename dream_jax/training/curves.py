@@ -23,8 +23,9 @@ from jaxtyping import Array, Float, Int
 
 from dream_jax.errors import UserError
 from dream_jax.files import delete, write_whole
+from dream_jax.programs import shared
 from dream_jax.training import hosts
-from dream_jax.training.devices import MappedFunction
+from dream_jax.training.devices import Checked, MappedFunction
 from dream_jax.training.event_files import TENSORBOARD, WANDB, EventFile, Project, Viewer, now
 
 METRICS, SPEED = "metrics.csv", "speed.csv"
@@ -34,6 +35,16 @@ LOSS = "loss"  # the sum of the terms
 COLUMNS = ("step", "epoch", RATE, ACCURACY, IMAGES)  # that are no metrics of steps
 # (params, model_state, images) → logits, in evaluation mode.
 Predict = Callable[[Any, Any, Float[Array, "n H W C"]], Float[Array, "n classes"]]
+
+
+@shared
+def _correct(predict: Predict) -> Checked:
+    """Returns the program that tells of each image whether it is given to its class."""
+
+    def correct(variables: tuple[Any, Any], batch: dict) -> Array:
+        return jnp.argmax(predict(*variables, batch["images"]), -1) == batch["labels"]
+
+    return Checked(correct)
 
 
 class Accuracy:
@@ -55,11 +66,8 @@ class Accuracy:
         batch_size: int,
         every: int,
     ):
-        def correct(variables: tuple[Any, Any], batch: dict) -> Array:
-            return jnp.argmax(predict(*variables, batch["images"]), -1) == batch["labels"]
-
         self.every = every
-        self._correct = MappedFunction(correct, None, batch_size)
+        self._correct = MappedFunction(_correct(predict), None, batch_size)
         self._test = {"images": images, "labels": labels}
 
     def __call__(self, params: Any, model_state: Any) -> float:

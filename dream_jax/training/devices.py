@@ -219,6 +219,20 @@ def share_out(count: int) -> tuple[jax.Array, jax.Array]:
     return jnp.minimum(numbers, count - 1), (numbers < count).astype(jnp.float32)
 
 
+class Checked:
+    """A pmapped function of (variables, batch) that also tells of each row whether it is finite.
+
+    Those who share one compile it once. Arguments are those of `MappedFunction`.
+    """
+
+    def __init__(self, function: Callable, result: Callable[[Any], Any] = lambda outputs: outputs):
+        def program(variables: Any, batch: dict) -> tuple[Any, jax.Array]:
+            outputs = function(variables, batch)
+            return result(outputs), finite.finite_rows(outputs)
+
+        self.run = pmap(program)
+
+
 class MappedFunction:
     """A function of (variables, batch) pmapped over the devices and run batch by batch.
 
@@ -226,7 +240,8 @@ class MappedFunction:
     program tells of every row whether its floats are finite, and what is not is never returned.
 
     Args:
-      function: `function(variables, batch) -> pytree of arrays (rows, ...)`, pure.
+      function: `function(variables, batch) -> pytree of arrays (rows, ...)`, pure; or what was made
+        of it by `Checked`.
       variables: a pytree, replicated once.
       batch_size: rows per call over the devices of all processes; 0 as many as fit.
       origin: what messages say of the function.
@@ -236,7 +251,7 @@ class MappedFunction:
 
     def __init__(
         self,
-        function: Callable,
+        function: Callable | Checked,
         variables: Any,
         batch_size: int,
         origin: finite.Origin = finite.ANYTHING,
@@ -246,12 +261,8 @@ class MappedFunction:
         self._size = batch_sizes.BatchSize(batch_size, setting)
         self._variables = replicate(variables)
         self._origin = origin
-
-        def program(variables: Any, batch: dict) -> tuple[Any, jax.Array]:
-            outputs = function(variables, batch)
-            return result(outputs), finite.finite_rows(outputs)
-
-        self._function = pmap(program)
+        checked = function if isinstance(function, Checked) else Checked(function, result)
+        self._function = checked.run
 
     def give(self, variables: Any) -> None:
         """Replaces the variables by others of the same shapes."""

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from dream_jax import interrupts
 from dream_jax.errors import UserError
+from dream_jax.programs import shared
 from dream_jax.training import devices, hosts
 from dream_jax.training.batches import Batches
 from dream_jax.training.checkpoints import Checkpoints
@@ -61,10 +62,13 @@ def create_state(
     )
 
 
+@shared
 def make_steps(
     objective: Objective, optimizer: optax.GradientTransformation, average_decay: float | None
 ) -> Callable[[dict, TrainState, dict], tuple[TrainState, dict]]:
     """The pmapped program of one call: (held table, state, batches) → (state, metrics).
+
+    An objective and an optimizer that were there before share their program.
 
     The batches of the call's steps are stacked: (devices, steps, rows per device, ...), and the
     metrics come as (devices, steps). The state is donated; the batches are not, as no output has

@@ -113,7 +113,7 @@ def _no_more(options: Options) -> frozenset[str]:
     return frozenset()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Detector:
     """A score of images by a trained classifier, made by any training.
 

@@ -131,7 +131,7 @@ def _anything_goes(
     """Accepts any settings and data."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Training:
     """A way to train a classifier.
 
