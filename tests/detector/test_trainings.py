@@ -3,7 +3,7 @@
 Their losses against NumPy in float64, what defines each of them, and short trainings.
 """
 
-from functools import cache
+from functools import cache, partial
 
 import flax.linen as nn
 import jax
@@ -205,6 +205,7 @@ def test_losses_are_numpys(name):
         np.testing.assert_allclose(loss[term], value, rtol=2e-4, err_msg=term)
 
 
+@partial(jax.jit, static_argnums=0)
 def terms_of(name: str, logits, z):
     unused = dict.fromkeys(("images", "keys", "key", "progress"))
     labels, ones = np.arange(len(z)) % CLASSES, np.ones(len(z), np.float32)
@@ -299,7 +300,8 @@ def test_what_rotpred_says_of_an_image_is_its_own():
             return Head(**head)(z), z
 
     network = network_of(Model(), {"params": {"head": head}})
-    found = training.evaluate(network, own, images, options)
+    evaluate = jax.jit(lambda x: training.evaluate(network, own, x, options))
+    found = evaluate(images)
     p = softmax(logits_of(features_of(images)), axis=1)
     uniform = -np.log(CLASSES) - np.log(p).mean(1)
     loss = np.mean(
@@ -314,7 +316,7 @@ def test_what_rotpred_says_of_an_image_is_its_own():
     )
     np.testing.assert_allclose(found.certainty, uniform - loss, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found.features, features_of(images), rtol=1e-4, atol=1e-5)
-    alone = training.evaluate(network, own, images[3:4], options)
+    alone = evaluate(images[3:4])
     np.testing.assert_allclose(alone.certainty, found.certainty[3:4], rtol=1e-5)
     assert np.array_equal(rotations(images)[N : 2 * N], np.rot90(images, 1, (1, 2)))
 

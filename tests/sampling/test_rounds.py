@@ -171,11 +171,12 @@ def test_rounds_of_shared_noise_are_those_of_its_own_function(selection, one_rou
     settings = dataclasses.replace(SMALL, noise="shared", selection=selection)
     embeddings = sample_embeddings(features, key, settings).reshape(5, 4, 2, 8)
     eligible = np.isin(np.arange(24), np.asarray(boundary_set(features, 6, 10)))
+    compiled = jax.jit(one_round, static_argnums=3)
     for number, found in enumerate(embeddings):
         draw_key, noise_key = jax.random.split(jax.random.fold_in(key, number))
         drawn = features[np.asarray(rounds._draw(draw_key, eligible, 4))]
         noise = jax.random.normal(noise_key, (30, 8))
-        np.testing.assert_allclose(found, one_round(features, drawn, noise, settings), atol=1e-6)
+        np.testing.assert_allclose(found, compiled(features, drawn, noise, settings), atol=1e-6)
 
 
 def test_own_noise_makes_more_embeddings_than_shared_noise():

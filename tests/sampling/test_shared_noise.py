@@ -1,5 +1,6 @@
 """The boundary set and the rounds against sorting every candidate, and the golden files."""
 
+import functools
 from pathlib import Path
 
 import jax
@@ -16,6 +17,8 @@ from dream_jax.sampling.shared_noise import shared_round
 from dream_jax.vectors import unit_on_host as unit
 
 ROOT = Path(__file__).parents[2]
+# As one program: alone, each of the operations is compiled.
+compiled_round = jax.jit(shared_round, static_argnames="settings")
 
 
 def normal(seed, *shape):
@@ -81,7 +84,7 @@ def test_golden_round_is_the_best_by_definition(golden):
             bool(golden["largest"]),
         ),
     )
-    assert_same_up_to_ties(shared_round(*arguments), *arguments)
+    assert_same_up_to_ties(compiled_round(*arguments), *arguments)
 
 
 def test_golden_points_are_those_of_the_published_round(golden):
@@ -132,7 +135,7 @@ def test_golden_points_are_those_of_the_published_round(golden):
 def test_round_by_definition(n, d, p, length, k, keep, largest):
     features, noise = unit(normal(0, n, d)), normal(1, length, d)
     arguments = (features, features[:p], noise, choice(k, 0.3, keep, largest))
-    assert_same_up_to_ties(shared_round(*arguments), *arguments)
+    assert_same_up_to_ties(compiled_round(*arguments), *arguments)
 
 
 @pytest.mark.parametrize("largest", [True, False])
@@ -142,24 +145,25 @@ def test_round_with_ties(largest):
     noise[10:] = noise[:80]  # every distance occurs twice or more
     noise[40:] = noise[40]
     arguments = (features, features[:4], noise, choice(5, 0.3, 3, largest))
-    assert_same_up_to_ties(shared_round(*arguments), *arguments)
+    assert_same_up_to_ties(compiled_round(*arguments), *arguments)
 
 
 @pytest.mark.parametrize("largest", [True, False])
 def test_round_does_not_depend_on_how_many_features_are_counted_at_once(largest, monkeypatch):
     features, noise = unit(normal(0, 40, 6)), normal(1, 200, 6)
     arguments = (features, features[:5], noise, choice(15, 0.2, 2, largest))
-    expected = shared_round(*arguments)
+    expected = compiled_round(*arguments)
     for at_once in (1, 7, 64):
         monkeypatch.setattr(shared_noise, "FEATURES_AT_ONCE", at_once)
-        np.testing.assert_array_equal(shared_round(*arguments), expected)
+        anew = jax.jit(functools.partial(shared_round, settings=arguments[3]))
+        np.testing.assert_array_equal(anew(*arguments[:3]), expected)
 
 
 @pytest.mark.parametrize("largest", [True, False])
 def test_round_of_a_class_that_is_a_tight_cluster(largest):
     features = unit(normal(0, 1, 64) + 0.05 * normal(1, 250, 64))
     arguments = (features, features[:6], normal(2, 600, 64), choice(150, 0.02, 2, largest))
-    assert_same_up_to_ties(shared_round(*arguments), *arguments)
+    assert_same_up_to_ties(compiled_round(*arguments), *arguments)
 
 
 def primitives(jaxpr):
@@ -193,6 +197,7 @@ def test_boundary_set_by_definition():
     features = unit(normal(0, 25, 5))
     distance = np.sort(2 - 2 * features.astype(np.float64) @ features.T, axis=1)[:, 7]
     expected = np.argsort(-distance)
-    np.testing.assert_array_equal(boundary_set(features, 8, 25), expected)
+    farthest = jax.jit(boundary_set, static_argnums=(1, 2))
+    np.testing.assert_array_equal(farthest(features, 8, 25), expected)
     padded = np.concatenate([features, np.zeros((6, 5), np.float32)])
-    np.testing.assert_array_equal(boundary_set(padded, 8, 10, count=25), expected[:10])
+    np.testing.assert_array_equal(farthest(padded, 8, 10, count=25), expected[:10])
