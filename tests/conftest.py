@@ -19,6 +19,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # results differ by rounding errors only. The processes that tests start inherit it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# Else every process that a test starts compiles the package's modules anew, which takes a second.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # These nearly halve what is left. Processes of tests need the same ones for the same bits.
 CHEAP = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
 if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":

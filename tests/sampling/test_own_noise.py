@@ -104,7 +104,7 @@ def test_noise_is_normal_and_independent(shape):
     """Each component, each squared length, and the products of components, at 1 in 10,000."""
     p, length, d = shape
     features = cone(30, d, 0.5)
-    known = describe(features, len(features))
+    known = jax.jit(describe)(features, len(features))
     settings = choice(5, 0.1, 1, length)
     draw = jax.jit(lambda key: all_noise(known, features[:p], key, settings))
     noise = np.asarray(draw(jax.random.key(1)), np.float64)
@@ -153,7 +153,7 @@ def test_distances_and_directions_are_distributed_as_those_of_plain_noise():
 @pytest.mark.parametrize("n", [50, 400])
 def test_class_is_described_by_its_eigenvalues(n):
     features = cone(n, 60, 0.2)
-    known = describe(np.concatenate([features, normal(2, 9, 60)]), n)
+    known = jax.jit(describe)(np.concatenate([features, normal(2, 9, 60)]), n)
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     eigenvalues = np.linalg.eigvalsh(centred.T @ centred)
     np.testing.assert_allclose(known.mean, features.mean(axis=0), atol=1e-6)
