@@ -30,9 +30,7 @@ MINOR := import sys; print("%d.%d" % sys.version_info[:2])
 TESTED := $$(python=$$($(RUN) -c '$(MINOR)'); file=constraints/python$$python.txt; \
     if test -f $$file; then echo "-c $$file"; \
     else echo "Python $$python is untested: installs the newest versions allowed" >&2; fi)
-PIP_INSTALL := $(RUN) -m pip install --disable-pip-version-check --no-input --no-compile $(TESTED)
-# pip compiles on one core, for half of its time, and passes over what cannot be compiled too.
-COMPILE := $(RUN) -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
+PIP_INSTALL := $(RUN) -m pip install --disable-pip-version-check --no-input $(TESTED)
 
 # Looked for only when something is to be installed.
 CANDIDATES := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
@@ -106,15 +104,12 @@ clean: ## remove .venv and caches; runs/ stays
 $(INSTALLED): requirements.txt $(wildcard constraints/python*.txt)
 	$(if $(USABLE_VENV),,$(or $(FOUND_PYTHON),$(error $(NO_PYTHON))) -m venv --clear $(VENV))
 	$(PIP_INSTALL) -r requirements.txt
-	$(COMPILE)
 	@touch $@
 
 $(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)
 	$(PIP_INSTALL) -r requirements-dev.txt
-	$(COMPILE)
 	@touch $@
 
 $(INSTALLED_RIVALS): benchmarks/requirements.txt $(INSTALLED)
 	$(PIP_INSTALL) -r benchmarks/requirements.txt
-	$(COMPILE)
 	@touch $@
