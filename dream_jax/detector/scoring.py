@@ -111,11 +111,10 @@ def scoring_program(
 
 @shared
 def _scores_of(
-    forward: Forward, chosen: Mapping[str, tuple[Detector, Options]], image_scale: float
+    forward: Forward, without_states: Mapping[str, Fitted], image_scale: float
 ) -> Checked:
     """Returns the program of the scores, which is given the detectors' states."""
-    unfitted = {key: Fitted(detector, options, None) for key, (detector, options) in chosen.items()}
-    made = scoring_program(forward, unfitted, image_scale)
+    made = scoring_program(forward, without_states, image_scale)
 
     def program(variables: Any, batch: dict) -> dict[str, Any]:
         network, states = variables
@@ -144,8 +143,8 @@ def scorer(
 
     The scorer raises `NotFinite` where logits or a score are; it names the score and the image.
     """
-    chosen = {key: (own.detector, own.options) for key, own in fitted.items()}
-    program = _scores_of(forward, chosen, image_scale)
+    without_states = {key: own._replace(state=None) for key, own in fitted.items()}
+    program = _scores_of(forward, without_states, image_scale)
     states = {key: own.state for key, own in fitted.items()}
     mapped = MappedFunction(program, (variables, states), batch_size, origin)
 

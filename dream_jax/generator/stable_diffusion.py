@@ -166,8 +166,9 @@ class StableDiffusion(TokenTable):
             made = fit_channels(fit_size(decoded.clip(0, 1), shape[:2]), shape[-1])
             return jnp.round(made * 255).astype(jnp.uint8)
 
-        own = (self.origin, to_bytes, "decoding.vae_batch_size")
-        run = devices.MappedFunction(forward, self.params["vae"], batch_size, *own)
+        program = devices.Checked(forward, to_bytes)
+        own = (self.origin, "decoding.vae_batch_size")
+        run = devices.MappedFunction(program, self.params["vae"], batch_size, *own)
         yield from run.batches({"images": images}, progress, done)
 
 

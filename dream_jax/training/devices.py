@@ -222,7 +222,11 @@ def share_out(count: int) -> tuple[jax.Array, jax.Array]:
 class Checked:
     """A pmapped function of (variables, batch) that also tells of each row whether it is finite.
 
-    Those who share one compile it once. Arguments are those of `MappedFunction`.
+    Those who share one compile it once.
+
+    Args:
+      function: see `MappedFunction`.
+      result: makes of the checked outputs what is returned; traced.
     """
 
     def __init__(self, function: Callable, result: Callable[[Any], Any] = lambda outputs: outputs):
@@ -245,7 +249,6 @@ class MappedFunction:
       variables: a pytree, replicated once.
       batch_size: rows per call over the devices of all processes; 0 as many as fit.
       origin: what messages say of the function.
-      result: makes of the checked outputs what is returned; traced.
       setting: that `batch_size` is the value of.
     """
 
@@ -255,13 +258,12 @@ class MappedFunction:
         variables: Any,
         batch_size: int,
         origin: finite.Origin = finite.ANYTHING,
-        result: Callable[[Any], Any] = lambda outputs: outputs,
         setting: str = "eval_batch_size",
     ):
         self._size = batch_sizes.BatchSize(batch_size, setting)
         self._variables = replicate(variables)
         self._origin = origin
-        checked = function if isinstance(function, Checked) else Checked(function, result)
+        checked = function if isinstance(function, Checked) else Checked(function)
         self._function = checked.run
 
     def give(self, variables: Any) -> None:
