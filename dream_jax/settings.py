@@ -43,6 +43,7 @@ LATER: Mapping[str, Any] = {
     **{"zero_shot.path": "openai/clip-vit-base-patch16", "zero_shot.revision": ""},
     **{"decoding.cache_interval": 1, "decoding.cache_branch": 0},
     **{"fine_tune.rows": (), "fine_tune.degrade": 0.0},
+    **{"latent_space.optimizer.muon": 0.0, "classifier.optimizer.muon": 0.0},
 }
 
 Count = Annotated[int, whole(1)]
@@ -56,7 +57,7 @@ Share = Annotated[float, number(0, 1)]
 Positive = Annotated[float, above(0, 1e20)]
 NotNegative = Annotated[float, number(0, 1e20)]
 
-Augmentation = Literal["none", "affine", "crop_flip", "random_resized_crop"]
+Augmentation = Literal["none", "affine", "crop_flip", "shift_flip", "random_resized_crop"]
 Architecture = Literal["airbench", "resnet8", "resnet18", "resnet34", "resnet50"]
 Stem = Literal["small", "stride2", "imagenet", "whitened"]
 ModelPrecision = Literal["auto", "float32", "bfloat16"]
@@ -138,6 +139,7 @@ class OptimizerSettings:
     warmup: Share
     momentum: Share
     weight_decay: NotNegative
+    muon: NotNegative
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def test_the_second_seed_of_a_training_compiles_nothing(compiled, tmp_path):
     training, options = TRAININGS["cross_entropy"], {}
     weights, counts = [], []
     for seed in range(2):
-        rates = OptimizerSettings(0.1, 0.0, 0.0, 0.9, 0.0)
+        rates = OptimizerSettings(0.1, 0.0, 0.0, 0.9, 0.0, 0.0)
         own = Recipe(seed, 1, 8, 0, "none", 0.0, rates, 3, 8, 0, test_every=1)
         folder = tmp_path / str(seed)
         train_classifier(model, training, options, own, (sets, sets), None, folder)

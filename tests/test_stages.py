@@ -88,7 +88,7 @@ OUTDATED: dict[str, set[str]] = {
     **each("latent_space", "epochs batch_size temperature augment features_per_class", OF_LEARN),
     "latent_space.loss": OF_LEARN - OF_BOOD | of("dream_id"),  # BOOD needs features that align
     **each("latent_space.optimizer", "learning_rate final_learning_rate warmup", OF_LEARN),
-    **each("latent_space.optimizer", "momentum weight_decay", OF_LEARN),
+    **each("latent_space.optimizer", "momentum weight_decay muon", OF_LEARN),
     **each("sampling", "k boundary per_round candidates scale keep rounds", OF_SAMPLE),
     **each("sampling", "noise selection", OF_SAMPLE | OF_INLIERS),
     "sampling.method": OF_SAMPLE | of("bood"),  # whose outliers are then those of the run
@@ -110,7 +110,7 @@ OUTDATED: dict[str, set[str]] = {
     "decoding.by_name_test": OF_BY_NAME_TEST,
     **each("classifier", "epochs batch_size augment degrade", OF_TRAINING),
     **each("classifier.optimizer", "learning_rate final_learning_rate warmup", OF_TRAINING),
-    **each("classifier.optimizer", "momentum weight_decay", OF_TRAINING),
+    **each("classifier.optimizer", "momentum weight_decay muon", OF_TRAINING),
     "classifier.outlier_batch_size": IMAGINED | of("outlier_exposure"),
     **each("classifier", "round_trip_share by_name_share filter_confidence", WITH_OUTLIERS),
     **each("classifier", "outlier_view filter_least_confidence outliers_used", WITH_OUTLIERS),

@@ -35,6 +35,19 @@ def crop_flip(key: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "H W
     return flip(flip_key, image)
 
 
+def shift_flip(key: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+    """Shifts an image by up to 2 pixels and flips it half of the time.
+
+    What comes in at a side is mirrored there. Networks that are trained for few epochs learn more
+    from it than from `crop_flip` (Jordan, arXiv 2404.00498).
+    """
+    shift_key, flip_key = jax.random.split(key)
+    padded = jnp.pad(image, ((2, 2), (2, 2), (0, 0)), mode="reflect")
+    start = jax.random.randint(shift_key, (2,), 0, 5)
+    image = jax.lax.dynamic_slice(padded, (start[0], start[1], 0), image.shape)
+    return flip(flip_key, image)
+
+
 def flip(key: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
     """Flips an image half of the time."""
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
@@ -49,9 +62,11 @@ AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "none": unchanged,
     "affine": affine,
     "crop_flip": crop_flip,
+    "shift_flip": shift_flip,
     # Made where images are read, from their full resolution: `images.RandomCrops`.
     "random_resized_crop": unchanged,
 }
+CUTS = ("crop_flip", "shift_flip", "random_resized_crop")  # those that cut a part out and flip it
 
 
 def augment(
@@ -70,9 +85,9 @@ def augment_patch(
 ) -> Float[Array, "H W C"]:
     """Changes a patch (`images.Patches`) as `augment` does, but for the cut, which it is already.
 
-    "crop_flip" and "random_resized_crop" flip it, "affine" moves it, "none" leaves it.
+    `CUTS` flip it, "affine" moves it, "none" leaves it.
     """
-    if name in ("crop_flip", "random_resized_crop"):
+    if name in CUTS:
         return flip(key, to_float(image) if image.dtype == jnp.uint8 else image)
     return augment(name, key, image)
 

@@ -13,6 +13,7 @@ _PLAIN = (
     *("save_every", "eval_batch_size", "data.workers", "classifier.augment"),
     *("classifier.optimizer.final_learning_rate", "classifier.optimizer.warmup"),
     *("classifier.optimizer.momentum", "classifier.optimizer.weight_decay"),
+    "classifier.optimizer.muon",
 )
 _SCHEDULE = ("epochs", "batch_size", "degrade")
 _COLLAPSE = ("classifier.collapse_below", "classifier.collapse_after")
@@ -127,6 +128,7 @@ def recipe(settings: Settings, training: Training, seed: int) -> Recipe:
             warmup=optimizer.warmup,
             momentum=optimizer.momentum,
             weight_decay=optimizer.weight_decay,
+            muon=optimizer.muon,
         ),
         save_every=settings.save_every,
         eval_batch_size=settings.eval_batch_size,

@@ -27,7 +27,7 @@ from dream_jax.training import hosts
 from dream_jax.training.checkpoints import Checkpoints, digest
 from dream_jax.training.curves import Accuracy, Curves, Predict
 from dream_jax.training.loop import TrainState, create_state, fit
-from dream_jax.training.optimizers import sgd, sgd_rate
+from dream_jax.training.optimizers import network_rate, of_network
 
 
 def load_network(
@@ -86,7 +86,7 @@ def initial_state(
 def _optimizer(
     training: Training, options: Options, settings: OptimizerSettings, steps: int
 ) -> optax.GradientTransformation:
-    network = sgd(settings, steps)
+    network = of_network(settings, steps)
     if training.optimizer is None:
         return network
     return training.optimizer(network, settings, steps, options)
@@ -160,7 +160,7 @@ def _curves(
     every = round(recipe.test_every * epoch)
     return Curves(
         folder,
-        learning_rate=sgd_rate(recipe.optimizer, recipe.steps(count)),
+        learning_rate=network_rate(recipe.optimizer, recipe.steps(count)),
         epoch=epoch,
         accuracy=Accuracy(predict, test.images, test.labels, recipe.eval_batch_size, every),
         project=recipe.wandb,

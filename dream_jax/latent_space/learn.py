@@ -22,7 +22,7 @@ from dream_jax.training.checkpoints import Checkpoints
 from dream_jax.training.curves import Accuracy, Curves
 from dream_jax.training.finite import check_arrays
 from dream_jax.training.loop import Objective, Term, create_state, fit
-from dream_jax.training.optimizers import sgd, sgd_rate
+from dream_jax.training.optimizers import network_rate, of_network
 from dream_jax.vectors import cosine_logits, unit
 
 CLASSES = "classes"  # the parameters of the layer that reads features without anchors
@@ -116,7 +116,7 @@ def learn_latent_space(
     key = stage_key(seed, "latent_space")
     count, batch_size = len(train), own.batch_size
     steps = own.epochs * -(-count // batch_size)
-    optimizer = sgd(own.optimizer, steps)
+    optimizer = of_network(own.optimizer, steps)
     variables = init_model(model, key, train.images.shape[1:])
     if own.loss == "cross_entropy":
         layer = init_layer(stage_key(seed, "latent_space", CLASSES), anchors.shape[1], len(anchors))
@@ -161,7 +161,7 @@ def _curves(
     every = round(settings.test_every * epoch)
     return Curves(
         folder,
-        learning_rate=sgd_rate(own.optimizer, own.epochs * -(-count // own.batch_size)),
+        learning_rate=network_rate(own.optimizer, own.epochs * -(-count // own.batch_size)),
         epoch=epoch,
         accuracy=Accuracy(predict, test.images, test.labels, settings.eval_batch_size, every),
         project=settings.wandb,

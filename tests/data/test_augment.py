@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from dream_jax.data.augment import AUGMENTATIONS, affine, augment_patch, crop_flip, degrade, zoom
+from dream_jax.data.augment import (
+    AUGMENTATIONS,
+    CUTS,
+    affine,
+    augment_patch,
+    crop_flip,
+    degrade,
+    shift_flip,
+    zoom,
+)
 
 KEYS = jax.random.split(jax.random.key(0), 200)
 IMAGE = np.random.default_rng(0).random((20, 24, 3)).astype(np.float32)
@@ -39,17 +48,20 @@ def test_none_changes_nothing():
     assert np.array_equal(AUGMENTATIONS["none"](KEYS[0], IMAGE), IMAGE)
 
 
-def test_crop_flip_only_shifts_and_flips():
-    padded = np.pad(IMAGE, ((4, 4), (4, 4), (0, 0)))
-    crops = [padded[i : i + 20, j : j + 24] for i in range(9) for j in range(9)]
+@pytest.mark.parametrize(
+    ("function", "most", "mode"), [(crop_flip, 4, "constant"), (shift_flip, 2, "reflect")]
+)
+def test_only_shifts_and_flips(function, most, mode):
+    padded = np.pad(IMAGE, ((most, most), (most, most), (0, 0)), mode=mode)
+    places = 2 * most + 1
+    crops = [padded[i : i + 20, j : j + 24] for i in range(places) for j in range(places)]
     allowed = np.stack([*crops, *(crop[:, ::-1] for crop in crops)])
-    names = [
-        int(np.argmin(np.abs(allowed - image).sum((1, 2, 3)))) for image in over_keys(crop_flip)
-    ]
-    assert np.array_equal(over_keys(crop_flip), allowed[names])
-    assert 70 <= sum(name >= 81 for name in names) <= 130  # of 200, half are flipped
-    shifts = {name % 81 for name in names}
-    assert {s // 9 for s in shifts} == {s % 9 for s in shifts} == set(range(9))
+    found = over_keys(function)
+    names = [int(np.argmin(np.abs(allowed - image).sum((1, 2, 3)))) for image in found]
+    assert np.array_equal(found, allowed[names])
+    assert 70 <= sum(name >= len(crops) for name in names) <= 130  # of 200, half are flipped
+    shifts = {name % len(crops) for name in names}
+    assert {s // places for s in shifts} == {s % places for s in shifts} == set(range(places))
 
 
 def test_affine_is_small_and_keeps_channels_alike():
@@ -122,7 +134,7 @@ def test_zoom_shows_a_part_of_the_image():
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_a_patch_is_flipped_or_moved_and_not_cut_again(name):
     found = over_keys(lambda key, image: augment_patch(name, key, image))
-    if name in ("crop_flip", "random_resized_crop"):
+    if name in CUTS:
         flipped = (found == IMAGE[:, ::-1]).all((1, 2, 3))
         assert 60 < flipped.sum() < 140
         assert (found[~flipped] == IMAGE).all()

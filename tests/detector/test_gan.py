@@ -31,7 +31,7 @@ TRAINING = TRAININGS["gan"]
 OPTIONS = {"beta": 0.7, "width": 2, "noise": 5, "learning_rate": 2e-3}
 SIZE, CLASSES, COUNT = 16, 3, 60
 SCHEDULE = 150  # the same of all trainings, which then share compiled programs
-OPTIMIZER = OptimizerSettings(0.05, 0.0, 0.0, 0.9, 0.0)
+OPTIMIZER = OptimizerSettings(0.05, 0.0, 0.0, 0.9, 0.0, 0.0)
 RECIPE = Recipe(0, 1, 1, 0, "none", 0.0, OPTIMIZER, 1, 1, 0)
 
 

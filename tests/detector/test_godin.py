@@ -30,7 +30,7 @@ TRAINING = TRAININGS["godin"]
 FEATURES = np.random.default_rng(0).normal(size=(23, 6)).astype(np.float32) + 0.5
 LABELS = np.arange(23) % 4
 REAL = 20  # the rows behind are padding
-SETTINGS = OptimizerSettings(0.1, 0.0, 0.0, 0.9, 0.01)
+SETTINGS = OptimizerSettings(0.1, 0.0, 0.0, 0.9, 0.01, 0.0)
 
 
 def fresh(similarity: str, features: int = 6) -> Own:

@@ -28,7 +28,7 @@ from dream_jax.training.optimizers import sgd
 
 WITH = [name for name, training in TRAININGS.items() if training.linear]
 STEPS, FEATURES, CLASSES = 30, 12, 4
-OPTIMIZER = OptimizerSettings(0.02, 1e-3, 0.0, 0.9, 5e-4)
+OPTIMIZER = OptimizerSettings(0.02, 1e-3, 0.0, 0.9, 5e-4, 0.0)
 RECIPE = Recipe(0, 1, 12, 6, "none", 0.0, OPTIMIZER, 1, 1, 0)
 MODEL = ModelSettings("resnet8", 4, "stride2", "float32")
 

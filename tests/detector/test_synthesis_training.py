@@ -31,7 +31,7 @@ OPTIONS = {
     },
 }
 CENTRES = 0.5 + 0.25 * np.array([[1, 0, 0, 0], [-0.5, 0.87, 0, 0], [-0.5, -0.87, 0, 0]])
-OPTIMIZER = OptimizerSettings(0.05, 1e-6, 0.0, 0.9, 5e-4)
+OPTIMIZER = OptimizerSettings(0.05, 1e-6, 0.0, 0.9, 5e-4, 0.0)
 SETTINGS = Recipe(0, 1, 31, 0, "none", 0.0, OPTIMIZER, 1, 1, 0)
 # Detectors that use what a training has of its own.
 SCORED_BY = {"vos": ("phi", {}), "npos": ("knn", {"k": 5})}

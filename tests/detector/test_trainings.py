@@ -347,7 +347,7 @@ def test_margins_in_the_wrong_order_are_refused():
 
 # Short trainings of images with an orientation: a bright corner whose height tells the class.
 STEPS, CALL = 200, 10
-OPTIMIZER = OptimizerSettings(0.05, 1e-6, 0.0, 0.9, 5e-4)
+OPTIMIZER = OptimizerSettings(0.05, 1e-6, 0.0, 0.9, 5e-4, 0.0)
 RECIPE = Recipe(0, 1, 31, 15, "none", 0.0, OPTIMIZER, 1, 1, 0)
 SMALL = {
     "cider": {"projection": 8},
