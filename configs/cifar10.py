@@ -133,6 +133,9 @@ def make_quick(config: ConfigDict) -> None:
     config.model.width = 32
     config.latent_space.epochs = 1
     config.classifier.epochs = 3
+    for stage in (config.latent_space, config.classifier):  # learns more in few epochs
+        stage.augment = "shift_flip"
+        stage.optimizer.update(muon=0.5, warmup=0.0)
     config.decoding.update(outliers=1000, by_name_test=200)
     config.classifier.round_trip_share = 0.0  # 50,000 images to code take minutes
     config.ablation.variants = tuple(v for v in VARIANTS if WITHOUT_TRIPS not in v)
