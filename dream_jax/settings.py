@@ -359,9 +359,12 @@ def with_later(tree: Mapping[str, Any], later: Mapping[str, Any] = LATER) -> dic
     """Returns recorded settings with the fields that were added after they were written."""
     made = deepcopy(dict(tree))
     for name, value in later.items():
-        section, _, field = name.rpartition(".")
-        place = made.setdefault(section, {}) if section else made
-        if isinstance(place, dict):  # a damaged record may hold anything
+        *sections, field = name.split(".")
+        place: Any = made
+        for section in sections:
+            if isinstance(place, dict):  # a damaged record may hold anything
+                place = place.setdefault(section, {})
+        if isinstance(place, dict):
             place.setdefault(field, value)
     return made
 

@@ -1,5 +1,6 @@
 """Typed settings, their rules, and the views that show a part of them."""
 
+from functools import reduce
 from typing import get_args
 
 import pytest
@@ -68,15 +69,22 @@ def test_a_configuration_from_before_a_field_gets_its_neutral_value(settings, tm
 
     old = as_dict(settings)
     for name in module.LATER:
-        section, _, field = name.rpartition(".")
-        del old[section][field]
+        section, field = place_of(old, name)
+        del section[field]
     old = {name: section for name, section in old.items() if section != {}}
     assert "zero_shot" not in old
     write_json(tmp_path / "config.json", seal({"format": FORMAT} | old))
     found, given = read_config(tmp_path), base.get_config().to_dict()
     for name, value in module.LATER.items():
-        section, _, field = name.rpartition(".")
-        assert found[section][field] == value == given[section][field], name
+        (section, field), (base_section, _) = place_of(found, name), place_of(given, name)
+        assert section[field] == value == base_section[field], name
+    assert found.keys() == as_dict(settings).keys()
+
+
+def place_of(tree: dict, name: str) -> tuple[dict, str]:
+    """The section that a dotted name is in, and the field's own name."""
+    *sections, field = name.split(".")
+    return reduce(dict.__getitem__, sections, tree), field
 
 
 def test_a_view_shows_declared_fields_and_notes_what_is_read(settings):
