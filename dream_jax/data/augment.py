@@ -28,11 +28,7 @@ def affine(key: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "H W C"
 
 def crop_flip(key: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
     """Crops an image at random after padding by 4 pixels and flips it half of the time."""
-    crop_key, flip_key = jax.random.split(key)
-    padded = jnp.pad(image, ((4, 4), (4, 4), (0, 0)))
-    start = jax.random.randint(crop_key, (2,), 0, 9)
-    image = jax.lax.dynamic_slice(padded, (start[0], start[1], 0), image.shape)
-    return flip(flip_key, image)
+    return _move_flip(key, image, 4, "constant")
 
 
 def shift_flip(key: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
@@ -41,9 +37,20 @@ def shift_flip(key: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "H 
     What comes in at a side is mirrored there. Networks that are trained for few epochs learn more
     from it than from `crop_flip` (Jordan, arXiv 2404.00498).
     """
-    shift_key, flip_key = jax.random.split(key)
-    padded = jnp.pad(image, ((2, 2), (2, 2), (0, 0)), mode="reflect")
-    start = jax.random.randint(shift_key, (2,), 0, 5)
+    return _move_flip(key, image, 2, "reflect")
+
+
+def _move_flip(
+    key: jax.Array, image: Float[Array, "H W C"], most: int, mode: str
+) -> Float[Array, "H W C"]:
+    """Cuts an image out at random after padding by `most` pixels and flips it half of the time.
+
+    Args:
+      mode: what the padding shows, as `jnp.pad` has it.
+    """
+    move_key, flip_key = jax.random.split(key)
+    padded = jnp.pad(image, ((most, most), (most, most), (0, 0)), mode=mode)
+    start = jax.random.randint(move_key, (2,), 0, 2 * most + 1)
     image = jax.lax.dynamic_slice(padded, (start[0], start[1], 0), image.shape)
     return flip(flip_key, image)
 

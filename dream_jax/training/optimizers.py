@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 
 def network_rate(config: OptimizerSettings, steps: int) -> optax.Schedule:
-    """Returns the learning rate of networks: a cosine from `learning_rate` to
-    `final_learning_rate`.
+    """Returns a network's learning rate: from `learning_rate` a cosine to `final_learning_rate`.
 
     It follows a linear warm-up over the first `warmup` (fraction) of the steps.
     """
