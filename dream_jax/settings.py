@@ -42,7 +42,7 @@ LATER: Mapping[str, Any] = {
     **{"zero_shot.prompt": "a photo of a {name}", "zero_shot.words": ""},
     **{"zero_shot.path": "openai/clip-vit-base-patch16", "zero_shot.revision": ""},
     **{"decoding.cache_interval": 1, "decoding.cache_branch": 0},
-    **{"fine_tune.rows": (), "fine_tune.degrade": 0.0},
+    **{"fine_tune.rows": (), "fine_tune.degrade": 0.0, "fine_tune.muon": 0.0},
     **{"latent_space.optimizer.muon": 0.0, "classifier.optimizer.muon": 0.0},
 }
 
@@ -250,6 +250,7 @@ class FineTuneSettings:
     batch_size: Count
     outlier_batch_size: Count
     learning_rate: Positive
+    muon: NotNegative
 
 
 @dataclass(frozen=True)

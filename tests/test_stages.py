@@ -46,7 +46,7 @@ def of(*trainings: str) -> set[str]:
 
 
 WITH_OUTLIERS = of("dream_ood", "bood")
-FINE_TUNING = "degrade epochs batch_size outlier_batch_size learning_rate"
+FINE_TUNING = "degrade epochs batch_size outlier_batch_size learning_rate muon"
 IMAGINED = WITH_OUTLIERS | of("dream_id")
 OF_OOD = SCORES | END
 JUDGED = "evaluate outliers"
@@ -259,7 +259,8 @@ def test_fine_tuning_takes_the_place_of_the_classifiers_settings(config, name):
     value = 0.25 if name in ("degrade", "learning_rate") else 7
     changed = with_value(config, f"fine_tune.{name}", value)
     assert outdated(before, of_config(changed)) == WITH_OUTLIERS
-    instead = "classifier.optimizer." if name == "learning_rate" else "classifier."
+    rate = name in ("learning_rate", "muon")
+    instead = "classifier.optimizer." if rate else "classifier."
     changed = with_value(config, instead + name, value)
     other = of_config(changed).record("train dream_ood").settings
     assert other == before.record("train dream_ood").settings

@@ -13,8 +13,8 @@ _PLAIN = (
     *("save_every", "eval_batch_size", "data.workers", "classifier.augment"),
     *("classifier.optimizer.final_learning_rate", "classifier.optimizer.warmup"),
     *("classifier.optimizer.momentum", "classifier.optimizer.weight_decay"),
-    "classifier.optimizer.muon",
 )
+_RATES = ("learning_rate", "muon")
 _SCHEDULE = ("epochs", "batch_size", "degrade")
 _COLLAPSE = ("classifier.collapse_below", "classifier.collapse_after")
 _OUTLIERS = (
@@ -87,9 +87,9 @@ def fields(training: Training, init_from: str) -> tuple[str, ...]:
         found += _COLLAPSE
     sizes = (*_SCHEDULE, *(["outlier_batch_size"] if training.extra else []))
     if fine_tunes(training, init_from):
-        return found + tuple(f"fine_tune.{name}" for name in (*sizes, "learning_rate"))
-    rate = "classifier.optimizer.learning_rate"
-    return (*found, *(f"classifier.{name}" for name in sizes), rate)
+        return found + tuple(f"fine_tune.{name}" for name in (*sizes, *_RATES))
+    found += tuple(f"classifier.{name}" for name in sizes)
+    return found + tuple(f"classifier.optimizer.{name}" for name in _RATES)
 
 
 def recipe(settings: Settings, training: Training, seed: int) -> Recipe:
@@ -128,7 +128,7 @@ def recipe(settings: Settings, training: Training, seed: int) -> Recipe:
             warmup=optimizer.warmup,
             momentum=optimizer.momentum,
             weight_decay=optimizer.weight_decay,
-            muon=optimizer.muon,
+            muon=rates.muon,
         ),
         save_every=settings.save_every,
         eval_batch_size=settings.eval_batch_size,
