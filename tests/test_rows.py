@@ -184,3 +184,15 @@ def test_more_rows_and_seeds_leave_what_is_trained_as_it_is(made):
     common = one.stages.keys() & more.stages.keys()
     changed = {name for name in common if one.record(name).settings != more.record(name).settings}
     assert changed == {"evaluate cross_entropy", "metrics", "report"}
+
+
+def test_another_seed_leaves_the_accuracies_of_the_first_on_shifted_sets(made):
+    options = {"methods": ("energy", "vos"), "data.shifted": ("blur",)}
+    one, two = made(**options), made(**options, seeds=(0, 3))
+    name = "evaluate shifted"
+    assert two.stages.keys() >= {name, f"{name}, seed 3"}
+    assert one.stages[name].inputs == two.stages[name].inputs
+    assert one.record(name).settings == two.record(name).settings
+    assert two.stages[f"{name}, seed 3"].inputs == (
+        *("train cross_entropy, seed 3", "train vos, seed 3"),
+    )

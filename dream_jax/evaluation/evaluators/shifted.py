@@ -1,6 +1,6 @@
 """Accuracy of all classifiers on test sets that show the ID classes with another look."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -12,35 +12,36 @@ from tqdm import tqdm
 from dream_jax.data.image_sets import DataOptions
 from dream_jax.errors import UserError
 from dream_jax.files import write_json
-from dream_jax.results import Row, stage_of
+from dream_jax.results import Row, place, stage_of
 from dream_jax.run import ID_FIELDS, Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
 from dream_jax.zero_shot.rows import CLIP
 
-NAME = "evaluate shifted"
+SHIFTED = "shifted"
 
 
 def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
-    """Returns one stage, which loads every set once for all classifiers; none without such sets."""
-    if not settings.data.shifted:
-        return []
-    seeds = settings.seeds or (settings.seed,)
-    trainings = dict.fromkeys(row.training for row in rows if row.training != CLIP)
-    classifiers = [(training, seed) for seed in seeds for training in trainings]
+    """Returns a stage for every seed, which loads each set once for all classifiers of the seed.
+
+    There are none without such sets.
+    """
+    trainings = tuple(dict.fromkeys(row.training for row in rows if row.training != CLIP))
+    seeds = (settings.seeds or (settings.seed,)) if settings.data.shifted else ()
     return [
         Stage(
-            NAME,
+            stage_of("evaluate", SHIFTED, seed, settings.seed),
             "evaluate",
-            "evaluation/shifted",
+            f"evaluation/{place(SHIFTED, seed, settings.seed)}",
             (*ID_FIELDS, "data.shifted"),
-            partial(make, classifiers=classifiers),
-            tuple(stage_of("train", *classifier, settings.seed) for classifier in classifiers),
-            {"seeds": list(seeds)},
+            partial(make, trainings=trainings, seed=seed),
+            tuple(stage_of("train", training, seed, settings.seed) for training in trainings),
+            {"seed": seed},
             check=check,
             derived=True,
         )
+        for seed in seeds
     ]
 
 
@@ -54,39 +55,43 @@ def available(work: Work) -> tuple[str, ...]:
 
 
 def check(work: Work) -> None:
-    """Opens every image, and names the sets that are not on this machine.
+    """Opens every image, once for all seeds, and names the sets that are not on this machine.
 
     Holds none of the images: together the sets of a benchmark may be larger than the memory.
     """
     from dream_jax.data.corruptions import CORRUPTIONS
-    from dream_jax.data.shifted import load_shifted
 
     options = replace(DataOptions.of(work.settings.data, count=1), hold_bytes=0)
     for name in available(work):
         if name not in CORRUPTIONS:  # which are made of the ID test images
-            try:
-                for _ in load_shifted(name, work.test, options):
-                    pass
-            except UserError as error:
-                raise UserError(f"the shifted set {name!r} cannot be used: {error}") from error
+            load = partial(_open_all, work, name, options)
+            work.run.cache.get((SHIFTED, name, options), load)
 
 
-def make(work: Work, classifiers: list[tuple[str, int]]) -> None:
-    """Writes results.json: {seed: {training: accuracies as `mean_accuracies` gives them}}."""
+def _open_all(work: Work, name: str, options: DataOptions) -> None:
+    from dream_jax.data.shifted import load_shifted
+
+    try:
+        for _ in load_shifted(name, work.test, options):
+            pass
+    except UserError as error:
+        raise UserError(f"the shifted set {name!r} cannot be used: {error}") from error
+
+
+def make(work: Work, trainings: Sequence[str], seed: int) -> None:
+    """Writes results.json: {training: accuracies as `mean_accuracies` gives them}."""
     from dream_jax.data.shifted import load_shifted
 
     options = DataOptions.of(work.settings.data, count=1)
-    logits_of = {c: work.run.classifier(*c).logits for c in classifiers}
-    accuracies: dict[tuple[str, int], dict[str, dict[int, float]]] = {c: {} for c in classifiers}
+    logits_of = {training: work.run.classifier(training, seed).logits for training in trainings}
+    accuracies: dict[str, dict[str, dict[int, float]]] = {training: {} for training in trainings}
     sets = (load_shifted(name, work.test, options) for name in available(work))
     for family, strength, shifted in tqdm(chain.from_iterable(sets), "shifted", unit="set"):
-        for classifier, own in accuracies.items():
-            right = logits_of[classifier](shifted.images).argmax(-1) == shifted.labels
+        for training, own in accuracies.items():
+            right = logits_of[training](shifted.images).argmax(-1) == shifted.labels
             own.setdefault(family, {})[strength] = float(np.mean(right))
-    results: dict[str, dict] = {}
-    for (training, seed), own in accuracies.items():
-        results.setdefault(str(seed), {})[training] = mean_accuracies(own)
     if hosts.is_main():
+        results = {training: mean_accuracies(own) for training, own in accuracies.items()}
         write_json(work.folder / "results.json", results)
 
 
@@ -113,10 +118,10 @@ def results(run: Run, seed: int) -> dict[str, dict]:
     Accuracy belongs to a classifier, so it stands in one row of each: that of the detector of its
     paper, or else its first.
     """
-    if NAME not in run.stages:
+    stage = stage_of("evaluate", SHIFTED, seed, run.settings.seed)
+    if stage not in run.stages:
         return {}
-    found = run.results(NAME)[str(seed)]
     first: dict[str, str] = {}
     for row in sorted(run.rows, key=lambda row: not row.main):
         first.setdefault(row.training, row.key)
-    return {first[training]: {"shifted": own} for training, own in found.items()}
+    return {first[training]: {"shifted": own} for training, own in run.results(stage).items()}
