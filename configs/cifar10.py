@@ -87,6 +87,7 @@ def make_small(config: ConfigDict) -> None:
     config.latent_space.update(epochs=2, batch_size=128)
     for stage in (config.latent_space, config.classifier):  # Jordan's, for a batch of 128
         stage.optimizer.update(learning_rate=0.19, momentum=0.85, weight_decay=1.3e-3, warmup=0.2)
+    config.classifier.optimizer.update(muon=0.5, warmup=0.0)
     config.sampling.update(k=200, candidates=1000, scale=0.1, rounds=6)
     config.inliers.update(k=200, rounds=2, candidates=500, images=1000)
     config.generator.update(
@@ -106,7 +107,7 @@ def make_small(config: ConfigDict) -> None:
         by_name_test=500,
     )
     config.classifier.update(
-        epochs=6,
+        epochs=12,
         batch_size=128,
         outlier_batch_size=32,
         filter_confidence=0.95,
@@ -114,7 +115,8 @@ def make_small(config: ConfigDict) -> None:
         round_trip_share=0.3,
     )
     config.init_from = "cross_entropy"
-    config.fine_tune.update(epochs=1, batch_size=128, outlier_batch_size=64, learning_rate=0.02)
+    config.fine_tune.update(epochs=1, batch_size=128, outlier_batch_size=64)
+    config.fine_tune.update(learning_rate=0.02, muon=0.5)
     config.fine_tune.rows = FINE_TUNED
     for row in ("dream_ood", "bood"):
         config.method_options[row].weight = 1.0
