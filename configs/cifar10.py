@@ -40,7 +40,7 @@ FOLDERS = folders(SMALL_PHOTOS, "textures", "scenes", "flowers", "clothing")
 # ID images are: else their finest detail in colour tells them, see docs/claims.md. Without its
 # dogs and lorries, which are classes of CIFAR-10; one of those left swims, one shows much sky.
 TUNING = folders(TUNING_PHOTOS, "tench", "church", "parachute", "golf ball")
-# Every training: two CPU cores take 20 minutes for one from fresh weights.
+# Every training: a CPU core takes 36 minutes or more for one from fresh weights.
 FINE_TUNED = (
     *("godin", "gan", "vos", "npos", "logit_norm", "cider", "rotpred", "regmixup", "t2fnorm"),
     *("outlier_exposure", "energy_fine_tuning", "mcd", "mixoe", "dream_id", "dream_ood", "bood"),
