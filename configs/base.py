@@ -276,7 +276,7 @@ def fine_tune() -> ConfigDict:
     fine_tune.batch_size = 256
     fine_tune.outlier_batch_size = 256
     fine_tune.learning_rate = 0.001
-    fine_tune.muon = 0.0
+    fine_tune.muon = 0.0  # in place of classifier.optimizer.muon
     return fine_tune
 
 
