@@ -86,8 +86,9 @@ def make_small(config: ConfigDict) -> None:
     config.model.update(arch="airbench", width=64, stem="whitened", precision="float32")
     config.latent_space.update(epochs=2, batch_size=128)
     for stage in (config.latent_space, config.classifier):  # Jordan's, for a batch of 128
-        stage.optimizer.update(learning_rate=0.19, momentum=0.85, weight_decay=1.3e-3, warmup=0.2)
-    config.classifier.optimizer.update(muon=0.5, warmup=0.0)
+        stage.optimizer.update(learning_rate=0.19, momentum=0.85, weight_decay=1.3e-3)
+    config.latent_space.optimizer.warmup = 0.2
+    config.classifier.optimizer.muon = 0.5
     config.sampling.update(k=200, candidates=1000, scale=0.1, rounds=6)
     config.inliers.update(k=200, rounds=2, candidates=500, images=1000)
     config.generator.update(
@@ -115,9 +116,14 @@ def make_small(config: ConfigDict) -> None:
         round_trip_share=0.3,
     )
     config.init_from = "cross_entropy"
-    config.fine_tune.update(epochs=1, batch_size=128, outlier_batch_size=64)
-    config.fine_tune.update(learning_rate=0.02, muon=0.5)
-    config.fine_tune.rows = FINE_TUNED
+    config.fine_tune.update(
+        rows=FINE_TUNED,
+        epochs=1,
+        batch_size=128,
+        outlier_batch_size=64,
+        learning_rate=0.02,
+        muon=0.5,
+    )
     for row in ("dream_ood", "bood"):
         config.method_options[row].weight = 1.0
     config.method_options.gan = ConfigDict({"width": 32})  # 64 takes 40 minutes a seed
@@ -135,9 +141,9 @@ def make_quick(config: ConfigDict) -> None:
     config.model.width = 32
     config.latent_space.epochs = 1
     config.classifier.epochs = 3
-    for stage in (config.latent_space, config.classifier):  # learns more in few epochs
-        stage.augment = "shift_flip"
-        stage.optimizer.update(muon=0.5, warmup=0.0)
+    # They learn more in few epochs.
+    config.latent_space.augment = config.classifier.augment = "shift_flip"
+    config.latent_space.optimizer.update(muon=0.5, warmup=0.0)
     config.decoding.update(outliers=1000, by_name_test=200)
     config.classifier.round_trip_share = 0.0  # 50,000 images to code take minutes
     config.ablation.variants = tuple(v for v in VARIANTS if WITHOUT_TRIPS not in v)

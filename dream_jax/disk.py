@@ -17,7 +17,7 @@ from dream_jax.detector.last_layer import feature_dimension
 from dream_jax.detector.methods import PLAIN, TRAININGS, Training
 from dream_jax.detector.methods.base import Shape
 from dream_jax.errors import UserError
-from dream_jax.results import FROM_TEXT, Row, decode_stage, images_of_kind, stage_of
+from dream_jax.results import FROM_TEXT, Row, decode_stage, images_of_kind, seeds_of, stage_of
 from dream_jax.run import Run
 from dream_jax.settings import Settings
 
@@ -103,7 +103,7 @@ def _trainings(
         shape = Shape(sizes.image, features, sizes.classes)
         init = partial(_init, TRAININGS[training], shape, options)
         own = jax.eval_shape(init, jax.random.key(0))
-        for seed in settings.seeds or (settings.seed,):
+        for seed in seeds_of(settings):
             name = stage_of("train", training, seed, settings.seed)
             found[name] = 2 * (CHECKPOINT + network + 2 * _bytes(own[0]) + _bytes(own[1]))
     return found
@@ -137,7 +137,7 @@ def _evaluations(settings: Settings, rows: Sequence[Row], sizes: Sizes) -> dict[
         images += 5 * sizes.test * len(data.shifted)
     found: dict[str, int] = {}
     for row in rows:
-        for seed in settings.seeds or (settings.seed,):
+        for seed in seeds_of(settings):
             name = stage_of("evaluate", row.training, seed, settings.seed)
             predictions = _blocks(images * FLOAT)  # of a classifier, whatever its rows
             found[name] = found.get(name, predictions) + _blocks(images * FLOAT)

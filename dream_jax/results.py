@@ -52,6 +52,11 @@ class Features:
     anchors: Float[np.ndarray, "classes d"]
 
 
+def seeds_of(settings: Settings) -> tuple[int, ...]:
+    """Returns the seeds of a run's classifiers; what they share has the seed of the run."""
+    return settings.seeds or (settings.seed,)
+
+
 def stage_of(step: str, training: str, seed: int, run_seed: int) -> str:
     """Returns the name of a classifier's stage in a step; the run's own seed goes unnamed."""
     return f"{step} {training}" + (f", seed {seed}" if seed != run_seed else "")

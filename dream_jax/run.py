@@ -19,7 +19,15 @@ from dream_jax.errors import DataUnavailable, UserError
 from dream_jax.files import read_json, read_npz
 from dream_jax.origins import ORIGINS, counted, fingerprint
 from dream_jax.record import Record
-from dream_jax.results import Features, Row, decode_stage, images_of_kind, sample_stage, stage_of
+from dream_jax.results import (
+    Features,
+    Row,
+    decode_stage,
+    images_of_kind,
+    sample_stage,
+    seeds_of,
+    stage_of,
+)
 from dream_jax.settings import Settings, expand, is_as_before, is_neutral, view
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
@@ -79,7 +87,7 @@ class Run:
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds of the classifiers; what they share has the seed of the run."""
-        return self.settings.seeds or (self.settings.seed,)
+        return seeds_of(self.settings)
 
     def record(self, name: str) -> Record:
         """Returns the record of a stage, with those of all stages upstream of it.

@@ -19,7 +19,16 @@ from dream_jax.detector.options import resolve
 from dream_jax.detector.recipe import Recipe, fields, recipe, starts_trained
 from dream_jax.errors import UserError
 from dream_jax.files import write_json
-from dream_jax.results import IMAGINED, OUTLIERS, Row, decode_stage, kind_shown, place, stage_of
+from dream_jax.results import (
+    IMAGINED,
+    OUTLIERS,
+    Row,
+    decode_stage,
+    kind_shown,
+    place,
+    seeds_of,
+    stage_of,
+)
 from dream_jax.run import ID_FIELDS, Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
@@ -61,7 +70,7 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
         plain = settings.method_options.get(PLAIN, {})
         options.setdefault(PLAIN, resolve(PLAIN, TRAININGS[PLAIN].options, plain))
     found = []
-    for seed in settings.seeds or (settings.seed,):
+    for seed in seeds_of(settings):
         judge = stage_of("train", PLAIN, seed, settings.seed)
         for name, training in trainings.items():
             if name in options:

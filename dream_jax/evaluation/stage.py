@@ -16,7 +16,7 @@ from dream_jax.evaluation import evaluators
 from dream_jax.evaluation.bootstrap import paired_bootstrap
 from dream_jax.evaluation.evaluators import embeddings
 from dream_jax.files import read_json, write_json
-from dream_jax.results import Row
+from dream_jax.results import Row, seeds_of
 from dream_jax.run import Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
@@ -39,7 +39,7 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
         ("name", "tuning.record", *(f"data.{group}" for group in GROUPS)),
         make,
         tuple(stage.name for stage in found),
-        {"rows": [row.key for row in rows], "seeds": list(settings.seeds or (settings.seed,))},
+        {"rows": [row.key for row in rows], "seeds": list(seeds_of(settings))},
         derived=True,
         products=("metrics.json",),
     )

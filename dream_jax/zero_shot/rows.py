@@ -14,6 +14,11 @@ from dream_jax.zero_shot.folder import find
 CLIP = "clip"  # what stands in the place of a training
 
 
+def trainings_of(rows: Iterable[Row]) -> tuple[str, ...]:
+    """Returns the trainings of rows, each once; zero-shot rows have none."""
+    return tuple(dict.fromkeys(row.training for row in rows if row.training != CLIP))
+
+
 @dataclass(frozen=True)
 class ZeroShot:
     """A score by CLIP; see `scores.py`.

@@ -6,6 +6,7 @@ traces scores them like real ones.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import product
 from types import MappingProxyType
 from typing import Any
 
@@ -20,12 +21,12 @@ from dream_jax.errors import UserError
 from dream_jax.evaluation.full_spectrum import NAME, Scorer, score_shifted
 from dream_jax.evaluation.metrics import METRICS
 from dream_jax.files import write_json, write_npz
-from dream_jax.results import Row, place, stage_of
+from dream_jax.results import Row, place, seeds_of, stage_of
 from dream_jax.run import ID_FIELDS, Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
-from dream_jax.zero_shot.rows import CLIP
+from dream_jax.zero_shot.rows import trainings_of
 
 READS = (
     *ID_FIELDS,
@@ -38,9 +39,8 @@ KEPT = {"round_trips": "round trips test", "sampled_by_name": "decode by_name_te
 
 def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
     """Returns a stage for every classifier; it measures all rows of that classifier in one pass."""
-    seeds = settings.seeds or (settings.seed,)
-    trainings = dict.fromkeys(row.training for row in rows if row.training != CLIP)
-    return [_stage(settings, rows, training, seed) for seed in seeds for training in trainings]
+    classifiers = product(seeds_of(settings), trainings_of(rows))
+    return [_stage(settings, rows, training, seed) for seed, training in classifiers]
 
 
 def _stage(settings: Settings, rows: tuple[Row, ...], training: str, seed: int) -> Stage:
@@ -213,6 +213,6 @@ def measure(
 def results(run: Run, seed: int) -> dict[str, dict]:
     """Returns row → its entry, of one seed."""
     found: dict[str, dict] = {}
-    for training in dict.fromkeys(row.training for row in run.rows if row.training != CLIP):
+    for training in trainings_of(run.rows):
         found |= run.results(stage_of("evaluate", training, seed, run.settings.seed))
     return found

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from dream_jax.data.parts import read_listing
 from dream_jax.files import read_json, write_npz
-from dream_jax.results import IMAGINED, Row, images_of_kind, stage_of
+from dream_jax.results import IMAGINED, Row, images_of_kind, seeds_of, stage_of
 from dream_jax.run import Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
@@ -25,7 +25,7 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
     A run without a plain classifier has distances alone.
     """
     has_plain = any(row.training == PLAIN or row.extra in IMAGINED for row in rows)
-    seed = (settings.seeds or (settings.seed,))[0]
+    seed = seeds_of(settings)[0]
     judge = [stage_of("train", PLAIN, seed, settings.seed)] if has_plain else []
     made = partial(make, judge=seed if has_plain else None)
     inputs, own = ("learn", "sample", "decode", *judge), {"seed": seed}

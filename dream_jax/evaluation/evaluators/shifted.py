@@ -12,12 +12,12 @@ from tqdm import tqdm
 from dream_jax.data.image_sets import DataOptions
 from dream_jax.errors import UserError
 from dream_jax.files import write_json
-from dream_jax.results import Row, place, stage_of
+from dream_jax.results import Row, place, seeds_of, stage_of
 from dream_jax.run import ID_FIELDS, Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
-from dream_jax.zero_shot.rows import CLIP
+from dream_jax.zero_shot.rows import trainings_of
 
 SHIFTED = "shifted"
 
@@ -27,8 +27,7 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
 
     There are none without such sets.
     """
-    trainings = tuple(dict.fromkeys(row.training for row in rows if row.training != CLIP))
-    seeds = (settings.seeds or (settings.seed,)) if settings.data.shifted else ()
+    trainings = trainings_of(rows)
     return [
         Stage(
             stage_of("evaluate", SHIFTED, seed, settings.seed),
@@ -41,7 +40,7 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
             check=check,
             derived=True,
         )
-        for seed in seeds
+        for seed in (seeds_of(settings) if settings.data.shifted else ())
     ]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from dream_jax.data.images import Images
 from dream_jax.evaluation.evaluators import ood
 from dream_jax.record import RECORD
-from dream_jax.results import Row, place, stage_of
+from dream_jax.results import Row, place, seeds_of, stage_of
 from dream_jax.run import Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
@@ -27,7 +27,7 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
     own = tuple(row for row in rows if row.training == CLIP)
     if not own:
         return []
-    first, *others = settings.seeds or (settings.seed,)
+    first, *others = seeds_of(settings)
     made = _stage(settings, own, first, None)
     return [made, *(_stage(settings, own, seed, made.name) for seed in others)]
 
