@@ -105,7 +105,7 @@ def model() -> ConfigDict:
     return model
 
 
-def sgd() -> ConfigDict:
+def network_optimizer() -> ConfigDict:
     """SGD with Nesterov momentum and a learning rate that follows a cosine, step by step.
 
     Muon in its place for convolutions, if asked for: short trainings learn more by it.
@@ -135,7 +135,7 @@ def latent_space() -> ConfigDict:
         "crop_flip"  # or none, affine, crop_flip_2, shift_flip, random_resized_crop
     )
     latent_space.features_per_class = 500  # features of each class that are stored, at most
-    latent_space.optimizer = sgd()
+    latent_space.optimizer = network_optimizer()
     return latent_space
 
 
@@ -259,7 +259,7 @@ def classifier() -> ConfigDict:
     classifier.outliers_used = 1.0
     classifier.collapse_below = 0.1  # ID accuracy that stops a training ...
     classifier.collapse_after = 0.3  # ... after this share of its steps
-    classifier.optimizer = sgd()
+    classifier.optimizer = network_optimizer()
     return classifier
 
 
