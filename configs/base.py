@@ -131,9 +131,7 @@ def latent_space() -> ConfigDict:
     # "alignment" of features with the anchors T(y), or the "cross_entropy" of a linear layer on
     # them: features of a plain classifier, which the generator cannot read. For comparison.
     latent_space.loss = "alignment"
-    latent_space.augment = (
-        "crop_flip"  # or none, affine, crop_flip_2, shift_flip, random_resized_crop
-    )
+    latent_space.augment = "crop_flip"  # or none, affine, shift_flip, random_resized_crop
     latent_space.features_per_class = 500  # features of each class that are stored, at most
     latent_space.optimizer = network_optimizer()
     return latent_space

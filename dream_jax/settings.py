@@ -57,9 +57,7 @@ Share = Annotated[float, number(0, 1)]
 Positive = Annotated[float, above(0, 1e20)]
 NotNegative = Annotated[float, number(0, 1e20)]
 
-Augmentation = Literal[
-    "none", "affine", "crop_flip", "crop_flip_2", "shift_flip", "random_resized_crop"
-]
+Augmentation = Literal["none", "affine", "crop_flip", "shift_flip", "random_resized_crop"]
 Architecture = Literal["airbench", "resnet8", "resnet18", "resnet34", "resnet50"]
 Stem = Literal["small", "stride2", "imagenet", "whitened"]
 ModelPrecision = Literal["auto", "float32", "bfloat16"]

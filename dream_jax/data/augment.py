@@ -31,14 +31,6 @@ def crop_flip(key: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "H W
     return _move_flip(key, image, 4, "constant")
 
 
-def crop_flip_2(key: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
-    """Crops an image at random after padding by 2 pixels and flips it half of the time.
-
-    Networks that are trained for few epochs learn more from it than from `crop_flip`.
-    """
-    return _move_flip(key, image, 2, "constant")
-
-
 def shift_flip(key: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
     """Shifts an image by up to 2 pixels and flips it half of the time.
 
@@ -77,13 +69,11 @@ AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "none": unchanged,
     "affine": affine,
     "crop_flip": crop_flip,
-    "crop_flip_2": crop_flip_2,
     "shift_flip": shift_flip,
     # Made where images are read, from their full resolution: `images.RandomCrops`.
     "random_resized_crop": unchanged,
 }
-# Those that cut a part out and flip it.
-CUTS = ("crop_flip", "crop_flip_2", "shift_flip", "random_resized_crop")
+CUTS = ("crop_flip", "shift_flip", "random_resized_crop")  # those that cut a part out and flip it
 
 
 def augment(
