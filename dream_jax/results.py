@@ -1,6 +1,6 @@
 """What the results of a run are: the rows of its table, stored features, names of stages."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from dream_jax.settings import Settings
 # What trainings show as imagined outliers: those of `sampling`, and those of BOOD.
 OUTLIERS = ("outliers", "bood")
 IMAGINED = (*OUTLIERS, "inliers")
+PLAIN = "cross_entropy"  # the training whose classifier reads decoded images
 # Values of `sampling.method` with which outliers are decoded from texts, not from embeddings.
 FROM_TEXT = ("prompts", "text")
 
@@ -55,6 +56,11 @@ class Features:
 def seeds_of(settings: Settings) -> tuple[int, ...]:
     """Returns the seeds of a run's classifiers; what they share has the seed of the run."""
     return settings.seeds or (settings.seed,)
+
+
+def has_plain(rows: Iterable[Row]) -> bool:
+    """Returns whether a run with these rows has a plain classifier, which reads decoded images."""
+    return any(row.training == PLAIN or row.extra in IMAGINED for row in rows)
 
 
 def stage_of(step: str, training: str, seed: int, run_seed: int) -> str:

@@ -5,25 +5,24 @@ from functools import partial
 import numpy as np
 
 from dream_jax.files import write_json
-from dream_jax.results import IMAGINED, Row, seeds_of, stage_of
+from dream_jax.results import PLAIN, Row, has_plain, seeds_of, stage_of
 from dream_jax.run import Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
 from dream_jax.training import hosts
 
 NAME = "evaluate legible"
-PLAIN = "cross_entropy"
 
 
 def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
     """Returns one stage if the run has a plain classifier; it takes the first seed's."""
-    needed = any(row.training == PLAIN or row.extra in IMAGINED for row in rows)
+    if not has_plain(rows):
+        return []
     seed = seeds_of(settings)[0]
     inputs = (stage_of("train", PLAIN, seed, settings.seed), "decode by_name_test")
     own = {"seed": seed}
     make_it = partial(make, seed=seed)
-    stage = Stage(NAME, "evaluate", "evaluation/legible", (), make_it, inputs, own, derived=True)
-    return [stage] if needed else []
+    return [Stage(NAME, "evaluate", "evaluation/legible", (), make_it, inputs, own, derived=True)]
 
 
 def make(work: Work, seed: int) -> None:

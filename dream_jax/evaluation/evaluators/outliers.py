@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from dream_jax.data.parts import read_listing
 from dream_jax.files import read_json, write_npz
-from dream_jax.results import IMAGINED, Row, images_of_kind, seeds_of, stage_of
+from dream_jax.results import PLAIN, Row, has_plain, images_of_kind, seeds_of, stage_of
 from dream_jax.run import Run, Work
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
@@ -15,7 +15,6 @@ from dream_jax.training import hosts
 
 NAME = "evaluate outliers"
 FILE = "outliers.npz"
-PLAIN = "cross_entropy"
 PARTS = ("used", "too_sure", "too_unsure")  # of the outliers, by the filter of the training
 
 
@@ -24,10 +23,9 @@ def stages(settings: Settings, rows: tuple[Row, ...]) -> list[Stage]:
 
     A run without a plain classifier has distances alone.
     """
-    has_plain = any(row.training == PLAIN or row.extra in IMAGINED for row in rows)
-    seed = seeds_of(settings)[0]
-    judge = [stage_of("train", PLAIN, seed, settings.seed)] if has_plain else []
-    made = partial(make, judge=seed if has_plain else None)
+    plain, seed = has_plain(rows), seeds_of(settings)[0]
+    judge = [stage_of("train", PLAIN, seed, settings.seed)] if plain else []
+    made = partial(make, judge=seed if plain else None)
     inputs, own = ("learn", "sample", "decode", *judge), {"seed": seed}
     reads = ("sampling.k",)
     return [Stage(NAME, "evaluate", "evaluation/outliers", reads, made, inputs, own, derived=True)]
