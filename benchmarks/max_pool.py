@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.paired import compare, parser
-from dream_jax.models.resnet import max_pool
+from dream_jax.models.pooling import max_pool
 
 WORKS = {  # (n, H, W, C) of the images, size and stride of the windows, pixels before the first
     "max_pool": ((64, 31, 31, 64), 2, 2, 0),

@@ -1,8 +1,7 @@
 """ResNets (He et al., 2016) with the stems for small images and for ImageNet."""
 
-import itertools
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import flax.linen as nn
@@ -13,6 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from dream_jax.models.layers import show
 from dream_jax.models.norm import BatchNorm
+from dream_jax.models.pooling import max_pool
 from dream_jax.programs import shared
 from dream_jax.settings import ModelSettings
 
@@ -136,38 +136,6 @@ class PooledBlock(nn.Module):
         x = max_pool(conv("conv1")(x), self.stride, self.stride)
         x = nn.relu(BatchNorm()(x, train, mask))
         return nn.relu(BatchNorm()(conv("conv2")(x), train, mask))
-
-
-def max_pool(x: Maps, size: int, stride: int, before: int = 0) -> Maps:
-    """Returns the largest of each window; of equal ones the first gets the gradient.
-
-    As `nn.max_pool`, which takes XLA three times as long on a CPU, with its gradient
-    (benchmarks/max_pool.py).
-
-    Args:
-      size: height and width of the windows, at least `stride`.
-      stride: by which the image becomes smaller, rounded up.
-      before: rows and columns that windows reach beyond the top and the left.
-    """
-    sides = [-(-pixels // stride) for pixels in x.shape[1:3]]
-    after = [
-        (n - 1) * stride + size - before - pixels
-        for n, pixels in zip(sides, x.shape[1:3], strict=True)
-    ]
-    lowest = jnp.array(-jnp.inf, x.dtype)
-    around = ((0, 0, 0), *((before, end, 0) for end in after), (0, 0, 0))
-    padded = jax.lax.pad(x, lowest, around)  # cuts off what no window reaches
-    rows, columns = ((n - 1) * stride + 1 for n in sides)
-    windows = [  # the windows' pixels in one place after the other
-        padded[:, row : row + rows : stride, column : column + columns : stride]
-        for row, column in itertools.product(range(size), repeat=2)
-    ]
-    return reduce(_larger, windows)
-
-
-def _larger(one: Maps, other: Maps) -> Maps:
-    """Returns the larger values, or NaN where there is one; `jnp.maximum` halves a gradient."""
-    return jnp.where((one >= other) | jnp.isnan(one), one, other)
 
 
 def identity(key: Key[Array, ""], shape: tuple[int, ...], dtype: jnp.dtype) -> Kernel:

@@ -1,19 +1,23 @@
 """Convolutions for XLA's CPU backend, which computes some of them far below a matrix product.
 
-Two forms replace XLA's own where they are faster, on the CPU and nowhere else:
+Three forms replace XLA's own where they are faster, on the CPU and nowhere else:
 
 - 3×3 convolutions of stride 1, with their two gradients, by Winograd's minimal filtering
   F(4×4, 3×3) (Lavin & Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016):
   a quarter of the multiplications, and all work in matrix products;
 - the weight gradient of all others in XLA's form, but with its operands in the layout of a forward
-  convolution: in any other layout XLA computes it twenty times slower inside of a loop.
+  convolution: in any other layout XLA computes it twenty times slower inside of a loop;
+- both gradients of those whose kernels are larger than their images as one matrix product each,
+  which turns no kernel round, as XLA's form would.
 
-Both run over a few images at a time, so that what lies between two products stays in the cache.
+The first two run over a few images at a time, so that what lies between two products stays in the
+cache.
 `cpu_convolutions` brings them to every `flax.linen.Conv`, those of third parties too.
 """
 
 import contextlib
 import functools
+import itertools
 import math
 import sys
 from collections.abc import Sequence
@@ -179,6 +183,44 @@ def _direct_weight_gradient(
     return _sum_in_steps(some, (x, g), 4 * (x[0].size + g[0].size), w.shape)
 
 
+def _patches(
+    x: jax.Array, size: tuple[int, int], strides: tuple[int, int], padding: Padding
+) -> jax.Array:
+    """(n, H, W, c) → what each tap of a kernel of that size sees: (n, H', W', taps, c)."""
+    x = _pad(x, padding)
+    height, width = (
+        (pixels - taps) // stride * stride + 1
+        for pixels, taps, stride in zip(x.shape[1:3], size, strides, strict=True)
+    )
+    seen = [
+        x[:, i : i + height : strides[0], j : j + width : strides[1]]
+        for i, j in itertools.product(*map(range, size))
+    ]
+    return jnp.stack(seen, 3)
+
+
+def _product_gradients(
+    x: jax.Array, w: jax.Array, g: jax.Array, strides: tuple[int, int], padding: Padding
+) -> tuple[jax.Array, jax.Array]:
+    """(n, H', W', k) → (n, H, W, c) and the shape of w: a product with `_patches` each."""
+
+    def patches(x):
+        return _patches(x, w.shape[:2], strides, padding)
+
+    seen = patches(x)
+    # Flat, since XLA copies the operands of a product over several dimensions.
+    by_output = g.reshape(-1, g.shape[-1])
+    by_patch = _product(by_output, w.reshape(-1, w.shape[-1]), (1, 1)).reshape(seen.shape)
+    by_weight = _product(seen.reshape(len(by_output), -1), by_output, (0, 0)).reshape(w.shape)
+    return jax.linear_transpose(patches, x)(by_patch)[0], by_weight
+
+
+def _product(left: jax.Array, right: jax.Array, summed: tuple[int, int]) -> jax.Array:
+    """The product of two matrices over one axis of each."""
+    axis, other = summed
+    return lax.dot_general(left, right, (((axis,), (other,)), ((), ())))
+
+
 def _winograd_pays(x: jax.Array, w: jax.Array, strides: tuple[int, int], padding: Padding) -> bool:
     if w.shape[:2] != (3, 3) or strides != (1, 1):
         return False
@@ -206,6 +248,8 @@ def _convolve_backward(strides, padding, saved, g):
         mirrored = tuple((2 - low, 2 - high) for low, high in padding)
         by_input = _winograd(g, w[::-1, ::-1].swapaxes(2, 3), mirrored)
         return by_input, _winograd_weight_gradient(x, g, padding)
+    if w.size > x.size:
+        return _product_gradients(x, w, g, strides, padding)
     return (
         _direct_input_gradient(x, w, g, strides, padding),
         _direct_weight_gradient(x, w, g, strides, padding),

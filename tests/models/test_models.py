@@ -19,7 +19,6 @@ from dream_jax.models.resnet import (
     build_model,
     identity,
     init_model,
-    max_pool,
     patch_transform,
 )
 from dream_jax.settings import ModelSettings
@@ -198,30 +197,6 @@ def test_a_pooled_block_is_two_convolutions_and_pooling():
             y = np.maximum(y / np.sqrt(1 + 1e-5), 0)  # fresh statistics
         found = jax.jit(block.apply, static_argnums=2)(made, x, False, None)
         np.testing.assert_allclose(found, y, atol=1e-5)
-
-
-@pytest.mark.parametrize("sides", [(8, 9), (31, 16)])
-@pytest.mark.parametrize(("size", "stride", "before"), [(1, 1, 0), (2, 2, 0), (3, 2, 1)])
-def test_max_pooling_is_flaxs_and_so_is_its_gradient(sides, size, stride, before):
-    """On whole numbers, so that many of a window are equal."""
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.integers(0, 4, (2, *sides, 3)), jnp.float32)
-    padding = ((before, before), (before, before)) if before else "SAME"
-    flax = partial(nn.max_pool, window_shape=(size, size), strides=(stride,) * 2, padding=padding)
-    shape = jax.eval_shape(flax, x).shape
-    weights = jnp.asarray(rng.normal(size=shape), jnp.float32)
-    spoilt = x.at[0, 2, 3, 1].set(jnp.nan)
-
-    @partial(jax.jit, static_argnums=0)
-    def shown(pool):
-        made, gradient = jax.vjp(pool, x)
-        return made, gradient(weights)[0], pool(spoilt)
-
-    expected, expected_gradient, expected_spoilt = shown(flax)
-    made, gradient, made_spoilt = shown(lambda x: max_pool(x, size, stride, before))
-    np.testing.assert_array_equal(made, expected)
-    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-6)
-    np.testing.assert_array_equal(made_spoilt, expected_spoilt)
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 5), (4, 4), (5, 3)])
