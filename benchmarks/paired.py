@@ -28,7 +28,7 @@ import jax
 import numpy as np
 
 from benchmarks.processes import InOwnProcess
-from dream_jax import memory
+from dream_jax import huge_pages, memory
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("jax", "torch", "faiss-cpu")  # whose versions a result states
@@ -38,7 +38,11 @@ NO_MEMORY = "--no-memory"
 
 
 def parser(doc: str, rounds: int = 5) -> argparse.ArgumentParser:
-    """A command line with the flag `--rounds`, described by the program's docstring."""
+    """A command line with the flag `--rounds`, described by the program's docstring.
+
+    Gets all contenders huge pages, as the project's programs do.
+    """
+    huge_pages.use()
     flags = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from dream_jax import ending
+from dream_jax import ending, huge_pages
 from dream_jax.console import accept_any_text
 from dream_jax.errors import UserError
 from dream_jax.flag_values import last_of_each
@@ -35,7 +35,12 @@ def reason_of(error: Exception) -> str:
 def start(main: Callable[[list[str]], Any]) -> None:
     """Parses the flags and calls `main(argv)`; see `ending.run` for how it ends."""
     accept_any_text()
-    ending.run(lambda: app.run(main, flags_parser=parse))
+
+    def parsed(argv: list[str]) -> Any:
+        huge_pages.use()
+        return main(argv)
+
+    ending.run(lambda: app.run(parsed, flags_parser=parse))
 
 
 def main(run: Callable[[Sequence[str]], Any]) -> None:

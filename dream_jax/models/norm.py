@@ -49,10 +49,11 @@ class BatchNorm(nn.Module):
         else:
             if mask is None:
                 raise ValueError("batch norm needs a mask in training")
-            axes = tuple(range(x.ndim - 1))
-            weight = mask.reshape(-1, *([1] * (x.ndim - 1)))
+            # Of each image first: no map is weighted, which would be one more to keep.
+            maps = tuple(range(1, x.ndim - 1))
             pixels = x[0, ..., 0].size
-            sums = jnp.sum(x * weight, axes), jnp.sum(x**2 * weight, axes), jnp.sum(mask) * pixels
+            of_images = jnp.sum(x, maps), jnp.sum(x**2, maps)
+            sums = *(jnp.sum(mask[:, None] * s, 0) for s in of_images), jnp.sum(mask) * pixels
             if not self.is_initializing():
                 sums = jax.lax.psum(sums, AXIS)
             total, squares, count = sums

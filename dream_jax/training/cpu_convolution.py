@@ -259,6 +259,22 @@ def _convolve_backward(strides, padding, saved, g):
 _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
+@jax.custom_vjp
+def _pointwise(x: jax.Array, w: jax.Array) -> jax.Array:
+    """(n, H, W, c), (c, k) → (n, H, W, k)."""
+    return x @ w
+
+
+def _pointwise_backward(saved, g):
+    x, w = saved
+    pixels, by_output = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
+    # JAX's own gradient by w makes XLA write g the other way round first.
+    return (_product(by_output, w, (1, 1)).reshape(x.shape), _product(pixels, by_output, (0, 0)))
+
+
+_pointwise.defvjp(lambda x, w: (_pointwise(x, w), (x, w)), _pointwise_backward)
+
+
 def convolution(
     lhs: jax.Array,
     rhs: jax.Array,
@@ -286,7 +302,7 @@ def convolution(
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
     padding = tuple((int(low), int(high)) for low, high in padding)
     if rhs.shape[:2] == (1, 1) and not any(map(any, padding)):
-        return lhs[:, :: strides[0], :: strides[1]] @ rhs[0, 0]
+        return _pointwise(lhs[:, :: strides[0], :: strides[1]], rhs[0, 0])
     return _convolve(lhs, rhs, strides, padding)
 
 

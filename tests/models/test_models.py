@@ -1,7 +1,6 @@
 """Batch norm against Flax's, and the shapes of the networks."""
 
 import re
-from functools import partial
 
 import flax.linen as nn
 import jax
