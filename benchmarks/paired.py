@@ -3,9 +3,11 @@
     python -m benchmarks.paired     prints the results of all benchmarks as a Markdown table
 
 A benchmark program hands `compare` one callable per contender, ours first. After a first call of
-each, which compiles, every round calls each of them once in turn, and the ratio is the median over
-rounds of rival's seconds / ours: a machine that is busy for a while slows both sides of a ratio
-alike. The result is printed and written to `benchmarks/results/<name>.json`.
+each, which compiles, every round calls each of them in turn, untimed for a second and then once
+more, and the ratio is the median over rounds of rival's seconds / ours: a machine that is busy for
+a while slows both sides of a ratio alike. The untimed calls put a contender into the middle of many
+calls, as it is in use: while others work, a virtual machine takes back the memory that it had. The
+result is printed and written to `benchmarks/results/<name>.json`.
 
 Memory is measured apart from time: the program is started once more for each contender, which it
 then calls twice, alone in its process, and the result is the largest resident size of that process:
@@ -93,6 +95,7 @@ def compare(
     times = np.empty((rounds, len(contenders)))
     for row in times:
         for column, call in enumerate(contenders.values()):
+            _warm_up(call)
             start = time.perf_counter()
             jax.block_until_ready(call())
             row[column] = time.perf_counter() - start
@@ -118,6 +121,12 @@ def compare(
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
+
+
+def _warm_up(call: Callable[[], Any]) -> None:
+    end = time.perf_counter() + 1
+    while time.perf_counter() < end:
+        jax.block_until_ready(call())
 
 
 def _peak_alone(name: str, who: str, call: Callable[[], Any]) -> float:

@@ -12,14 +12,17 @@ PROGRAM = """
 import os, sys
 from pathlib import Path
 
-from dream_jax import huge_pages
+from dream_jax import huge_pages, starting
 
 huge_pages._MODE = Path(sys.argv[1])
 if "notebook" in sys.argv:
     sys.argv = ["elsewhere.py"]
 print("began", os.getpid())
-huge_pages.use()
-print(os.environ.get("GLIBC_TUNABLES"), os.getpid(), sys.argv[1:])
+
+def run(argv):
+    print(os.environ.get("GLIBC_TUNABLES"), os.getpid(), argv[1:])
+
+starting.start(run)
 """
 ASKED = "always [madvise] never"
 
@@ -50,8 +53,8 @@ def ended(folder: Path, mode: str | None, *arguments: str, variable="", as_modul
 
 @pytest.mark.parametrize("as_module", [False, True])
 def test_programs_start_anew_where_they_have_to_ask(tmp_path, as_module):
-    found = ended(tmp_path, ASKED, "--flag=a b", as_module=as_module)
-    assert found == (2, "glibc.malloc.hugetlb=1", str([str(tmp_path / "enabled"), "--flag=a b"]))
+    found = ended(tmp_path, ASKED, "a b", as_module=as_module)
+    assert found == (2, "glibc.malloc.hugetlb=1", str([str(tmp_path / "enabled"), "a b"]))
 
 
 @pytest.mark.parametrize("mode", ["[always] madvise never", "always madvise [never]", None])

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax import lax
 
 from dream_jax.training import cpu_convolution, devices
-from dream_jax.training.cpu_convolution import convolution, cpu_convolutions
+from dream_jax.training.cpu_convolution import convolution, cpu_convolutions, product
 
 NUMBERS = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), ("NHWC", "HWIO", "NHWC"))
 
@@ -89,6 +89,53 @@ def test_many_images(images):
     check((images, 32, 32, 3), (3, 3, 3, 64), (1, 1), "SAME")
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 2)])
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 1))])
+def test_kernels_larger_than_their_images(kernel, stride, padding):
+    """And of sides that the stride does not divide."""
+    check((3, 7, 6, 40), (*kernel, 40, 160), (stride, stride), padding)
+
+
+@pytest.mark.parametrize("axes", [(), (5,), (2, 3)])
+def test_dense_layers(axes):
+    x, w = jnp.ones((*axes, 8)), jax.random.normal(jax.random.key(1), (8, 4))
+    x = jax.random.normal(jax.random.key(0), x.shape)
+
+    def both(function):
+        def run(x, w):
+            y, pull = jax.vjp(lambda x, w: function(x, w, (((x.ndim - 1,), (0,)), ((), ()))), x, w)
+            return y, pull(jnp.cos(y))
+
+        return jax.jit(run)(x, w)
+
+    jax.tree.map(close, both(product), both(lax.dot_general))
+
+
+def test_other_products_are_laxs():
+    x, w = jnp.ones((2, 3, 4)), jnp.ones((3, 4, 2))
+    for numbers in ((((1, 2), (0, 1)), ((), ())), (((2,), (1,)), ((1,), (0,)))):
+        expected = lax.dot_general(x, w, numbers)
+        np.testing.assert_array_equal(product(x, w, numbers), expected)
+    halves = x.astype(jnp.bfloat16), w[0].astype(jnp.bfloat16)
+    assert product(*halves, (((2,), (0,)), ((), ()))).dtype == jnp.bfloat16
+
+
+def test_dense_gradients_transpose_no_activations():
+    module, x = nn.Dense(64), jnp.ones((512, 32))
+    variables = module.init(jax.random.key(0), x)
+
+    def program(reach):
+        def loss(v, x):
+            with reach():
+                return jnp.sum(jnp.tanh(module.apply(v, x)) ** 2)
+
+        return jax.jit(jax.grad(loss)).lower(variables, x).as_text()
+
+    assert "transpose" not in program(cpu_convolutions)
+    assert "transpose" in program(contextlib.nullcontext)  # the test can tell
+
+
 def test_winograd_is_taken_where_it_pays():
     def convolves(function, n, channels):
         x, w = jnp.zeros((n, 8, 8, channels)), jnp.zeros((3, 3, channels, channels))
@@ -113,9 +160,10 @@ def lowered(module, x, platform, context):
 
 
 @pytest.mark.parametrize("platform", ["tpu", "gpu"])
-def test_other_backends_get_the_program_of_plain_flax(monkeypatch, platform):
+@pytest.mark.parametrize("module", [nn.Conv(64, (3, 3)), nn.Dense(64)])
+def test_other_backends_get_the_program_of_plain_flax(monkeypatch, platform, module):
     lowering = ("tpu",) if platform == "tpu" else ("cuda",)
-    module, x = nn.Conv(64, (3, 3)), jnp.zeros((4, 8, 8, 64))
+    x = jnp.zeros((4, 8, 8, 64))
     plain = lowered(module, x, lowering, contextlib.nullcontext)
     assert lowered(module, x, lowering, cpu_convolutions) != plain  # the comparison can tell
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
@@ -143,7 +191,9 @@ def test_third_parties_convolutions_are_reached(monkeypatch):
 
 
 def test_modules_stay_as_they_were():
-    module, x = nn.Conv(8, (3, 3)), jnp.ones((1, 4, 4, 8))
+    conv, dense, x = nn.Conv(8, (3, 3)), nn.Dense(8), jnp.ones((1, 4, 4, 8))
     with cpu_convolutions():
-        module.init(jax.random.key(0), x)
-    assert module.conv_general_dilated is None
+        conv.init(jax.random.key(0), x)
+        dense.init(jax.random.key(0), x)
+    assert conv.conv_general_dilated is None
+    assert dense.dot_general is None
