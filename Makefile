@@ -22,7 +22,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.requirements
 INSTALLED_DEV := $(VENV)/.requirements-dev
 INSTALLED_RIVALS := $(VENV)/.requirements-benchmarks
-BENCHMARKS := sampler resnet max_pool generator scoring knn training_loop schedulers
+BENCHMARKS := sampler resnet max_pool dense generator scoring knn training_loop schedulers
 
 # What is installed are the versions of constraints/, which the tests passed with; a Python that has no
 # file there gets the newest that requirements.txt allows. Found by the shell, as .venv is new then.
