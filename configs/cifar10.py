@@ -11,8 +11,8 @@ project, for two CPU cores. It reads CIFAR-10, CIFAR-100, Fashion-MNIST, SVHN an
 32×32 (`tiny_imagenet32`, for Outlier Exposure) as prepared TFDS sets, and four kinds of photographs
 from `data/ood32/<kind>`; an OOD set that is not there is left out. Settings are chosen on four
 other kinds, from `data/tuning32/<kind>`. Every training fine-tunes the plain classifier, as the
-paper's does for ImageNet-100. What was measured is in docs/photographs.md; of the recipe only a
-part has been chosen on tuning sets yet.
+paper's does for ImageNet-100. What was measured is in docs/photographs.md, and what the
+settings do on the tuning sets in docs/claims.md.
 
     python launch/ablate.py --config=configs/cifar10.py:small --config.ablation.only=claim
 
