@@ -1,7 +1,7 @@
 """Memory in pages of 2 MB.
 
-XLA allocates the memory of a program at each call. In pages of 4 KB a step of training asks the
-kernel for a hundred thousand of them, which took up to a sixth of the time on a CPU.
+XLA allocates the memory of a program at each call. In pages of 4 KB a training step asks the kernel
+for tens of thousands of them, which took up to a sixth of the time on a CPU.
 """
 
 import os
