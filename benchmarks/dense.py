@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from benchmarks.paired import compare, parser
+from benchmarks.paired import compare, run
 from dream_jax.training.cpu_convolution import cpu_convolutions
 
 WORKS = {  # (sequences, tokens, features), hidden features
@@ -60,11 +60,5 @@ def benchmark(name: str, rounds: int) -> None:
     compare(name, title, contenders, rounds, {"shape": shape, "hidden": hidden}, work, agree)
 
 
-def main():
-    args = parser(__doc__).parse_args()
-    for name in WORKS:
-        benchmark(name, args.rounds)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, benchmark, WORKS)

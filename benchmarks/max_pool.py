@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.paired import compare, parser
+from benchmarks.paired import compare, run
 from dream_jax.models.pooling import max_pool
 
 WORKS = {  # (n, H, W, C) of the images, size and stride of the windows, pixels before the first
@@ -31,11 +31,11 @@ def benchmark(name: str, rounds: int) -> None:
 
     def contender(pool):
         @jax.jit
-        def run(images, weights):
+        def both(images, weights):
             pooled, backward = jax.vjp(pool, images)
             return pooled, backward(weights)[0]
 
-        return lambda: run(images, weights)
+        return lambda: both(images, weights)
 
     def agree(made):
         for one, other in zip(made["dream_jax"], made["Flax"], strict=True):
@@ -52,11 +52,5 @@ def benchmark(name: str, rounds: int) -> None:
     )
 
 
-def main():
-    args = parser(__doc__).parse_args()
-    for name in WORKS:
-        benchmark(name, args.rounds)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, benchmark, WORKS)

@@ -22,7 +22,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,13 @@ def parser(doc: str, rounds: int = 5) -> argparse.ArgumentParser:
     flags.add_argument("--rounds", type=int, default=rounds, help="timed rounds (%(default)s)")
     flags.add_argument(NO_MEMORY, action="store_true", help="measure time alone")
     return flags
+
+
+def run(doc: str, benchmark: Callable[[str, int], None], works: Iterable[str]) -> None:
+    """Calls `benchmark(work, rounds)` for each work, with the rounds of the command line."""
+    args = parser(doc).parse_args()
+    for work in works:
+        benchmark(work, args.rounds)
 
 
 def compare(

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from dream_jax.models.layers import show
 from dream_jax.models.norm import BatchNorm
-from dream_jax.models.pooling import max_pool
+from dream_jax.models.pooling import Maps, max_pool
 from dream_jax.programs import shared
 from dream_jax.settings import ModelSettings
 
@@ -29,7 +29,6 @@ PRECISIONS = ("float32", "bfloat16")
 # Images in [0, 1] are normalised to [-1, 1].
 INPUT_SCALE = 2
 
-Maps: TypeAlias = Float[Array, "n H W C"]
 Kernel: TypeAlias = Float[Array, "height width inputs features"]
 Mask: TypeAlias = Float[Array, " n"] | None
 
