@@ -43,12 +43,16 @@ to the figures:
 
 from ml_collections import ConfigDict
 
-from configs import base, cifar10, cifar10_variants
+from configs import base, cifar10
+from configs.cifar100_variants import VARIANTS
 from configs.generator_photos import CIFAR100_WORDS
 
 # Photographs of which none shows an ID class, to test on and to choose settings by.
 FOLDERS = cifar10.folders(cifar10.SMALL_PHOTOS, "textures", "clothing")
-TUNING = cifar10.folders(cifar10.TUNING_PHOTOS, "parachute", "golf ball")
+TUNING = cifar10.folders(
+    cifar10.TUNING_PHOTOS,
+    *("parachute", "golf ball", "French horn", "cassette player", "chain saw", "gas pump"),
+)
 
 
 def get_config(size: str = "full") -> ConfigDict:
@@ -120,4 +124,4 @@ def make_small(config: ConfigDict) -> None:
     config.latent_space.epochs = 4
     config.decoding.by_name_test = 1000  # 10 of each class
     config.inliers.images = 2000
-    config.ablation.variants = (*cifar10_variants.TRAINING, *cifar10_variants.SAMPLING)
+    config.ablation.variants = VARIANTS

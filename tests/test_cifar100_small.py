@@ -2,8 +2,10 @@
 
 import pytest
 
-from configs import cifar100
+from configs import cifar10, cifar100
+from configs.cifar100_variants import OTHERS
 from configs.generator_photos import CIFAR100_WORDS, PROMPTS
+from dream_jax.ablation.variants import read_variants
 from dream_jax.checks import check
 from dream_jax.generator.folders import REPOSITORY
 from dream_jax.generator.load import load_vocabulary
@@ -34,3 +36,17 @@ def test_the_words_become_tokens_of_their_own(tmp_path):
     known = load_vocabulary(PHOTOS)
     for text in ("a photo of the lesser panda", "the brown bear"):
         assert made(text, add_special_tokens=False).input_ids == known.name_ids(text)
+
+
+@pytest.mark.parametrize("module", [cifar10, cifar100])
+def test_all_variants_are_read(module):
+    config = module.get_config("small")
+    config.data.auxiliary = ()
+    given = [variant[0] for variant in config.ablation.variants]
+    assert [variant.name for variant in read_variants(config)] == ["the recipe", *given]
+
+
+def test_the_other_names_are_none_of_the_classes_and_known_to_the_generator():
+    assert not set(OTHERS) & {*CIFAR100_WORDS, *CIFAR100_WORDS.values()}
+    known = load_vocabulary(cifar100.get_config("small").generator.path)
+    assert all(len(known.name_ids(name)) == 1 for name in OTHERS)

@@ -22,7 +22,10 @@ from dream_jax.knn import kth_smallest
 from dream_jax.sampling.settings import SamplerSettings
 from dream_jax.vectors import unit
 
-FEATURES_AT_ONCE = 20  # features whose similarities are counted in one step
+# Features whose similarities are counted in one step: few on a CPU, whose cache holds the counts, and
+# elsewhere as many as there usually are, by one kernel. On an H200 ten rounds of 75,000 candidates
+# among 500 features took 81 ms by 20 at once, 42 by 100 and 17 by all.
+FEATURES_AT_ONCE, FEATURES_AT_ONCE_ON_ACCELERATORS = 20, 512
 HALVINGS = 23  # of a range of cosines of length 2, which leaves 2.4e-7, a float32's rounding
 
 
@@ -54,7 +57,10 @@ def shared_round(
     scale, p, length = settings.scale, len(drawn), len(noise)
     product = functools.partial(jnp.matmul, precision="highest")
     count = len(features) if count is None else count
-    features = jnp.pad(features, ((0, -len(features) % FEATURES_AT_ONCE), (0, 0)))
+    on_cpu = jax.default_backend() == "cpu"
+    block = FEATURES_AT_ONCE if on_cpu else FEATURES_AT_ONCE_ON_ACCELERATORS
+    block = min(block, len(features))
+    features = jnp.pad(features, ((0, -len(features) % block), (0, 0)))
     # d_k grows with the k-th smallest of the negative similarities. For inliers the sign turns,
     # and with it the rank, so that in both cases the rank-th smallest has to be large.
     sign, rank = (-1.0, settings.k) if settings.largest else (1.0, count - settings.k + 1)
@@ -70,8 +76,8 @@ def shared_round(
     beat = functools.partial(
         _beat,
         norms=norms,
-        from_drawn=from_drawn.reshape(-1, FEATURES_AT_ONCE, p),
-        from_noise=from_noise.reshape(-1, FEATURES_AT_ONCE, length),
+        from_drawn=from_drawn.reshape(-1, block, p),
+        from_noise=from_noise.reshape(-1, block, length),
         rank=rank,
     )
     above_low, above_high = _bisect(beat, norms.shape, settings.keep)
@@ -94,7 +100,7 @@ def _beat(
     """Returns whether a candidate's rank-th smallest value, over its norm, is above `threshold`.
 
     The values of candidate (i, j) are from_drawn[:, :, i] + from_noise[:, :, j], one for each
-    feature; the features come in blocks of `FEATURES_AT_ONCE`.
+    feature; the features come in blocks, of which one is counted in a step.
     """
     limit = threshold[:, None] * norms
 
