@@ -22,9 +22,9 @@ from dream_jax.knn import kth_smallest
 from dream_jax.sampling.settings import SamplerSettings
 from dream_jax.vectors import unit
 
-# Features whose similarities are counted in one step: few on a CPU, whose cache holds the counts, and
-# elsewhere as many as there usually are, by one kernel. On an H200 ten rounds of 75,000 candidates
-# among 500 features took 81 ms by 20 at once, 42 by 100 and 17 by all.
+# Features whose similarities are counted in one step: few on a CPU, whose cache holds the counts,
+# and elsewhere as many as there usually are, by one kernel. On an H200 ten rounds of 75,000
+# candidates among 500 features took 81 ms by 20 at once, 42 by 100 and 17 by all.
 FEATURES_AT_ONCE, FEATURES_AT_ONCE_ON_ACCELERATORS = 20, 512
 HALVINGS = 23  # of a range of cosines of length 2, which leaves 2.4e-7, a float32's rounding
 
