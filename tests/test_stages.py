@@ -239,13 +239,13 @@ def test_a_field_outdates_the_stages_that_depend_on_it_and_no_others(config, fie
 
 
 @pytest.mark.parametrize("method", ["vocabulary", "token"])
-def test_words_alone_depend_on_the_generator_and_on_k(config, method):
+def test_words_alone_depend_on_the_generator(config, method):
     config.sampling.method = method
     before, words = of_config(config), method == "vocabulary"
     record = before.record("sample")
     assert ("generator.path" in record.origins) == words
     assert ("data.class_tokens" in record.settings) == words
-    for field, used in (("sampling.k", words), ("sampling.scale", not words), ("sampling.keep", 1)):
+    for field, used in (("sampling.k", 0), ("sampling.scale", not words), ("sampling.keep", 1)):
         value = 7 if field != "sampling.scale" else 0.3
         found = outdated(before, of_config(with_value(config, field, value)))
         assert ("sample" in found) == bool(used), field

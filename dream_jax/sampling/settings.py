@@ -16,7 +16,7 @@ RULES = {
     "noise": one_of(get_args(Noise)),
     "selection": one_of(get_args(Selection)),
 }
-# Values of `sampling.method` that choose by d_k: noise around features, and words.
+# Values of `sampling.method`: noise around features, chosen by d_k, and words.
 BY_DISTANCE, VOCABULARY = ("knn", "core"), "vocabulary"
 
 
@@ -160,28 +160,10 @@ class PlainSampler:
         if way in FROM_TEXT:
             return cls(way, 1, 0.0)
         scale = 0.0 if way == "interpolation" else sampling.scale
-        return cls(way, _count(sampling), scale)
+        return cls(way, embeddings_asked_for(sampling), scale)
 
 
-@dataclass(frozen=True)
-class VocabularySampler:
-    """Settings of embeddings that are words.
-
-    Attributes:
-      k: the neighbour whose distance is d_k; a feature of the class counts itself first.
-      count: embeddings of a class, where there are as many words.
-    """
-
-    k: int
-    count: int
-
-    @classmethod
-    def of(cls, sampling: SamplingSettings) -> VocabularySampler:
-        """Returns the settings of a configuration."""
-        return cls(sampling.k, _count(sampling))
-
-
-def _count(sampling: SamplingSettings) -> int:
+def embeddings_asked_for(sampling: SamplingSettings) -> int:
     """Returns how many embeddings of a class the paper's sampler keeps."""
     return sampling.rounds * sampling.per_round * sampling.keep
 
@@ -198,10 +180,8 @@ def _check_noise(field: str, noise: str, selection: str) -> None:
 def bounded_by_class(sampling: SamplingSettings) -> dict[str, int]:
     """Returns the settings of outliers that the size of a class bounds, by their names."""
     found = {}
-    if sampling.method in (*BY_DISTANCE, VOCABULARY):
-        found["sampling.k"] = sampling.k
     if sampling.method in BY_DISTANCE:
-        found["sampling.boundary"] = sampling.boundary
+        found["sampling.k"], found["sampling.boundary"] = sampling.k, sampling.boundary
     return found
 
 

@@ -18,8 +18,8 @@ from dream_jax.sampling.settings import (
     BoodSampler,
     PlainSampler,
     SamplerSettings,
-    VocabularySampler,
     bounded_by_class,
+    embeddings_asked_for,
 )
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
@@ -35,7 +35,7 @@ OUTLIERS = {
     **dict.fromkeys(BY_DISTANCE, (*ID_FIELDS, "seed", "sampling")),
     **dict.fromkeys(("random", "mean", "token"), (*WAY, *COUNT, "sampling.scale")),
     "interpolation": (*WAY, *COUNT),
-    VOCABULARY: (*WAY, *COUNT, "sampling.k", *TOKENS),
+    VOCABULARY: (*WAY, *COUNT, *TOKENS),
     **dict.fromkeys(FROM_TEXT, WAY),
     "bood": (*BOOD, "sampling.method"),
 }
@@ -111,7 +111,7 @@ def _check_classes(work: Work, asked: str) -> None:
 def make(work: Work, kind: str) -> None:
     """Writes `<kind>.npz`: (classes, n, d) embeddings with the settings and the seed.
 
-    Where they are words, `words` has these, (classes, n). Says in one line if outlier embeddings
+    Where they are words, `words` has these, (n,). Says in one line if outlier embeddings
     have collapsed; inliers lie near each other by design.
     """
     from dream_jax.variety import collapse_note, count_distinct  # compiles with JAX: slow to import
@@ -160,15 +160,15 @@ def _vectors(work: Work, known: Features, kind: str) -> Float[np.ndarray, "class
 def _words(
     work: Work, known: Features
 ) -> tuple[Float[np.ndarray, "classes n d"], dict[str, np.ndarray]]:
-    """Returns embeddings that are words, and the words; says if they are fewer than asked for."""
+    """Returns embeddings that are words, and the words; says how many there are."""
     from dream_jax.sampling.words import sample_words
 
-    sampler = VocabularySampler.of(work.settings.sampling)
-    embeddings, words = sample_words(vocabulary_of(work), _names(work), known, sampler)
-    if (count := embeddings.shape[1]) < sampler.count and hosts.is_main():
+    count = embeddings_asked_for(work.settings.sampling)
+    embeddings, words = sample_words(vocabulary_of(work), _names(work), known.anchors, count)
+    if hosts.is_main():
         print(
-            f"sampling.method = {VOCABULARY!r}: all {count:,} words of the generator that lie "
-            f"outside every class, fewer than rounds x per_round x keep = {sampler.count:,}",
+            f"outliers are {len(words):,} words that the generator knows, those that are least "
+            f"similar to any class: {', '.join(words[:3])}, ...",
             flush=True,
         )
     return embeddings, {"words": np.array(words)}

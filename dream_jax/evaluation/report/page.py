@@ -35,7 +35,7 @@ PLACES = {
     "mean": "around its mean feature",
     "token": "around its token's embedding",
     "interpolation": "between its token's and another class's",
-    "vocabulary": "at the tokens of the words nearest to it",
+    "vocabulary": "at the tokens of words far from all classes",
 }
 # Labelled images: of a split, or decoded ones with the classes that they were made for.
 Labelled = tuple[Images, Int[np.ndarray, " n"]]
