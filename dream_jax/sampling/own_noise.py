@@ -33,8 +33,8 @@ CERTAINTY = 30.0
 ROUNDING = 1e-5  # of a similarity, added to the bounds
 FIRST = 32  # candidates of each drawn feature that are measured before any is ruled out
 # Candidates that are measured in one step: few on a CPU, whose cache holds their similarities, and
-# elsewhere so many that they outweigh the start of some forty kernels. On an H200 ten rounds of
-# 75,000 candidates took 83 ms by 512 at once, 28 by 2,048, 21 by 8,192 and 44 by 32,768.
+# more elsewhere, where a step starts some forty kernels. On an H200 ten rounds of 75,000 candidates
+# took 83 ms by 512 at once, 28 by 2,048, 21 by 8,192 and 44 by 32,768.
 AT_ONCE, AT_ONCE_ON_ACCELERATORS = 512, 8192
 PARALLEL = 1e-5  # if less of μ is at a right angle to b, any direction at a right angle will do
 
@@ -263,7 +263,7 @@ def _scores(
 
 
 def _in_steps(measured, table: Float[Array, " all"], chosen: Int[Array, " some"], count):
-    """Measures the first `count` of the chosen candidates, so many in a step as suit the device."""
+    """Measures the first `count` of the chosen candidates, in steps whose size suits the device."""
     size = AT_ONCE if jax.default_backend() == "cpu" else AT_ONCE_ON_ACCELERATORS
     nobody = table.size  # a number that no candidate has: its score is dropped
     chosen = jnp.pad(chosen, (0, -chosen.size % size), constant_values=nobody)
