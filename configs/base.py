@@ -146,9 +146,9 @@ def sampling() -> ConfigDict:
     # with (docs/ablation.md). "core": noise around the features that are nearest to the others.
     # Without any choice by distance, noise of `scale` around random features ("random"), their mean
     # ("mean") or the class's token embedding ("token"); "interpolation" between the tokens of two
-    # classes. "vocabulary": the tokens of words that the generator knows, of which the half that is
-    # least similar to any class. "prompts": no embedding, decoding.prompts as they are; "text":
-    # these with noise of `scale` on the text encoder's output.
+    # classes. "vocabulary": the tokens of the words that are least similar to any class, of those
+    # that the generator knows. "prompts": no embedding, decoding.prompts as they are; "text": these
+    # with noise of `scale` on the text encoder's output.
     sampling.method = "knn"
     sampling.k = 300  # the neighbour whose distance counts
     sampling.boundary = 50  # m, features of a class with the largest k-NN distance
@@ -162,6 +162,7 @@ def sampling() -> ConfigDict:
     sampling.noise = "own"
     # "published" repeats what the published code chooses, with "shared" noise.
     sampling.selection = "paper"
+    sampling.words = 16  # that "vocabulary" takes
     return sampling
 
 

@@ -43,7 +43,7 @@ LATER: Mapping[str, Any] = {
     **{"zero_shot.path": "openai/clip-vit-base-patch16", "zero_shot.revision": ""},
     **{"decoding.cache_interval": 1, "decoding.cache_branch": 0},
     **{"fine_tune.rows": (), "fine_tune.degrade": 0.0, "fine_tune.muon": 0.0},
-    **{"latent_space.optimizer.muon": 0.0, "classifier.optimizer.muon": 0.0},
+    **{"latent_space.optimizer.muon": 0.0, "classifier.optimizer.muon": 0.0, "sampling.words": 16},
 }
 
 Count = Annotated[int, whole(1)]
@@ -165,6 +165,7 @@ class SamplingSettings:
     noise: Noise
     selection: Selection
     method: Method
+    words: Count
 
 
 @dataclass(frozen=True)

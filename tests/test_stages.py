@@ -245,7 +245,8 @@ def test_words_alone_depend_on_the_generator(config, method):
     record = before.record("sample")
     assert ("generator.path" in record.origins) == words
     assert ("data.class_tokens" in record.settings) == words
-    for field, used in (("sampling.k", 0), ("sampling.scale", not words), ("sampling.keep", 1)):
+    fields = {"sampling.k": 0, "sampling.words": words, "sampling.scale": not words}
+    for field, used in (fields | {"sampling.keep": not words}).items():
         value = 7 if field != "sampling.scale" else 0.3
         found = outdated(before, of_config(with_value(config, field, value)))
         assert ("sample" in found) == bool(used), field

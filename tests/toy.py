@@ -78,15 +78,24 @@ def get_config() -> ConfigDict:
     return config
 
 
+OTHER_WORDS = (
+    *("arrow", "bell", "circle", "dot", "flag", "gate", "hook", "key", "letter", "moon"),
+    *("note", "oval", "plus", "ring", "square", "triangle", "wave", "yoke"),
+)
+
+
 def build_generator(folder: Path) -> Path:
-    """Writes a tiny Stable Diffusion folder with random weights; its tokenizer knows the digits."""
+    """Writes a tiny Stable Diffusion folder with random weights.
+
+    Its tokenizer knows the digits and `OTHER_WORDS`.
+    """
     import jax
 
     from dream_jax.data.sets.digits import CLASS_NAMES
     from dream_jax.miniature import networks as miniature
     from dream_jax.miniature.tokenizer import train_tokenizer
 
-    captions = [PROMPT.format(name=name) for name in CLASS_NAMES]
+    captions = [PROMPT.format(name=name) for name in (*CLASS_NAMES, *OTHER_WORDS)]
     tokenizer = train_tokenizer(captions, 16, folder.with_name("tokenizer"))
     vae = miniature.build_autoencoder(
         ConfigDict({"channels": (8, 8, 8), "latent_channels": 4, "layers": 1, "norm_groups": 4}),

@@ -160,10 +160,10 @@ class PlainSampler:
         if way in FROM_TEXT:
             return cls(way, 1, 0.0)
         scale = 0.0 if way == "interpolation" else sampling.scale
-        return cls(way, embeddings_asked_for(sampling), scale)
+        return cls(way, _count(sampling), scale)
 
 
-def embeddings_asked_for(sampling: SamplingSettings) -> int:
+def _count(sampling: SamplingSettings) -> int:
     """Returns how many embeddings of a class the paper's sampler keeps."""
     return sampling.rounds * sampling.per_round * sampling.keep
 

@@ -19,7 +19,6 @@ from dream_jax.sampling.settings import (
     PlainSampler,
     SamplerSettings,
     bounded_by_class,
-    embeddings_asked_for,
 )
 from dream_jax.settings import Settings
 from dream_jax.stage import Stage
@@ -35,7 +34,7 @@ OUTLIERS = {
     **dict.fromkeys(BY_DISTANCE, (*ID_FIELDS, "seed", "sampling")),
     **dict.fromkeys(("random", "mean", "token"), (*WAY, *COUNT, "sampling.scale")),
     "interpolation": (*WAY, *COUNT),
-    VOCABULARY: (*WAY, *COUNT, *TOKENS),
+    VOCABULARY: (*WAY, "sampling.words", "decoding.prompts", *TOKENS),
     **dict.fromkeys(FROM_TEXT, WAY),
     "bood": (*BOOD, "sampling.method"),
 }
@@ -81,8 +80,9 @@ def check(work: Work, kind: str) -> None:
 
 
 def _names(work: Work) -> list[str]:
-    """Returns the names of the classes, and the words given for them."""
-    return [*work.train.class_names, *work.settings.data.class_tokens.values()]
+    """Returns what no word may be of: names of classes, words given for them, and prompts."""
+    prompts = [prompt.replace("{name}", " ") for prompt in work.settings.decoding.prompts]
+    return [*work.train.class_names, *work.settings.data.class_tokens.values(), *prompts]
 
 
 def _check_sizes(work: Work, needed: Mapping[str, int]) -> None:
@@ -163,12 +163,9 @@ def _words(
     """Returns embeddings that are words, and the words; says how many there are."""
     from dream_jax.sampling.words import sample_words
 
-    count = embeddings_asked_for(work.settings.sampling)
+    count = work.settings.sampling.words
     embeddings, words = sample_words(vocabulary_of(work), _names(work), known.anchors, count)
     if hosts.is_main():
-        print(
-            f"outliers are {len(words):,} words that the generator knows, those that are least "
-            f"similar to any class: {', '.join(words[:3])}, ...",
-            flush=True,
-        )
+        fewer = "" if len(words) == count else f", fewer than sampling.words = {count:,}"
+        print(f"outliers are of {len(words):,} words{fewer}: {', '.join(words[:16])}", flush=True)
     return embeddings, {"words": np.array(words)}
