@@ -26,8 +26,8 @@ per image that is decoded at once, of which there are as many as fit (docs/scale
 `small` is for two CPU cores: CIFAR-10's small network and recipe (configs/cifar10.py) with the
 miniature Stable Diffusion that a second round of training has taught CIFAR-100's names. It reads
 CIFAR-100, CIFAR-10, Fashion-MNIST, SVHN and Tiny-ImageNet at 32×32 as prepared TFDS sets, and
-photographs from `data/ood32/{textures,clothing}`. The recipe is CIFAR-10's, and by embeddings from
-the classes' edges it is no better than Energy here: docs/photographs.md.
+photographs from `data/ood32/{textures,clothing}`. The recipe is CIFAR-10's, and no better than
+Energy here; `--config.sampling.method=vocabulary` is, by far: docs/photographs.md.
 
 Its OOD sets are those that show no ID class. Left out are CIFAR-10's flowers (CIFAR-100 has roses,
 tulips, sunflowers, poppies, orchids), scenes (forest, mountain, sea, road) and faces (man, woman,

@@ -43,6 +43,7 @@ SAMPLING = (
     ("BOOD", "sampling.method=bood"),
     ("claim: around random features", "sampling.method=random"),
     ("claim: noise on the token embedding", "sampling.method=token"),
+    ("claim: words of the generator's vocabulary", "sampling.method=vocabulary"),
     ("claim: names of other classes", *photos_of(OTHERS)),
     ("claim: an unknown object", *of_texts("an unknown object")),
     # Stages ① and ② too.
