@@ -91,6 +91,7 @@ OUTDATED: dict[str, set[str]] = {
     **each("latent_space.optimizer", "momentum weight_decay muon", OF_LEARN),
     **each("sampling", "k boundary per_round candidates scale keep rounds", OF_SAMPLE),
     **each("sampling", "noise selection", OF_SAMPLE | OF_INLIERS),
+    "sampling.words": {"report"},  # noise has no use for them
     "sampling.method": OF_SAMPLE | of("bood"),  # whose outliers are then those of the run
     **each("bood", "step share beyond most_steps", OF_BOOD),
     **each("inliers", "k per_round candidates scale keep rounds", OF_INLIERS),

@@ -28,10 +28,14 @@ from dream_jax.training.finite import check_arrays
 BOOD = (*ID_FIELDS, "seed", "bood", "latent_space.temperature")
 WAY = (*ID_FIELDS, "seed", "sampling.method")
 COUNT = ("sampling.rounds", "sampling.per_round", "sampling.keep")
+DISTANCE = (
+    *("sampling.k", "sampling.boundary", "sampling.candidates", "sampling.scale"),
+    *("sampling.noise", "sampling.selection"),
+)
 TOKENS = ("data.class_tokens", "generator.path", "generator.revision")
 # By `sampling.method`.
 OUTLIERS = {
-    **dict.fromkeys(BY_DISTANCE, (*ID_FIELDS, "seed", "sampling")),
+    **dict.fromkeys(BY_DISTANCE, (*WAY, *COUNT, *DISTANCE)),
     **dict.fromkeys(("random", "mean", "token"), (*WAY, *COUNT, "sampling.scale")),
     "interpolation": (*WAY, *COUNT),
     VOCABULARY: (*WAY, "sampling.words", "decoding.prompts", *TOKENS),

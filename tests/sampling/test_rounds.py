@@ -147,7 +147,7 @@ def test_four_devices_give_what_one_gives(on_devices):
 def test_settings_of_a_configuration():
     sampling = SamplingSettings(
         **{"k": 6, "boundary": 10, "per_round": 4, "candidates": 30, "scale": 0.2, "keep": 2},
-        **{"method": "knn", "rounds": 5, "noise": "own", "selection": "paper"},
+        **{"method": "knn", "rounds": 5, "noise": "own", "selection": "paper", "words": 16},
     )
     assert SamplerSettings.of_outliers(sampling) == SMALL
     inliers = InlierSettings(
