@@ -55,7 +55,10 @@ def other_words(vocabulary: Vocabulary, names: Iterable[str]) -> dict[str, int]:
         word: token for word, token in whole.items() if token not in own and word not in endings
     }
     if not found:
-        raise _no_words(f"the {len(whole)} whole words of generator.path are all of ID classes")
+        raise _no_words(
+            f"the {len(whole)} whole words of generator.path are all of ID classes or prompts, or "
+            f"endings of longer ones"
+        )
     return found
 
 
