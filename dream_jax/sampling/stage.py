@@ -77,7 +77,7 @@ def check(work: Work, kind: str) -> None:
     if settings.sampling.method == "interpolation":
         _check_classes(work, "sampling.method = 'interpolation'")
     if settings.sampling.method == VOCABULARY:
-        from dream_jax.sampling.words import other_words  # compiles with JAX: slow to import
+        from dream_jax.sampling.words import other_words  # imports JAX: slow
 
         other_words(vocabulary_of(work), _names(work))
     _check_sizes(work, bounded_by_class(settings.sampling))

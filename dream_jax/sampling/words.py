@@ -24,8 +24,8 @@ from dream_jax.vectors import unit_on_host
 
 # A token that is shorter than this share of the shortest anchor has hardly been trained: the length
 # of a row shows it (Land & Bartolo, "Fishing for Magikarp: Automatically Detecting Under-trained
-# Tokens in Large Language Models", EMNLP 2024). In the project's miniatures these are the endings
-# of longer words, which no caption holds by themselves.
+# Tokens in Large Language Models", EMNLP 2024). Not so where a second round of training has added
+# rows to the table: these are drawn as long as the others.
 LEARNED = 0.5
 
 
